@@ -1,0 +1,147 @@
+"""The rows of a dataset: what was asked, what the teacher said, and how the row ended."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """A value: compared by its content, never changed, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kind(StrEnum):
+    """What a row teaches."""
+
+    ICL = "icl"
+    COT = "cot"
+    IF = "if"
+
+
+class Message(Frozen):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class Usage(Frozen):
+    """Tokens that one row cost, over all the calls made for it."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Reason(StrEnum):
+    """Why a row was rejected: a closed list, so that counts can be compared between builds."""
+
+    TRUNCATED = "truncated"
+    """The completion met its token limit."""
+    EMPTY = "empty"
+    """The completion holds nothing but white space."""
+    REFUSAL = "refusal"
+    """The teacher declined to answer."""
+    NO_ANSWER = "no_answer"
+    """No answer could be parsed from the completion."""
+    WRONG_ANSWER = "wrong_answer"
+    """The parsed answer is not equivalent to the gold answer."""
+    PROMPT_TOO_LONG = "prompt_too_long"
+    """Prompt and completion limit together exceed the teacher's context; nothing was asked."""
+    TOO_FEW_DEMONSTRATIONS = "too_few_demonstrations"
+    """The pool holds fewer usable demonstrations than the spec asks for; nothing was asked."""
+    DUPLICATE = "duplicate"
+    """Another row of this dataset has the same prompt and completion."""
+    TEACHER_ERROR = "teacher_error"
+    """The teacher refused this request for good (a 4xx that no retry can mend)."""
+
+
+class End(StrEnum):
+    """How a row ended. Every seed ends exactly once."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    NOT_NEEDED = "not_needed"
+    """Target reached, budget spent or job cancelled before the row was asked."""
+
+
+class Call(Frozen):
+    """One answer of the teacher: an entry of the ledger, paid for, never asked again.
+
+    The key of an entry is (row, step, sample).
+    """
+
+    row: str
+    """The seed's id."""
+    step: int = 0
+    """Which of the row's dependent requests this answers."""
+    sample: int = 0
+    """Which of the step's samples."""
+    text: str
+    """The raw completion."""
+    reasoning: str | None = None
+    """Reasoning that the server returned apart from the text."""
+    finish_reason: str
+    """As the server gave it: stop, length, ...; 'error' for a request refused for good."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str | None = None
+    """What the server said when it refused for good."""
+
+
+class Record(Frozen):
+    """One row of a dataset. `prompt` and `completion` are TRL's conversational columns."""
+
+    id: str
+    kind: Kind
+    prompt: tuple[Message, ...]
+    completion: tuple[Message, ...]
+    answer: str | None = None
+    """The parsed answer; for instructions, None."""
+    gold: str | None = None
+    """The seed's gold answer, if it had one."""
+    reasoning: str | None = None
+    """The rationale alone, the final answer cut off."""
+    demo_ids: tuple[str, ...] = ()
+    """Ids of the demonstrations in the prompt, in order."""
+    split: Literal["train", "validation", "test"]
+    teacher: str
+    teacher_revision: str | None = None
+    """A digest of the teacher's weights or the name that its server reports."""
+    sampling: str = "{}"
+    """The sampling parameters, JSON: a string keeps the column's type stable."""
+    finish_reason: str
+    usage: Usage = Usage()
+    confidence: float | None = None
+    """Agreement among samples, 0..1; None with a single sample."""
+    content_hash: str
+    """SHA-256 of prompt and completion, hex."""
+    seed: str
+    """The seed as it came, JSON: nothing that the user gave is lost."""
+
+
+class Rejected(Frozen):
+    """A row that did not make it, with everything needed to see why or to try again."""
+
+    id: str
+    kind: Kind
+    end: Annotated[Literal["rejected", "not_needed"], Field(description="never 'accepted'")]
+    reason: str
+    """A `Reason` for rejected rows; target, budget or cancelled for rows not needed."""
+    detail: str = ""
+    """What a person should know: the parsed answer beside the gold one, the server's words."""
+    prompt: tuple[Message, ...] = ()
+    raw: tuple[str, ...] = ()
+    """The raw completions, none lost."""
+    finish_reason: str | None = None
+    answer: str | None = None
+    gold: str | None = None
+    demo_ids: tuple[str, ...] = ()
+    teacher: str
+    usage: Usage = Usage()
+    seed: str
+
+
+Seed = dict[str, Any]
+"""One line of a seeds file: `id` and whatever fields the template names."""

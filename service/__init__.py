@@ -1,0 +1,1 @@
+"""Jobs and their truth, and the faces: REST and the command line."""

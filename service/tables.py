@@ -1,0 +1,164 @@
+"""The database: SQL holds the truth. Rows grow with jobs and chunks, never with records.
+
+States change by compare-and-set; a write by a worker carries `epoch`, so that a zombie's matches no
+row. Times are UTC, for people only: leases are judged by heartbeat counters (workers/lease.py).
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+def now() -> datetime:
+    """The present moment, UTC."""
+    return datetime.now(UTC)
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+
+class ChunkState(StrEnum):
+    """Where a chunk stands."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    DONE = "done"
+
+
+class Base(DeclarativeBase):
+    """All tables of the service."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        datetime: DateTime(timezone=True),
+    }
+
+
+class Job(Base):
+    """One thing a user asked for, or one part of a recipe."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_state_kind", "state", "kind"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(200))
+    spec: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16), default=State.QUEUED)
+    reason: Mapped[str | None] = mapped_column(String(64))
+    """One word why it ended so: empty, gate, no_input, cancelled, bad_input, crashed, ..."""
+    detail: Mapped[str | None] = mapped_column(Text)
+    """For a person: what happened and what to do."""
+    waiting_for: Mapped[str | None] = mapped_column(Text)
+    """Why a queued job does not start yet."""
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    part: Mapped[str | None] = mapped_column(String(16))
+    """Which part of its recipe it is: serve, build, train, compress, report."""
+    idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """done, total, unit and whatever else the job counts."""
+    result: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Ids of what it published: dataset, model, models, report; figures."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    epoch: Mapped[int] = mapped_column(default=0)
+    """Goes up with each claim."""
+    owner: Mapped[str | None] = mapped_column(String(200))
+    heartbeat: Mapped[int] = mapped_column(BigInteger, default=0)
+    """A counter that the owner moves; observers time its standing still on their own clock."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Chunk(Base):
+    """About 256 seeds of a build: what a worker leases."""
+
+    __tablename__ = "chunks"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    first_row: Mapped[int] = mapped_column(BigInteger)
+    rows: Mapped[int]
+    offset: Mapped[int] = mapped_column(BigInteger)
+    """Byte offset of its first seed in the normalised seeds file."""
+    state: Mapped[str] = mapped_column(String(16), default=ChunkState.PENDING)
+    epoch: Mapped[int] = mapped_column(default=0)
+    owner: Mapped[str | None] = mapped_column(String(200))
+    heartbeat: Mapped[int] = mapped_column(BigInteger, default=0)
+    accepted: Mapped[int] = mapped_column(default=0)
+    rejected: Mapped[int] = mapped_column(default=0)
+    not_needed: Mapped[int] = mapped_column(default=0)
+    path: Mapped[str | None] = mapped_column(Text)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+
+
+class Event(Base):
+    """What happened to a job, in order: replayed to whoever follows it."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    type: Mapped[str] = mapped_column(String(32))
+    data: Mapped[dict[str, Any]]
+    at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Artifact(Base):
+    """A published, immutable directory or file: dataset, model, report, or uploaded file."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (UniqueConstraint("kind", "name", "version"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(200))
+    version: Mapped[int]
+    path: Mapped[str] = mapped_column(Text)
+    """Relative to the artifact root."""
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the file, or of the directory's manifest."""
+    summary: Mapped[dict[str, Any]]
+    """Counts, metrics, whatever a list shows without opening it."""
+    inputs: Mapped[list[str]]
+    """Ids of the artifacts it was made from: the lineage."""
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Teacher(Base):
+    """A registered OpenAI-compatible server. Users name it; they never give a URL."""
+
+    __tablename__ = "teachers"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    base_url: Mapped[str] = mapped_column(Text)
+    """Ends in /v1."""
+    served_model: Mapped[str] = mapped_column(Text)
+    api_key_env: Mapped[str | None] = mapped_column(String(200))
+    """Name of the environment variable that holds the key: the key itself is never stored."""
+    licence: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    """Directory, model id or hub name of its weights and tokenizer, where they are at hand."""
+    probe: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """ok, context_tokens, max_logprobs, tokenizer_sha256, revision, latency_s, error."""
+    probed_at: Mapped[datetime | None]
+    serve_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime] = mapped_column(default=now)

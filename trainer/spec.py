@@ -1,0 +1,179 @@
+"""What training, compression and evaluation are asked for. Free of torch, so that a service can
+validate a recipe without loading it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from prompts.record import Frozen
+
+
+class Optimization(Frozen):
+    """One optimizer run: AdamW, linear warm-up, cosine decay to a tenth."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak."""
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(32, ge=1)
+    """Rows in one forward pass."""
+    accumulation: int = Field(1, ge=1)
+    """Forward passes in one optimizer step."""
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    """Overrides epochs."""
+    max_length: int = Field(1024, ge=8)
+    """Tokens; longer rows are left out and counted."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast; weights and optimizer stay fp32."""
+    seed: int = 0
+    checkpoint_steps: int = Field(100, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    eval_steps: int = Field(100, ge=1)
+    """Optimizer steps between measurements of the validation loss."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; None takes all cores. Pinned, because results depend on it."""
+
+
+class _Train(Frozen):
+    version: Literal[1] = 1
+    dataset: str | None = None
+    """Dataset id, or a path when run without the service; None in a recipe takes the build's."""
+    student: str = Field(min_length=1)
+    """Model id, directory or hub name of the model to start from."""
+    name: str = "student"
+    optimization: Optimization = Optimization()
+
+
+class RationaleThenAnswer(_Train):
+    """Chain-of-thought distillation: cross-entropy on rationale and answer as one completion.
+
+    Needs a dataset with CoT rows.
+    """
+
+    method: Literal["rationale_then_answer"]
+
+
+class SequenceLevel(_Train):
+    """Sequence-level distillation: cross-entropy on the teacher's completions (arXiv:1606.07947)."""
+
+    method: Literal["sequence_level"]
+
+
+class ForwardKL(_Train):
+    """Standard distillation: KL(teacher || student) per completion token, the teacher in process."""
+
+    method: Literal["forward_kl"]
+    teacher: str = Field(min_length=1)
+    """Model id, directory or hub name; must have the student's vocabulary."""
+    kd_temperature: float = Field(1.0, gt=0)
+    """Softens both distributions; the loss is scaled by its square."""
+    cross_entropy_weight: float = Field(0.0, ge=0, le=1)
+    """Share w of the hard loss: (1 - w) * KL + w * CE."""
+
+
+TrainSpec = Annotated[
+    RationaleThenAnswer | SequenceLevel | ForwardKL, Field(discriminator="method")
+]
+
+
+class Gate(Frozen):
+    """How much a stage may lose before the chain stops."""
+
+    max_accuracy_drop: float | None = Field(0.10, ge=0, le=1)
+    """Of mean accuracy on the evaluation rows, absolute; None does not look."""
+    max_kl: float | None = Field(None, gt=0)
+    """Nats per token from the model before the stage; None does not look."""
+
+
+class Heal(Frozen):
+    """A short training run after a stage, towards the model the chain started from."""
+
+    method: Literal["forward_kl", "sequence_level"] = "forward_kl"
+    optimization: Optimization = Optimization()
+
+
+class _Stage(Frozen):
+    on: Literal["previous", "start"] = "previous"
+    """The model it works on: the stage before, or the model that the chain started from."""
+    gate: Gate = Gate()
+    heal: Heal | None = None
+    calibration_rows: int = Field(128, ge=1)
+    """Rows of the dataset's train split whose activations the stage looks at."""
+
+
+class WandaPrune(_Stage):
+    """Unstructured pruning by |W| * ||x||, within each output row (arXiv:2306.11695)."""
+
+    kind: Literal["wanda"]
+    sparsity: float = Field(0.5, gt=0, lt=1)
+    pattern: Literal["unstructured", "2:4", "4:8"] = "unstructured"
+    """n:m keeps n of each m inputs and fixes the sparsity."""
+
+
+class DepthPrune(_Stage):
+    """Structured pruning of whole layers, the lowest block influence first (arXiv:2403.03853)."""
+
+    kind: Literal["depth"]
+    layers: int = Field(1, ge=1)
+    """How many layers go."""
+
+
+class SvdFactorize(_Stage):
+    """Low-rank factors by activation-whitened truncated SVD (SVD-LLM, arXiv:2403.07378)."""
+
+    kind: Literal["svd"]
+    parameter_ratio: float = Field(0.6, gt=0, lt=1)
+    """r (m + n) / (m n): what the two factors keep of each matrix's parameters."""
+    whitening: bool = True
+    """False is the plain Eckart-Young truncation."""
+    targets: tuple[str, ...] = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linears to factorize."""
+
+
+class QuantizePtq(_Stage):
+    """Post-training quantization, exported as compressed-tensors."""
+
+    kind: Literal["ptq"]
+    scheme: Literal["W8A8"] = "W8A8"
+    """W8A8: int8 weights per channel, int8 activations per token."""
+    algorithm: Literal["rtn", "gptq"] = "gptq"
+
+
+StageSpec = Annotated[
+    WandaPrune | DepthPrune | SvdFactorize | QuantizePtq, Field(discriminator="kind")
+]
+
+
+class EvalSpec(Frozen):
+    """How a model is measured: greedy answers on held-out rows, and its speed."""
+
+    data: str = Field(min_length=1)
+    """Id of an uploaded evaluation file (JSONL: id, skill, prompt, answer, check), or a path."""
+    limit_per_skill: int = Field(200, ge=1)
+    max_new_tokens: int = Field(160, ge=1)
+    batch_size: int = Field(64, ge=1)
+
+
+class CompressSpec(Frozen):
+    """Stages run in order, each on the model before it or, as a branch, on the first one."""
+
+    version: Literal[1] = 1
+    model: str | None = None
+    """Model id or directory; None in a recipe takes the trained student."""
+    dataset: str | None = None
+    """Where calibration and healing rows come from; None in a recipe takes the build's."""
+    stages: tuple[StageSpec, ...] = Field(min_length=1)
+    evaluate: EvalSpec | None = None
+    """None in a recipe takes the recipe's."""
+    serve_check: bool = True
+    """Load quantized and factorized results in vLLM and compare them with transformers."""
+    threads: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _nothing_works_on_packed_weights(self) -> "CompressSpec":
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            if before.kind == "ptq" and stage.on == "previous":
+                raise ValueError(f"{stage.kind} can't follow ptq: packed weights can't be changed")
+        return self

@@ -1,0 +1,1 @@
+"""The hands: Celery tasks, the build engine, leases, and the processes that train and serve."""
