@@ -1,0 +1,22 @@
+"""What a person is told when the trainer can't go on."""
+
+
+class BadInput(Exception):
+    """Something given to the trainer can't be used; the same input fails the same way again.
+
+    `title` says what is wrong, `detail` what to do. The command line turns it into an `error`
+    event and exit code 2, and nobody retries it.
+    """
+
+    def __init__(self, title: str, detail: str) -> None:
+        super().__init__(f"{title}: {detail}")
+        self.title = title
+        self.detail = detail
+
+
+class Diverged(BadInput):
+    """The loss or its gradient left the finite numbers; a seeded run does so every time."""
+
+
+class Terminated(Exception):
+    """SIGTERM came; what could be saved is saved. Exit code 143."""
