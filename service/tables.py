@@ -103,6 +103,8 @@ class Chunk(Base):
     accepted: Mapped[int] = mapped_column(default=0)
     rejected: Mapped[int] = mapped_column(default=0)
     not_needed: Mapped[int] = mapped_column(default=0)
+    spent: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """requests, prompt_tokens, completion_tokens, teacher_seconds: what its ledger holds."""
     path: Mapped[str | None] = mapped_column(Text)
     sha256: Mapped[str | None] = mapped_column(String(64))
 
