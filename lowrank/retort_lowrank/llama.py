@@ -1,0 +1,37 @@
+"""Llama with low-rank linears."""
+
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+
+from retort_lowrank.linear import factorize_linears
+
+
+class LowRankLlamaConfig(LlamaConfig):  # type: ignore[misc]
+    """A Llama configuration and `ranks`: linear's name within the base model -> rank."""
+
+    model_type = "retort_lowrank_llama"
+
+    ranks: dict[str, int] | None = None
+
+
+class LowRankLlamaModel(LlamaModel):  # type: ignore[misc]
+    """The decoder; the linears that the configuration names are factorized."""
+
+    config_class = LowRankLlamaConfig
+
+    def __init__(self, config: LowRankLlamaConfig) -> None:
+        super().__init__(config)
+        factorize_linears(self, config.ranks or {})
+        self.post_init()
+
+
+class LowRankLlamaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
+    """The decoder with a language-model head."""
+
+    config_class = LowRankLlamaConfig
+
+    def __init__(self, config: LowRankLlamaConfig) -> None:
+        super().__init__(config)
+        factorize_linears(self.model, config.ranks or {})
+        self.post_init()
+
+
