@@ -5,7 +5,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 from retort_lowrank.linear import factorize_linears
 
 
-class LowRankLlamaConfig(LlamaConfig):  # type: ignore[misc]
+class LowRankLlamaConfig(LlamaConfig):
     """A Llama configuration and `ranks`: linear's name within the base model -> rank."""
 
     model_type = "retort_lowrank_llama"
@@ -13,7 +13,7 @@ class LowRankLlamaConfig(LlamaConfig):  # type: ignore[misc]
     ranks: dict[str, int] | None = None
 
 
-class LowRankLlamaModel(LlamaModel):  # type: ignore[misc]
+class LowRankLlamaModel(LlamaModel):
     """The decoder; the linears that the configuration names are factorized."""
 
     config_class = LowRankLlamaConfig
@@ -24,7 +24,7 @@ class LowRankLlamaModel(LlamaModel):  # type: ignore[misc]
         self.post_init()
 
 
-class LowRankLlamaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
+class LowRankLlamaForCausalLM(LlamaForCausalLM):
     """The decoder with a language-model head."""
 
     config_class = LowRankLlamaConfig
@@ -33,5 +33,3 @@ class LowRankLlamaForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
         super().__init__(config)
         factorize_linears(self.model, config.ranks or {})
         self.post_init()
-
-
