@@ -21,7 +21,7 @@ class LowRankLlamaModel(LlamaModel):
     def __init__(self, config: LowRankLlamaConfig) -> None:
         super().__init__(config)
         factorize_linears(self, config.ranks or {})
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
 
 class LowRankLlamaForCausalLM(LlamaForCausalLM):
@@ -30,6 +30,6 @@ class LowRankLlamaForCausalLM(LlamaForCausalLM):
     config_class = LowRankLlamaConfig
 
     def __init__(self, config: LowRankLlamaConfig) -> None:
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[no-untyped-call]
         factorize_linears(self.model, config.ranks or {})
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
