@@ -69,6 +69,9 @@ class Job(Base):
     part: Mapped[str | None] = mapped_column(String(16))
     """Which part of its recipe it is: serve, build, train, compress, report."""
     idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    spec_sha256: Mapped[str] = mapped_column(String(64), default="")
+    """Of the spec as it was submitted, before names became ids: tells a repeated submission from
+    another one under the same idempotency key."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """done, total, unit and whatever else the job counts."""

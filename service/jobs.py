@@ -1,0 +1,246 @@
+"""Jobs: the one path by which every face starts, stops and looks at work.
+
+`submit` and `cancel` open transactions of their own and ring afterwards. What workers do inside
+their transactions (`claim`, `finish`) takes a session; each write carries the epoch of its claim,
+so that a zombie's matches no row.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service import events, preflight
+from service.ids import make_id
+from service.problems import conflict, not_found
+from service.site import Site
+from service.spec import JobSpec, job_spec
+from service.tables import FINISHED, Job, State, now
+
+
+def submit(
+    site: Site,
+    spec: JobSpec,
+    *,
+    idempotency_key: str | None = None,
+    parent_id: str | None = None,
+    part: str | None = None,
+) -> Job:
+    """Queue a job. Everything that can be checked is checked before anything is spent.
+
+    References in the stored spec are ids and absolute paths, so that any worker understands them.
+    The same key with the same spec returns the job that it made before. Raises 409 for the same key
+    with another spec, 404 and 422 problems for references and values that can't work.
+    """
+    digest = _digest(spec)
+    earlier = _earlier(site, idempotency_key, digest)
+    if earlier is not None:
+        return earlier
+    with site.sessions.reading() as session:
+        checked = preflight.check(session, site, spec)
+    job = Job(
+        id=make_id("job"),
+        kind=spec.kind,
+        name=_name(spec),
+        spec=checked.model_dump(mode="json"),
+        parent_id=parent_id,
+        part=part,
+        idempotency_key=idempotency_key,
+        spec_sha256=digest,
+    )
+    try:
+        with site.sessions.writing.begin() as session:
+            session.add(job)
+            session.flush()
+            events.emit(session, job.id, events.STATE, {"state": State.QUEUED})
+    except IntegrityError:
+        # Another request with this key got in between the look and the insert.
+        earlier = _earlier(site, idempotency_key, digest)
+        if earlier is None:
+            raise
+        return earlier
+    site.broker.ring(job.kind, job.id)
+    return job
+
+
+def spec_of(job: Job) -> JobSpec:
+    """A job's spec, parsed."""
+    return job_spec.validate_python(job.spec)
+
+
+def get(session: Session, job_id: str) -> Job:
+    """A job by id. Raises a 404 problem."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise not_found("job", job_id, [])
+    return job
+
+
+def children(session: Session, job_id: str) -> list[Job]:
+    """The parts of a recipe, in the order they were submitted."""
+    query = select(Job).where(Job.parent_id == job_id)
+    return list(session.scalars(query.order_by(Job.created_at, Job.id)))
+
+
+def listing(
+    session: Session,
+    *,
+    state: State | None = None,
+    kind: str | None = None,
+    parent: str | None = None,
+    before: str | None = None,
+    limit: int = 50,
+) -> list[Job]:
+    """Jobs, newest first; `before` is the last id of the page before this one."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if kind is not None:
+        query = query.where(Job.kind == kind)
+    if parent is not None:
+        query = query.where(Job.parent_id == parent)
+    if before is not None:
+        query = query.where(Job.id < before)
+    return list(session.scalars(query))
+
+
+def claim(
+    session: Session, job_id: str, owner: str, stale: tuple[int, int] | None = None
+) -> int | None:
+    """Take a job, and return the epoch to write with; None if somebody else has it or it has ended.
+
+    A queued job is free to take. A running one only by whoever has watched it stand still: `stale`
+    is the (epoch, heartbeat) that did not move for the length of a lease.
+    """
+    free = Job.state == State.QUEUED
+    if stale is not None:
+        epoch, heartbeat = stale
+        free = (Job.state == State.RUNNING) & (Job.epoch == epoch) & (Job.heartbeat == heartbeat)
+    taken = session.execute(
+        update(Job)
+        .where(Job.id == job_id, free)
+        .values(
+            state=State.RUNNING,
+            owner=owner,
+            epoch=Job.epoch + 1,
+            heartbeat=Job.heartbeat + 1,
+            attempts=Job.attempts + 1,
+            started_at=now(),
+            waiting_for=None,
+        )
+        .returning(Job.epoch)
+        .execution_options(synchronize_session=False)
+    ).scalar_one_or_none()
+    if taken is not None:
+        events.emit(session, job_id, events.STATE, {"state": State.RUNNING, "owner": owner})
+    return taken
+
+
+def finish(
+    session: Session,
+    job_id: str,
+    epoch: int,
+    state: State,
+    *,
+    reason: str | None = None,
+    detail: str | None = None,
+    result: dict[str, Any] | None = None,
+) -> bool:
+    """End a job that the caller claimed at `epoch`. False if it is no longer the caller's, or has
+    ended already: then nothing was written and the caller's transaction should be rolled back."""
+    mine = (Job.id == job_id) & (Job.epoch == epoch) & Job.state.not_in(FINISHED)
+    return _end(session, mine, job_id, state, reason, detail, result or {})
+
+
+def cancel(site: Site, job_id: str) -> Job:
+    """Ask a job and its parts to stop. A queued one ends at once; a running one is told, and ends
+    when its worker has put things in order. Raises a 404 problem; an ended job is left as it is."""
+    with site.sessions.writing.begin() as session:
+        job = get(session, job_id)
+        family = [*children(session, job_id), job]
+        for member in family:
+            _cancel_one(session, member.id)
+        session.expire_all()
+        job = get(session, job_id)
+    recipe = job.id if job.kind == "recipe" else job.parent_id
+    if recipe is not None:
+        site.broker.ring("recipe", recipe)
+    return job
+
+
+def _cancel_one(session: Session, job_id: str) -> None:
+    queued = (Job.id == job_id) & (Job.state == State.QUEUED)
+    if _end(session, queued, job_id, State.CANCELLED, "cancelled", None, {}):
+        return
+    told = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state == State.RUNNING, Job.cancel_requested.is_(False))
+        .values(cancel_requested=True)
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    ).first()
+    if told is not None:
+        events.emit(session, job_id, "cancel_requested", {})
+
+
+def _end(
+    session: Session,
+    condition: Any,
+    job_id: str,
+    state: State,
+    reason: str | None,
+    detail: str | None,
+    result: dict[str, Any],
+) -> bool:
+    ended = session.execute(
+        update(Job)
+        .where(condition)
+        .values(
+            state=state,
+            reason=reason,
+            detail=detail,
+            result=result,
+            waiting_for=None,
+            finished_at=now(),
+        )
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    ).first()
+    if ended is None:
+        return False
+    data = {"state": state, "reason": reason, "detail": detail, "result": result}
+    events.emit(session, job_id, events.STATE, data)
+    return True
+
+
+def _earlier(site: Site, key: str | None, digest: str) -> Job | None:
+    if key is None:
+        return None
+    with site.sessions.reading() as session:
+        job = session.scalars(select(Job).where(Job.idempotency_key == key)).one_or_none()
+    if job is not None and job.spec_sha256 != digest:
+        raise conflict(
+            "Idempotency key used before",
+            f"The key {key!r} made {job.id} from another spec; use a new key for a new job.",
+        )
+    return job
+
+
+def _digest(spec: JobSpec) -> str:
+    canonical = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _name(spec: JobSpec) -> str:
+    match spec.kind:
+        case "build":
+            return spec.build.name
+        case "train":
+            return spec.train.name
+        case "recipe" | "serve":
+            return spec.name
+        case "compress" | "report":
+            return spec.kind

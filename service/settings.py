@@ -1,0 +1,103 @@
+"""Settings: the one place that reads the environment, as RETORT_<NAME>; see docs/settings.md."""
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+UNIX_SOCKET_PATH_LIMIT = 100
+"""Linux takes 107 bytes; the rest is room for a server's own suffix."""
+
+
+def load() -> "Settings":
+    """The settings as the environment has them now. Raises pydantic's ValidationError."""
+    return Settings()
+
+
+def secret(variable: str) -> str | None:
+    """The value of an environment variable that a teacher's registration names; None if unset."""
+    return os.environ.get(variable) or None
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+def _default_database(known: dict[str, Any]) -> str:
+    return f"sqlite:///{known['data_dir'] / 'retort.db'}"
+
+
+def _default_broker(known: dict[str, Any]) -> str:
+    return f"redis+socket://{broker_socket(known['data_dir'])}"
+
+
+def broker_socket(data_dir: Path) -> Path:
+    """Where the private Redis listens: in the data directory, or, where that path is too long for
+    a unix socket, in a directory of its own among the temporary files."""
+    inside = data_dir / "broker" / "redis.sock"
+    if len(os.fsencode(inside)) <= UNIX_SOCKET_PATH_LIMIT:
+        return inside
+    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"retort-{os.getuid()}-{digest}" / "redis.sock"
+
+
+def _default_artifacts(known: dict[str, Any]) -> Path:
+    root: Path = known["data_dir"] / "artifacts"
+    return root
+
+
+def _default_api_url(known: dict[str, Any]) -> str:
+    return f"http://{known['host']}:{known['port']}"
+
+
+def _default_vllm_python() -> Path:
+    beside_the_code = Path(__file__).resolve().parent.parent
+    for folder in (beside_the_code, Path.cwd()):
+        python = folder / ".venv-vllm" / "bin" / "python"
+        if python.exists():
+            return python
+    return Path(sys.executable)
+
+
+class Settings(BaseSettings):
+    """How this installation is laid out. Read once at start, passed on as a value."""
+
+    model_config = SettingsConfigDict(env_prefix="RETORT_", frozen=True, extra="ignore")
+
+    data_dir: AbsolutePath = Field(default=Path(".retort"), validate_default=True)
+    """Where everything lives that has no URL of its own."""
+    database_url: str = Field(default_factory=_default_database)
+    """SQLAlchemy URL; SQLite in the data directory by default, or postgresql://…"""
+    broker_url: str = Field(default_factory=_default_broker)
+    """Celery broker URL; a private Redis on a unix socket by default, or redis://…"""
+    artifact_root: AbsolutePath = Field(default_factory=_default_artifacts)
+    """Datasets, models, reports and uploads. Every worker must see it under the same path."""
+    host: str = "127.0.0.1"
+    """Address that the API listens on."""
+    port: int = Field(default=8300, ge=0, le=65535)
+    """Port that the API listens on; 0 takes a free one."""
+    api_url: str = Field(default_factory=_default_api_url)
+    """Where the command line finds the API."""
+    lease_s: float = Field(default=15.0, gt=0)
+    """A worker whose heartbeat stands still for so long is taken for dead."""
+    device_slots: int = Field(default=1, ge=1)
+    """How many jobs of train, compress, serve and report may hold the device at once."""
+    vllm_python: AbsolutePath = Field(default_factory=_default_vllm_python)
+    """Python of the environment that holds vLLM."""
+    min_free_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Uploads and publications that would leave less than this on disk are refused."""
+    upload_limit_bytes: int = Field(default=50 * 2**30, ge=1)
+    """Largest file that the API takes."""
+    allow_server_paths: bool = True
+    """May jobs and imports name directories of the server? Set it to false where users are not
+    trusted with the server's files."""
+    reconcile_s: float = Field(default=10.0, gt=0)
+    """How often doorbells are rung again for jobs that may have missed theirs."""

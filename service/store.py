@@ -1,0 +1,216 @@
+"""Artifacts: immutable files and directories under one root, described by rows in SQL.
+
+    <root>/dataset/ds-…/  <root>/model/model-…/  <root>/report/report-…/  <root>/file/file-…/<name>
+
+A directory is complete before its row exists; one without a row is a crash's orphan, never read.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Select, func, select, text
+from sqlalchemy.orm import Session
+
+from service import disk
+from service.ids import Prefix, make_id
+from service.problems import Fault, Problem, bad_input, not_found
+from service.tables import Artifact
+
+ArtifactKind = Literal["dataset", "model", "report", "file"]
+
+PREFIXES: dict[ArtifactKind, Prefix] = {
+    "dataset": "ds",
+    "model": "model",
+    "report": "report",
+    "file": "file",
+}
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NEAR_NAMES_LOOKED_AT = 1000
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A received file that has no row yet."""
+
+    path: Path
+    name: str
+    written: disk.Written
+
+
+class Store:
+    """The artifact root. Methods that take a session work in the caller's transaction."""
+
+    def __init__(
+        self, root: Path, min_free_bytes: int, upload_limit_bytes: int, allow_server_paths: bool
+    ) -> None:
+        self.root = root
+        self.allow_server_paths = allow_server_paths
+        self._min_free_bytes = min_free_bytes
+        self._upload_limit_bytes = upload_limit_bytes
+
+    def publish(
+        self,
+        session: Session,
+        kind: ArtifactKind,
+        name: str,
+        source: Path,
+        *,
+        summary: dict[str, Any],
+        inputs: list[str],
+        job_id: str | None = None,
+    ) -> Artifact:
+        """Copy the directory (or file) `source` into the store and insert its row, as the next
+        version of `name`. `source` stays as it is. The caller commits.
+
+        A task that runs twice publishes once: the second call for the same (job_id, kind, name)
+        returns the first one's artifact. Call it first in a transaction, so that SQLite's write
+        lock is not held while files are copied. Raises a 507 problem if the disk is full.
+        """
+        artifact_id = make_id(PREFIXES[kind])
+        target = self.root / kind / artifact_id
+        target.mkdir(parents=True)
+        with disk.nothing_left_behind(target):
+            disk.require_space(self.root, disk.size(source), self._min_free_bytes)
+            inside = target / source.name if source.is_file() else target
+            written = disk.copy(source, inside)
+            artifact = _insert(
+                session,
+                Artifact(
+                    id=artifact_id,
+                    kind=kind,
+                    name=name,
+                    path=inside.relative_to(self.root).as_posix(),
+                    bytes=written.bytes,
+                    sha256=written.sha256,
+                    summary=summary,
+                    inputs=inputs,
+                    job_id=job_id,
+                ),
+            )
+        if artifact.id != artifact_id:
+            disk.remove(target)
+        return artifact
+
+    async def receive(self, stream: AsyncIterator[bytes], name: str) -> Upload:
+        """Write an upload to a temporary file. Raises 413 beyond the limit, 507 on a full disk;
+        then nothing is left behind. `keep` or `discard` it afterwards."""
+        folder = self.root / "incoming"
+        folder.mkdir(parents=True, exist_ok=True)
+        disk.require_space(folder, 0, self._min_free_bytes)
+        target = folder / make_id("file")
+        written = await disk.save(stream, target, self._upload_limit_bytes)
+        return Upload(target, _file_name(name), written)
+
+    def keep(self, session: Session, upload: Upload, summary: dict[str, Any]) -> Artifact:
+        """Make a received file an artifact of kind `file`. The caller commits."""
+        artifact_id = upload.path.name
+        final = self.root / "file" / artifact_id / upload.name
+        disk.publish(upload.path, final)
+        return _insert(
+            session,
+            Artifact(
+                id=artifact_id,
+                kind="file",
+                name=upload.name,
+                path=final.relative_to(self.root).as_posix(),
+                bytes=upload.written.bytes,
+                sha256=upload.written.sha256,
+                summary=summary,
+                inputs=[],
+            ),
+        )
+
+    def discard(self, upload: Upload) -> None:
+        """Delete a received file that turned out to be unusable."""
+        disk.remove(upload.path)
+
+    def path(self, artifact: Artifact) -> Path:
+        """Where an artifact lies: the directory, or for an uploaded file the file itself."""
+        return self.root / artifact.path
+
+    def resolve(self, session: Session, reference: str, kind: ArtifactKind) -> Artifact:
+        """The artifact that an id, `name` (its newest version) or `name@version` means. Raises a
+        404 problem that lists near names."""
+        artifact = session.get(Artifact, reference)
+        if artifact is None or artifact.kind != kind:
+            artifact = session.scalars(_by_name(reference, kind)).first()
+        if artifact is None:
+            raise not_found(kind, reference, _known(session, kind))
+        return artifact
+
+    def locate_model(self, session: Session, reference: str) -> str:
+        """What a model reference means to whoever loads it: an absolute directory, or a hub name
+        as it came. Takes an id, `name`, `name@version`, a directory of the server, or `org/name`.
+
+        Raises a 422 problem for a directory that isn't a model, 404 for an unknown name.
+        """
+        directory = Path(reference).expanduser().absolute()
+        looks_like_a_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
+        if looks_like_a_path or ("/" in reference and directory.is_dir()):
+            return str(self._model_directory(directory))
+        if HUB_NAME.fullmatch(reference):
+            return reference
+        try:
+            return str(self.path(self.resolve(session, reference, "model")))
+        except Problem:
+            if directory.is_dir():
+                return str(self._model_directory(directory))
+            raise
+
+    def _model_directory(self, directory: Path) -> Path:
+        if not self.allow_server_paths:
+            raise _bad_model(directory, "directories of the server are not allowed here; use an id")
+        if not directory.is_dir():
+            raise _bad_model(directory, "there is no such directory")
+        if not (directory / "config.json").is_file():
+            raise _bad_model(directory, "this directory isn't a model: it holds no config.json")
+        return directory
+
+
+def _insert(session: Session, artifact: Artifact) -> Artifact:
+    # One publisher per name at a time: SQLite's writers queue up anyway, PostgreSQL needs a lock.
+    if session.get_bind().dialect.name == "postgresql":
+        key = {"key": f"{artifact.kind}/{artifact.name}"}
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), key)
+    same = select(Artifact).where(Artifact.kind == artifact.kind, Artifact.name == artifact.name)
+    if artifact.job_id is not None:
+        earlier = session.scalars(same.where(Artifact.job_id == artifact.job_id)).first()
+        if earlier is not None:
+            return earlier
+    newest = session.scalar(select(func.max(same.subquery().c.version)))
+    artifact.version = (newest or 0) + 1
+    session.add(artifact)
+    session.flush()
+    return artifact
+
+
+def _by_name(reference: str, kind: ArtifactKind) -> Select[Artifact]:
+    name, at, version = reference.rpartition("@")
+    named = select(Artifact).where(Artifact.kind == kind)
+    if at and version.isdigit():
+        return named.where(Artifact.name == name, Artifact.version == int(version))
+    return named.where(Artifact.name == reference).order_by(Artifact.version.desc())
+
+
+def _known(session: Session, kind: ArtifactKind) -> list[str]:
+    rows = session.execute(
+        select(Artifact.id, Artifact.name)
+        .where(Artifact.kind == kind)
+        .order_by(Artifact.created_at.desc())
+        .limit(NEAR_NAMES_LOOKED_AT)
+    ).all()
+    return list(dict.fromkeys(word for row in rows for word in (row.name, row.id)))
+
+
+def _file_name(name: str) -> str:
+    """A name that stays inside its directory on any file system."""
+    cleaned = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")
+    return cleaned[:150] or "upload"
+
+
+def _bad_model(directory: Path, message: str) -> Problem:
+    return bad_input([Fault(str(directory), message)], "Not a model")
