@@ -1,8 +1,8 @@
 """Jobs: the one path by which every face starts, stops and looks at work.
 
-`submit` and `cancel` open transactions of their own and ring afterwards. What workers do inside
-their transactions (`claim`, `finish`) takes a session; each write carries the epoch of its claim,
-so that a zombie's matches no row.
+`submit` and `cancel` open transactions of their own and ring afterwards. `finish` works inside a
+worker's transaction and carries the epoch of its claim (workers/lease.py), so that a zombie's
+matches no row.
 """
 
 import hashlib
@@ -39,8 +39,7 @@ def submit(
     earlier = _earlier(site, idempotency_key, digest)
     if earlier is not None:
         return earlier
-    with site.sessions.reading() as session:
-        checked = preflight.check(session, site, spec)
+    checked = preflight.check(site, spec)
     job = Job(
         id=make_id("job"),
         kind=spec.kind,
@@ -107,38 +106,6 @@ def listing(
     return list(session.scalars(query))
 
 
-def claim(
-    session: Session, job_id: str, owner: str, stale: tuple[int, int] | None = None
-) -> int | None:
-    """Take a job, and return the epoch to write with; None if somebody else has it or it has ended.
-
-    A queued job is free to take. A running one only by whoever has watched it stand still: `stale`
-    is the (epoch, heartbeat) that did not move for the length of a lease.
-    """
-    free = Job.state == State.QUEUED
-    if stale is not None:
-        epoch, heartbeat = stale
-        free = (Job.state == State.RUNNING) & (Job.epoch == epoch) & (Job.heartbeat == heartbeat)
-    taken = session.execute(
-        update(Job)
-        .where(Job.id == job_id, free)
-        .values(
-            state=State.RUNNING,
-            owner=owner,
-            epoch=Job.epoch + 1,
-            heartbeat=Job.heartbeat + 1,
-            attempts=Job.attempts + 1,
-            started_at=now(),
-            waiting_for=None,
-        )
-        .returning(Job.epoch)
-        .execution_options(synchronize_session=False)
-    ).scalar_one_or_none()
-    if taken is not None:
-        events.emit(session, job_id, events.STATE, {"state": State.RUNNING, "owner": owner})
-    return taken
-
-
 def finish(
     session: Session,
     job_id: str,
@@ -161,13 +128,15 @@ def cancel(site: Site, job_id: str) -> Job:
     with site.sessions.writing.begin() as session:
         job = get(session, job_id)
         family = [*children(session, job_id), job]
+        at_work = [(member.kind, member.id) for member in family if member.state == State.RUNNING]
         for member in family:
             _cancel_one(session, member.id)
         session.expire_all()
         job = get(session, job_id)
-    recipe = job.id if job.kind == "recipe" else job.parent_id
-    if recipe is not None:
-        site.broker.ring("recipe", recipe)
+    for kind, member_id in at_work:
+        site.broker.ring(kind, member_id)
+    if job.parent_id is not None:
+        site.broker.ring("recipe", job.parent_id)
     return job
 
 

@@ -1,0 +1,48 @@
+"""The tick that makes lost doorbells harmless: beat calls it, and the API process too.
+
+It judges nobody dead: that is for whoever claims (workers/lease.py). It only rings.
+"""
+
+from collections import Counter
+
+from sqlalchemy import select
+
+from service import chain, jobs
+from service.broker import QUEUES
+from service.site import Site
+from service.tables import Job, State
+
+
+def tick(site: Site) -> int:
+    """Ring again for queued jobs and running builds, and advance recipes. Returns the number of
+    doorbells rung: none for a queue that already holds as many as there are jobs for it."""
+    with site.sessions.reading() as session:
+        open_jobs = list(
+            session.execute(
+                select(Job.id, Job.kind, Job.state, Job.cancel_requested)
+                .where(Job.state.in_([State.QUEUED, State.RUNNING]))
+                .order_by(Job.id)
+            )
+        )
+    for job in open_jobs:
+        if job.state == State.QUEUED and job.cancel_requested:
+            jobs.cancel(site, job.id)  # Its worker died before it could stop it.
+        elif job.kind == "recipe":
+            chain.advance(site, job.id)
+    waiting = [
+        (job.kind, job.id)
+        for job in open_jobs
+        if job.kind != "recipe" and (job.state == State.QUEUED or job.kind == "build")
+    ]
+    return _ring(site, waiting)
+
+
+def _ring(site: Site, waiting: list[tuple[str, str]]) -> int:
+    wanted = Counter(QUEUES[kind] for kind, _ in waiting)
+    depths = {queue: site.broker.depth(queue) for queue in wanted}
+    rung = 0
+    for kind, job_id in waiting:
+        depth = depths[QUEUES[kind]]
+        if depth is not None and depth < wanted[QUEUES[kind]]:
+            rung += site.broker.ring(kind, job_id)
+    return rung
