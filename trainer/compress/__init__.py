@@ -1,0 +1,1 @@
+"""A model directory in, a smaller model directory out, stage by stage."""

@@ -1,0 +1,103 @@
+"""Structured pruning of whole decoder layers by block influence (ShortGPT, arXiv:2403.03853)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from trainer.compress.activations import batches, remove, run_until_reached
+from trainer.compress.layout import find_layers
+from trainer.compress.outcome import Outcome
+from trainer.data import TokenRow
+from trainer.errors import BadInput
+from trainer.spec import DepthPrune
+
+PER_LAYER = ("layer_types", "no_rope_layers", "mlp_layer_types")
+"""Fields of configurations that hold one value for each layer."""
+
+
+def apply(stage: DepthPrune, model: PreTrainedModel, rows: Sequence[TokenRow]) -> Outcome:
+    """Remove the layers of least influence in place. Refuses to remove them all."""
+    count = len(find_layers(model).layers)
+    if stage.layers >= count:
+        raise BadInput(
+            f"depth pruning would remove {stage.layers} of {count} layers",
+            f"At least one must stay: ask for {count - 1} at most.",
+        )
+    influence = block_influence(model, rows)
+    removed = sorted(range(count), key=lambda index: (influence[index], index))[: stage.layers]
+    remove_layers(model, removed)
+    return Outcome(model, {"block_influence": influence, "removed_layers": sorted(removed)})
+
+
+def block_influence(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
+    """1 - mean over tokens of cos(x_in, x_out), for each decoder layer (eq. 1)."""
+    layers = find_layers(model).layers
+    sums = torch.zeros(len(layers), dtype=torch.float64)
+    current: list[Tensor] = []
+
+    def watch(index: int) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            before = args[0] if args else kwargs["hidden_states"]
+            after = output[0] if isinstance(output, tuple) else output
+            here = F.cosine_similarity(before.double(), after.double(), dim=-1)[current[0]]
+            sums[index] += here.sum().cpu()
+
+        return hook
+
+    handles = [
+        layer.register_forward_hook(watch(index), with_kwargs=True)
+        for index, layer in enumerate(layers)
+    ]
+    tokens = 0
+    try:
+        for ids, mask in batches(rows, model.device):
+            current[:] = [mask]
+            tokens += int(mask.sum())
+            run_until_reached(model, ids, mask)
+    finally:
+        remove(handles)
+    return [float(value) for value in 1 - sums / tokens]
+
+
+def remove_layers(model: PreTrainedModel, removed: Sequence[int]) -> None:
+    """Take layers out in place: modules, their numbers, and what the configuration says of them."""
+    layout = find_layers(model)
+    kept = [index for index in range(len(layout.layers)) if index not in set(removed)]
+    parent, _, leaf = layout.name.rpartition(".")
+    layers = nn.ModuleList([layout.layers[index] for index in kept])
+    setattr(model.get_submodule(parent), leaf, layers)
+    for index, layer in enumerate(layers):
+        _renumber(layer, index)
+    _rewrite(model.config.get_text_config(), kept, leaf)
+
+
+def _renumber(layer: nn.Module, index: int) -> None:
+    """The key-value cache is addressed by `layer_idx`."""
+    for module in layer.modules():
+        if "layer_idx" in vars(module):
+            module.layer_idx = index
+
+
+def _rewrite(config: PreTrainedConfig, kept: Sequence[int], leaf: str) -> None:
+    values = config.to_dict()
+    before = values["num_hidden_layers"]
+    for name in PER_LAYER:
+        if isinstance(values.get(name), list | tuple) and len(values[name]) == before:
+            setattr(config, name, [values[name][index] for index in kept])
+    if values.get("ranks"):
+        config.ranks = _renumber_ranks(values["ranks"], kept, leaf)
+    config.num_hidden_layers = len(kept)
+
+
+def _renumber_ranks(ranks: dict[str, int], kept: Sequence[int], leaf: str) -> dict[str, int]:
+    """Of a model factorized before: `layers.3.mlp.up_proj` -> `layers.2.mlp.up_proj`."""
+    renumbered = {}
+    for name, rank in ranks.items():
+        index, _, rest = name.removeprefix(f"{leaf}.").partition(".")
+        if int(index) in kept:
+            renumbered[f"{leaf}.{list(kept).index(int(index))}.{rest}"] = rank
+    return renumbered

@@ -1,0 +1,111 @@
+"""What a compression stage says about itself. Free of torch: services and reports read it."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from prompts.record import Frozen
+from trainer.measurement import Measurement
+
+
+class Shape(Frozen):
+    """How big a model is."""
+
+    parameters: int
+    """Numbers in the model's tensors, a tied tensor once; quantized ones count as numbers."""
+    nonzero: int
+    """Those that are not zero."""
+    weight_bytes: int
+    """Bytes of the safetensors files on disk."""
+    layers: int
+    """Decoder layers."""
+
+
+class ModelFacts(Frozen):
+    """A model before or after a stage."""
+
+    path: str
+    shape: Shape
+    measurement: Measurement | None = None
+    """Accuracy per skill and generated tokens per second in transformers; None without
+    evaluation rows."""
+    kl_from_start: float | None = None
+    """Mean KL(start || this), nats per completion token; None without a dataset."""
+
+
+class HealFacts(Frozen):
+    """The short training after a stage."""
+
+    method: str
+    steps: int
+    seconds: float
+    kl_before: float | None
+    """KL(start || stage) before the heal, nats per token."""
+    kl_after: float | None
+
+
+class ServingComparison(Frozen):
+    """A model in vLLM against the same directory in transformers."""
+
+    passed: bool
+    prompts: int
+    tokens: int
+    """Completion tokens compared."""
+    dtype: str
+    """Of activations, the same on both sides."""
+    mean_logprob_difference: float
+    """Mean |log p(vLLM) - log p(transformers)| of transformers' greedy tokens, teacher-forced."""
+    limit: float
+    """What that mean may be at most."""
+    equal_completions: float
+    """Share of prompts whose greedy completions are equal, 0..1."""
+    equal_tokens: float
+    """Share of transformers' greedy tokens up to each completion's first difference, 0..1."""
+    vllm_tokens_per_s: float
+    """Generated tokens per second, all prompts in flight at once."""
+    ready_s: float
+    """From the server's start to its first answer."""
+    vllm_version: str
+
+
+class StageReport(Frozen):
+    """One stage: what it did, what it cost, what it gained. Written last, as `report.json`."""
+
+    version: Literal[1] = 1
+    index: int
+    kind: str
+    digest: str
+    """SHA-256 of the stage's spec, its source's files, the dataset and how it was measured; a
+    report with the digest of what is asked for now makes the stage a finished one."""
+    passed: bool
+    """Whether the gate let it through and, if it was checked, vLLM agreed."""
+    failures: tuple[str, ...] = ()
+    """Why not, a sentence each."""
+    spec: dict[str, Any]
+    """The stage's spec, defaults filled in."""
+    source: str
+    """The model directory that it worked on."""
+    model: str
+    """The model directory that it made."""
+    before: ModelFacts
+    after: ModelFacts
+    kl_from_source: float | None = None
+    """Mean KL(before || after), nats per completion token."""
+    kl_tokens: int = 0
+    """Completion tokens that the KLs are means over."""
+    kl_split: str | None = None
+    """The split they come from: validation, or train where validation is empty."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """What the method itself has to say: ranks, scores, sparsity."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know to read the figures rightly."""
+    heal: HealFacts | None = None
+    serving: ServingComparison | None = None
+    serving_note: str = ""
+    """Why there is no comparison with vLLM."""
+    calibration_rows: int
+    """Rows whose activations the stage looked at."""
+    seconds: float
+    """Wall time of the stage, its heal included, measurements left out."""
+    measuring_seconds: float
+    """Wall time of measuring and of the serving check."""
