@@ -1,0 +1,92 @@
+"""In-context tasks: categories stand for nonsense labels, and only the demonstrations say which."""
+
+from dataclasses import dataclass
+from random import Random
+
+from examples.demo.world.problem import Problem, Split, split_of
+from examples.demo.world.words import CATEGORIES, LABELS
+
+CLASS_COUNTS = (2, 3)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A task: categories and the label that stands for each of them, in the order of the names."""
+
+    categories: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The canonical content, which also decides the split: `animal=zub+fruit=kiv`."""
+        pairs = zip(self.categories, self.labels, strict=True)
+        return "+".join(f"{category}={label}" for category, label in pairs)
+
+    def label_of(self, word: str) -> str:
+        """The label of a word of one of the categories."""
+        pairs = zip(self.categories, self.labels, strict=True)
+        return next(label for category, label in pairs if word in CATEGORIES[category])
+
+
+def draw_mapping(rng: Random, split: Split, classes: int) -> Mapping:
+    """A task with `classes` categories out of `split`."""
+    while True:
+        categories = tuple(sorted(rng.sample(list(CATEGORIES), classes)))
+        mapping = Mapping(categories, tuple(rng.sample(LABELS, classes)))
+        if split_of(mapping.name) == split:
+            return mapping
+
+
+def draw_icl(rng: Random, split: Split, demonstrations: int, classes: int = 2) -> Problem:
+    """A question about a fresh task, which `demonstrations` shots determine (none leave it open).
+
+    The word asked about is not among the demonstrations, but its category is.
+    """
+    mapping = draw_mapping(rng, split, classes)
+    words = _draw_words(rng, mapping, demonstrations)
+    labelled = [(word, mapping.label_of(word)) for word in words]
+    query, answer = labelled.pop()
+    return icl_problem(labelled, query, answer, split, mapping.name)
+
+
+def _draw_words(rng: Random, mapping: Mapping, demonstrations: int) -> list[str]:
+    """Different words; the last one, the query, shares its category with an earlier one."""
+    pool = [(category, word) for category in mapping.categories for word in CATEGORIES[category]]
+    while True:
+        drawn = rng.sample(pool, demonstrations + 1)
+        shown = {category for category, _ in drawn[:-1]}
+        if not demonstrations or drawn[-1][0] in shown:
+            return [word for _, word in drawn]
+
+
+def icl_problem(
+    labelled: list[tuple[str, str]], query: str, answer: str, split: Split, task: str
+) -> Problem:
+    """The prompt of labelled (word, label) demonstrations and a query, with its loss targets."""
+    user, targets, seen = "", [], set()
+    for word, label in labelled:
+        user += f"Input: {word}\nOutput:"
+        if label in seen:
+            targets.append((len(user), len(user) + 1 + len(label)))
+        seen.add(label)
+        user += f" {label}\n\n"
+    user += f"Input: {query}\nOutput:"
+    return Problem(
+        skill="icl",
+        user=user,
+        completion=answer,
+        answer=answer,
+        split=split,
+        seed={"input": query, "output": answer, "task": task},
+        targets=tuple(targets),
+    )
+
+
+def draw_lookup(rng: Random, split: Split, demonstrations: int) -> Problem:
+    """A question whose very word is among the demonstrations: looking up, without categories."""
+    words = rng.sample([word for words in CATEGORIES.values() for word in words], demonstrations)
+    labels = rng.sample(LABELS, 2 + rng.randrange(2))
+    labelled = [(word, rng.choice(labels)) for word in words]
+    query, answer = rng.choice(labelled)
+    problem = icl_problem(labelled, query, answer, split, "lookup")
+    return Problem(**{**vars(problem), "targets": ()})
