@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from prompts.record import Frozen
+from trainer.compress.report import StageReport
 from trainer.measurement import Measurement
 
 
@@ -73,7 +74,8 @@ class Step(Frozen):
     """One optimizer step, as the trainer's `step` event told it."""
 
     step: int
-    loss: float
+    loss: float | None
+    """Nats per kept token; None where it was not a finite number."""
     learning_rate: float | None = None
     tokens_per_s: float | None = None
 
@@ -82,7 +84,7 @@ class Validation(Frozen):
     """One look at the validation split."""
 
     step: int
-    loss: float
+    loss: float | None
 
 
 class Training(Frozen):
@@ -112,10 +114,12 @@ class ModelRow(Frozen):
     source: str | None = None
     """`id` of the row it was made from; None for teacher and base."""
     measurement: Measurement | None = None
-    stage: dict[str, Any] | None = None
-    """The stage's report.json as it stands (`trainer.compress.report.StageReport`)."""
+    """None for a stage takes its report's `after.measurement`."""
+    stage: StageReport | None = None
+    """The stage's report.json as it stands."""
     seconds: float | None = None
-    """Wall time of the step that made it (training, or the stage with its heal)."""
+    """Wall time of the step that made it (training, or the stage with its heal); None for a stage
+    takes its report's."""
     teacher_tokens: int | None = None
     """Teacher tokens that step was paid for with, prompt and completion."""
     why: dict[str, str] = Field(default_factory=dict)

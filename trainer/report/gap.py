@@ -1,0 +1,93 @@
+"""What measured accuracies say together: their difference, and the share of a gap closed."""
+
+import math
+import random
+from collections.abc import Sequence
+
+from prompts.record import Frozen
+from trainer.measurement import Accuracy
+
+DRAWS = 10_000
+"""Enough that the ends of an interval move by less than half a point from seed to seed."""
+TAIL = 0.025
+
+
+class Difference(Frozen):
+    """One share minus another, both 0..1, with its 95% interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+class GapClosed(Frozen):
+    """(student - base) / (teacher - base): 0 at the base, 1 at the teacher, more above it."""
+
+    share: float | None
+    low: float | None = None
+    high: float | None = None
+    why: str | None = None
+    """Why a figure is None."""
+
+
+def difference(after: Accuracy, before: Accuracy) -> Difference:
+    """Newcombe's hybrid score interval for independent shares (1998, method 10).
+
+    It stays inside -1..1 and doesn't collapse at 0 or n right answers. Both models answer the same
+    rows, which independence ignores; where they tend to fail on the same rows it is too wide.
+    """
+    share = after.share - before.share
+    below = math.hypot(after.share - after.low, before.high - before.share)
+    above = math.hypot(after.high - after.share, before.share - before.low)
+    return Difference(share=share, low=share - below, high=share + above)
+
+
+def gap_closed(
+    student: Sequence[Accuracy], base: Sequence[Accuracy], teacher: Sequence[Accuracy]
+) -> GapClosed:
+    """The share of the gap closed, over the mean of one or several skills (given in one order).
+
+    The interval takes equal tails of draws from each accuracy's Jeffreys posterior,
+    Beta(correct + 1/2, n - correct + 1/2). A ratio's delta method would need a normal quotient and
+    gives zero variance at 0 or n right answers. Where the teacher's lead itself is in doubt at 95%,
+    the ratio has no bounded interval, and none is given.
+    """
+    lead = _mean(teacher) - _mean(base)
+    if lead <= 0:
+        return GapClosed(share=None, why="the teacher is no better than the base: no gap to close")
+    share = (_mean(student) - _mean(base)) / lead
+    low, high = _interval(student, base, teacher)
+    if low is None or high is None:
+        return GapClosed(share=share, why="the teacher's lead is within chance: no interval")
+    return GapClosed(share=share, low=low, high=high)
+
+
+def _interval(
+    student: Sequence[Accuracy], base: Sequence[Accuracy], teacher: Sequence[Accuracy]
+) -> tuple[float | None, float | None]:
+    # Seeded: the same counts give the same page.
+    generator = random.Random(0)
+    ratios = []
+    for _ in range(DRAWS):
+        low_end = _draw(base, generator)
+        lead = _draw(teacher, generator) - low_end
+        gain = _draw(student, generator) - low_end
+        if lead > 0:
+            ratios.append(gain / lead)
+    if len(ratios) < DRAWS * (1 - TAIL):
+        return None, None
+    ratios.sort()
+    tail = int(len(ratios) * TAIL)
+    return ratios[tail], ratios[-1 - tail]
+
+
+def _draw(skills: Sequence[Accuracy], generator: random.Random) -> float:
+    draws = [
+        generator.betavariate(skill.correct + 0.5, skill.n - skill.correct + 0.5)
+        for skill in skills
+    ]
+    return sum(draws) / len(draws)
+
+
+def _mean(skills: Sequence[Accuracy]) -> float:
+    return sum(skill.share for skill in skills) / len(skills)

@@ -1,0 +1,109 @@
+"""Figures as people read them: units, rounding, and a dash with a reason for what is missing."""
+
+from datetime import timedelta
+
+from prompts.record import Frozen
+from trainer.measurement import Accuracy
+from trainer.report.gap import Difference, GapClosed
+
+DASH = "—"
+
+
+class Cell(Frozen):
+    """One cell of a table."""
+
+    text: str
+    why: str | None = None
+    """Why the figure is missing; `text` is then a dash."""
+    number: bool = True
+    """Aligned right."""
+
+
+def missing(why: str | None) -> Cell:
+    """A dash and its reason."""
+    return Cell(text=DASH, why=why or "the run gave no figure")
+
+
+def label(text: str | None, why: str | None = None) -> Cell:
+    """Words, aligned left."""
+    return Cell(text=text, number=False) if text else missing(why)
+
+
+def percent(share: float) -> str:
+    """A share 0..1 in per cent, one digit: 0.1234 -> '12.3%'."""
+    return f"{share * 100:.1f}%".replace("-", "−")
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points, signed: 0.1234 -> '+12.3'."""
+    rounded = round(share * 100, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def accuracy(figure: Accuracy) -> str:
+    """Share and its 95% interval: '62.0% (55.1–68.4)'."""
+    return f"{percent(figure.share)} ({figure.low * 100:.1f}–{figure.high * 100:.1f})"
+
+
+def change(figure: Difference) -> str:
+    """Difference and its 95% interval in points: '+12.0 (+2.3 to +21.2)'."""
+    return f"{points(figure.share)} ({points(figure.low)} to {points(figure.high)})"
+
+
+def gap(figure: GapClosed) -> Cell:
+    """Share of the gap closed with its 95% interval, as far as there is one."""
+    if figure.share is None:
+        return missing(figure.why)
+    if figure.low is None or figure.high is None:
+        return Cell(text=percent(figure.share), why=figure.why)
+    return Cell(text=f"{percent(figure.share)} ({percent(figure.low)} to {percent(figure.high)})")
+
+
+def count(number: int) -> str:
+    """A whole number with thousands apart: 1234567 -> '1,234,567'."""
+    return f"{number:,}"
+
+
+def short_count(number: int) -> str:
+    """Parameters and the like: 4812345 -> '4.81 M'."""
+    return _scaled(number, ("", "k", "M", "B", "T"))
+
+
+def size(number: int) -> str:
+    """Bytes in powers of 1000: 9812345 -> '9.81 MB'."""
+    return _scaled(number, ("B", "kB", "MB", "GB", "TB"))
+
+
+def speed(tokens_per_s: float) -> str:
+    """Tokens per second: 1234.5 -> '1,234', 12.345 -> '12.3'."""
+    return _three(tokens_per_s)
+
+
+def duration(seconds: float) -> str:
+    """Wall time: 5.2 -> '5.2 s', 754 -> '12 min 34 s', 7384 -> '2 h 3 min'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(timedelta(seconds=round(seconds)).total_seconds())
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def ratio(number: float) -> str:
+    """How many times: 0.1234 -> '0.123×', 12.34 -> '12.3×'."""
+    return f"{_three(number)}×"
+
+
+def small(number: float) -> str:
+    """Losses, divergences, log-probabilities: four digits that count."""
+    return f"{number:.4g}".replace("-", "−")
+
+
+def _scaled(number: int, units: tuple[str, ...]) -> str:
+    power = min(len(units) - 1, max(0, (len(str(abs(number))) - 1) // 3))
+    return f"{_three(number / 1000**power)} {units[power]}".rstrip()
+
+
+def _three(number: float) -> str:
+    """Three digits that count, and never an exponent for large numbers."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
