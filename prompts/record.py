@@ -134,6 +134,8 @@ class Rejected(Frozen):
     prompt: tuple[Message, ...] = ()
     raw: tuple[str, ...] = ()
     """The raw completions, none lost."""
+    reasoning: str | None = None
+    """What the server returned apart from the text."""
     finish_reason: str | None = None
     answer: str | None = None
     gold: str | None = None

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
+from prompts.parse import AnswerPattern
 from prompts.record import Frozen
+from prompts.template import TemplateSource, compile_template
 
 COT_TEMPLATE = "{{ question }}\nThink step by step, then end with 'The answer is N.'"
 ICL_TEMPLATE = (
@@ -50,7 +52,7 @@ class _Build(Frozen):
     """Id of an uploaded seeds file; `retort run` uploads a path and puts the id here."""
     name: str = "dataset"
     """The dataset's name; each build of a name is a new version."""
-    system: str | None = None
+    system: TemplateSource | None = None
     """A system message before every prompt; a template too."""
     sampling: Sampling = Sampling()
     split: Split = Split()
@@ -74,23 +76,30 @@ class IclBuild(_Build):
     demonstrations: int = Field(4, ge=0, le=256)
     """How many demonstrations a prompt holds."""
     selector: Literal["random"] = "random"
-    """How they are chosen; random draws without replacement, a function of `selector_seed` and row."""
+    """random draws without replacement, a function of `selector_seed` and the row's id."""
     group_by: str | None = None
     """A seed's field: demonstrations come from the same group only (a task's name, say)."""
     selector_seed: int = 0
-    template: str = ICL_TEMPLATE
+    template: TemplateSource = ICL_TEMPLATE
     """Jinja2, with the seed's fields and `demonstrations`."""
     verify: bool = False
     """Reject answers that differ from the seed's `output`."""
 
+    @model_validator(mode="after")
+    def _shows_what_it_chooses(self) -> "IclBuild":
+        shows = compile_template(self.template, demonstrations=True).shows_demonstrations
+        if self.demonstrations and not shows:
+            raise ValueError("the template shows no demonstrations: loop over them, or ask for 0")
+        return self
+
 
 class CotBuild(_Build):
-    """Chain of thought: rationale and answer, verified against the seed's gold answer if it has one."""
+    """Chain of thought: rationale and answer, verified where the seed has a gold answer."""
 
     kind: Literal["cot"]
-    template: str = COT_TEMPLATE
+    template: TemplateSource = COT_TEMPLATE
     """Jinja2, with the seed's fields."""
-    answer_pattern: str = r"(?i:answer is|####)\s*\$?(-?[\d,]*\.?\d+)"
+    answer_pattern: AnswerPattern = r"(?i:answer is|####):?\s*(-?\$?-?[\d,]*\.?\d+(?:\s?/\s?\d+)?)"
     """Regular expression; its last match's first group is the answer, what stands before it the
     rationale."""
     gold_field: str = "answer"
@@ -103,8 +112,10 @@ class InstructionBuild(_Build):
     """Instruction following: the teacher's responses to given instructions."""
 
     kind: Literal["if"]
-    template: str = IF_TEMPLATE
+    template: TemplateSource = IF_TEMPLATE
     """Jinja2, with the seed's fields."""
 
 
 BuildSpec = Annotated[IclBuild | CotBuild | InstructionBuild, Field(discriminator="kind")]
+
+build_spec: TypeAdapter[IclBuild | CotBuild | InstructionBuild] = TypeAdapter(BuildSpec)
