@@ -142,11 +142,11 @@ class Store:
             raise not_found(kind, reference, _known(session, kind))
         return artifact
 
-    def locate_model(self, session: Session, reference: str) -> str:
-        """What a model reference means to whoever loads it: an absolute directory, or a hub name
-        as it came. Takes an id, `name`, `name@version`, a directory of the server, or `org/name`.
-
-        Raises a 422 problem for a directory that isn't a model, 404 for an unknown name.
+    def name_model(self, session: Session, reference: str) -> str:
+        """A model reference in the form that specs are stored with: an artifact's id, an absolute
+        directory, or a hub name. Takes an id, `name`, `name@version`, a directory of the server, or
+        `org/name`. Raises a 422 problem for a directory that isn't a model, 404 for an unknown
+        name.
         """
         directory = Path(reference).expanduser().absolute()
         looks_like_a_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
@@ -154,12 +154,13 @@ class Store:
             return str(self._model_directory(directory))
         if HUB_NAME.fullmatch(reference):
             return reference
-        try:
-            return str(self.path(self.resolve(session, reference, "model")))
-        except Problem:
-            if directory.is_dir():
-                return str(self._model_directory(directory))
-            raise
+        return self.resolve(session, reference, "model").id
+
+    def locate_model(self, session: Session, reference: str) -> str:
+        """What to load for a model reference (see `name_model`): a directory, or a hub name."""
+        name = self.name_model(session, reference)
+        artifact = session.get(Artifact, name)
+        return name if artifact is None else str(self.path(artifact))
 
     def _model_directory(self, directory: Path) -> Path:
         if not self.allow_server_paths:
