@@ -103,3 +103,9 @@ class Settings(BaseSettings):
     trusted with the server's files."""
     reconcile_s: float = Field(default=10.0, gt=0)
     """How often doorbells are rung again for jobs that may have missed theirs."""
+    request_timeout_s: float = Field(default=600.0, gt=0)
+    """How long one request to a teacher may take, its wait in the teacher's queue included."""
+    teacher_patience_s: float = Field(default=600.0, gt=0)
+    """A teacher that answers nothing for so long fails the builds that ask it."""
+    yield_s: float = Field(default=60.0, gt=0)
+    """After so long a worker leaves its build to work on one that nobody works on."""
