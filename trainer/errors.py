@@ -1,7 +1,7 @@
 """What a person is told when the trainer can't go on."""
 
 
-class BadInput(Exception):
+class BadInput(Exception):  # noqa: N818  it names the input, not the program
     """Something given to the trainer can't be used; the same input fails the same way again.
 
     `title` says what is wrong, `detail` what to do. The command line turns it into an `error`
@@ -18,5 +18,5 @@ class Diverged(BadInput):
     """The loss or its gradient left the finite numbers; a seeded run does so every time."""
 
 
-class Terminated(Exception):
+class Terminated(Exception):  # noqa: N818
     """SIGTERM came; what could be saved is saved. Exit code 143."""

@@ -56,13 +56,13 @@ class RationaleThenAnswer(_Train):
 
 
 class SequenceLevel(_Train):
-    """Sequence-level distillation: cross-entropy on the teacher's completions (arXiv:1606.07947)."""
+    """Sequence-level distillation: cross-entropy on a teacher's completions (arXiv:1606.07947)."""
 
     method: Literal["sequence_level"]
 
 
 class ForwardKL(_Train):
-    """Standard distillation: KL(teacher || student) per completion token, the teacher in process."""
+    """Standard distillation: KL(teacher || student) per completion token, teacher in process."""
 
     method: Literal["forward_kl"]
     teacher: str = Field(min_length=1)

@@ -1,0 +1,86 @@
+"""Checkpoints that are either whole or not there.
+
+A checkpoint is written under a temporary name, its files hashed into `manifest.json`, flushed to
+disk, and renamed; one whose hashes don't hold is passed over for the one before.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+def seal(written: Path, target: Path, digest: str) -> None:
+    """Hash and flush the files of `written`, then rename it to `target`."""
+    files = {path.name: sha256(path) for path in sorted(written.iterdir()) if path.is_file()}
+    manifest = {"version": 1, "digest": digest, "files": files}
+    (written / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+    publish(written, target)
+
+
+def publish(written: Path, target: Path) -> None:
+    """Rename a directory into place so that after a power cut it is whole or absent."""
+    for path in [*written.rglob("*"), written]:
+        flush(path)
+    if target.exists():
+        shutil.rmtree(target)
+    written.rename(target)
+    flush(target.parent)
+
+
+def newest(directory: Path, digest: str, refused: Callable[[Path, str], None]) -> Path | None:
+    """The last checkpoint whose files are all as they were written, by the run `digest` names.
+
+    `refused` is told of each one passed over, and why.
+    """
+    for path in reversed(listing(directory)):
+        problem = _problem(path, digest)
+        if problem is None:
+            return path
+        refused(path, problem)
+    return None
+
+
+def listing(directory: Path) -> list[Path]:
+    """Checkpoints by step, the oldest first; what was never renamed into place is not one."""
+    found = [path for path in directory.glob("checkpoint-*") if path.name[11:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[11:]))
+
+
+def thin(directory: Path, keep: int) -> None:
+    """Delete all but the newest `keep`."""
+    for path in listing(directory)[:-keep]:
+        shutil.rmtree(path)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """fsync a file or a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _problem(path: Path, digest: str) -> str | None:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        files: dict[str, str] = manifest["files"]
+        if manifest["digest"] != digest:
+            return "it belongs to a run with another spec, dataset or student"
+        for name, expected in files.items():
+            if sha256(path / name) != expected:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it is incomplete ({error})"
+    return None

@@ -1,0 +1,193 @@
+"""What a model can do and what it costs: held-out questions, speed, bytes, distance."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, ValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prompts.parse import parse_answer
+from prompts.record import Frozen, Message
+from prompts.spec import CotBuild
+from prompts.verify import GoldError, gold_answer, same_number
+from trainer.data import TokenRow, collate, render_prompts
+from trainer.errors import BadInput
+from trainer.generation import Answers, answer_greedily
+from trainer.loading import end_ids, load_model, load_tokenizer, weight_files
+from trainer.measurement import Accuracy, Measurement, wilson
+from trainer.objectives import forward_kl, keep, upcast
+from trainer.spec import EvalSpec
+from trainer.student import last_hidden
+
+_ANSWER: str = CotBuild.model_fields["answer_pattern"].default
+
+
+class EvalRow(Frozen):
+    """One question of an evaluation file."""
+
+    id: str
+    skill: str
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    answer: str
+    check: Literal["numeric", "exact", "exact_last_line"]
+    """numeric: the number after the last 'answer is' or '####', else the last line, equals; exact:
+    the whole answer, white space around it aside; exact_last_line: its last line."""
+
+
+def measure(
+    model_dir: str | Path,
+    spec: EvalSpec,
+    reference: str | Path | None = None,
+    kl_rows: Sequence[TokenRow] = (),
+    threads: int | None = None,
+) -> Measurement:
+    """Measure a model directory on the rows of `spec.data`, greedily.
+
+    With a `reference` model, also the mean KL(reference || model) over the completion tokens of
+    `kl_rows`, in nats. Raises BadInput for what isn't a model or an evaluation file.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rows = read_rows(Path(spec.data), spec.limit_per_skill)
+    tokenizer = load_tokenizer(model_dir)
+    model = load_model(model_dir)
+    answers = _ask(model, tokenizer, rows, spec)
+    kl, kl_tokens = None, 0
+    if reference is not None and kl_rows:
+        kl, kl_tokens = mean_kl(load_model(reference), model, kl_rows)
+    return Measurement(
+        model=str(model_dir),
+        skills=_skills(rows, answers, tokenizer),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weight_bytes=sum(path.stat().st_size for path in weight_files(model_dir)),
+        generated_tokens=answers.tokens,
+        seconds=answers.seconds,
+        tokens_per_s=answers.tokens_per_s,
+        cut=answers.cut,
+        kl=kl,
+        kl_tokens=kl_tokens,
+    )
+
+
+def read_rows(path: Path, limit_per_skill: int | None = None) -> list[EvalRow]:
+    """The first `limit_per_skill` rows of each skill. BadInput names the line that is wrong."""
+    kept: list[EvalRow] = []
+    count: dict[str, int] = defaultdict(int)
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        row = _row(path, number, line)
+        count[row.skill] += 1
+        if limit_per_skill is None or count[row.skill] <= limit_per_skill:
+            kept.append(row)
+    if not kept:
+        raise BadInput(f"{path} holds no evaluation rows", "One JSON object per line is needed.")
+    return kept
+
+
+def is_right(row: EvalRow, text: str) -> bool:
+    """Whether an answer passes its row's check."""
+    if row.check == "numeric":
+        said = parse_answer(text, _ANSWER).answer
+        return same_number(_last_line(text) if said is None else said, gold_answer(row.answer))
+    if row.check == "exact_last_line":
+        return _last_line(text) == row.answer.strip()
+    return text.strip() == row.answer.strip()
+
+
+@torch.inference_mode()
+def mean_kl(
+    reference: PreTrainedModel,
+    model: PreTrainedModel,
+    rows: Sequence[TokenRow],
+    batch_size: int = 16,
+) -> tuple[float, int]:
+    """Mean KL(reference || model) in nats per completion token, and over how many tokens.
+
+    The heads are called as modules, so that packed and factorized models are measured as they
+    run.
+    """
+    total, tokens = 0.0, 0
+    by_length = sorted(rows, key=lambda row: len(row.ids))
+    for start in range(0, len(by_length), batch_size):
+        batch = collate(by_length[start : start + batch_size])
+        ids, mask = batch["input_ids"].to(model.device), batch["completion_mask"].to(model.device)
+        ours, theirs = (_kept_logits(one, ids, mask) for one in (model, reference))
+        size = min(ours.shape[-1], theirs.shape[-1])
+        total += float(forward_kl(ours[:, :size], theirs[:, :size], 1.0).sum())
+        tokens += len(ours)
+    return (total / tokens if tokens else 0.0), tokens
+
+
+def _kept_logits(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    kept, _ = keep(last_hidden(model, ids), ids, mask)
+    head = model.get_output_embeddings()
+    return upcast(head(kept))
+
+
+def _ask(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[EvalRow],
+    spec: EvalSpec,
+) -> Answers:
+    prompts = render_prompts([row.prompt for row in rows], tokenizer)
+    positions = model.config.to_dict().get("max_position_embeddings")
+    for row, prompt in zip(rows, prompts, strict=True):
+        if positions is not None and len(prompt) >= positions:
+            raise BadInput(
+                f"evaluation row {row.id} doesn't fit the model",
+                f"Its prompt has {len(prompt)} tokens, the model holds {positions}.",
+            )
+    longest = max(map(len, prompts))
+    limit = spec.max_new_tokens if positions is None else positions - longest
+    ends = end_ids(model, tokenizer)
+    return answer_greedily(model, prompts, min(limit, spec.max_new_tokens), spec.batch_size, ends)
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def _skills(
+    rows: Sequence[EvalRow], answers: Answers, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Accuracy]:
+    right: dict[str, list[bool]] = defaultdict(list)
+    for row, ids in zip(rows, answers.ids, strict=True):
+        text = tokenizer.decode(list(ids), skip_special_tokens=True)
+        right[row.skill].append(is_right(row, str(text)))
+    return {skill: wilson(sum(each), len(each)) for skill, each in sorted(right.items())}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise BadInput(f"there is no evaluation file at {path}", "Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} can't be read as UTF-8 text", str(error)) from error
+
+
+def _row(path: Path, number: int, line: str) -> EvalRow:
+    try:
+        row = EvalRow.model_validate(json.loads(line))
+        if row.check == "numeric":
+            gold_answer(row.answer)
+        return row
+    except ValidationError as error:
+        problem = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]
+        )
+    except GoldError as error:
+        problem = str(error)
+    except ValueError as error:
+        problem = f"not JSON ({error})"
+    raise BadInput(
+        f"{path} line {number} is not an evaluation row",
+        f"{problem}. Each line is an object with id, skill, prompt, answer and check.",
+    )

@@ -1,0 +1,103 @@
+"""Greedy answers in batches.
+
+B rows of a batch, T tokens so far, V vocabulary.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One answer per prompt, in the prompts' order, the end token left out."""
+
+    ids: tuple[tuple[int, ...], ...]
+    cut: int
+    """Answers that met the limit before their end."""
+    tokens: int
+    """Tokens generated, end tokens included."""
+    seconds: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Generated tokens over wall time, prompts' own processing included."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+
+def answer_greedily(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    end_ids: frozenset[int],
+) -> Answers:
+    """The most likely token each time, until an end token or the limit.
+
+    Prompts of like length go together, padded on the left; rows that ended leave the batch.
+    """
+    started = time.monotonic()
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(prompts), batch_size):
+        chosen = by_length[start : start + batch_size]
+        made = _answer_batch(model, [prompts[i] for i in chosen], max_new_tokens, end_ids)
+        for index, answer in zip(chosen, made, strict=True):
+            answers[index] = answer
+    seconds = time.monotonic() - started
+    ended = [bool(answer) and answer[-1] in end_ids for answer in answers]
+    ids = tuple(tuple(a[:-1] if e else a) for a, e in zip(answers, ended, strict=True))
+    return Answers(ids, ended.count(False), sum(map(len, answers)), seconds)
+
+
+@torch.inference_mode()
+def _answer_batch(
+    model: PreTrainedModel,
+    prompts: list[Sequence[int]],
+    max_new_tokens: int,
+    end_ids: frozenset[int],
+) -> list[list[int]]:
+    answers: list[list[int]] = [[] for _ in prompts]
+    alive = list(range(len(prompts)))
+    step_ids, mask = _left_padded(prompts, model.device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    for _ in range(max_new_tokens):
+        logits = model(
+            input_ids=step_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        chosen = logits.argmax(dim=-1).tolist()
+        for row, token in zip(alive, chosen, strict=True):
+            answers[row].append(token)
+        going = [index for index, token in enumerate(chosen) if token not in end_ids]
+        if not going:
+            break
+        picked = torch.tensor(going, device=model.device)
+        if len(going) < len(alive):
+            alive = [alive[index] for index in going]
+            mask = mask[picked]
+            cache.batch_select_indices(picked)
+        step_ids = torch.tensor([[chosen[index]] for index in going], device=model.device)
+        positions = positions[picked, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones((len(going), 1))], dim=1)
+    return answers
+
+
+def _left_padded(prompts: list[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """[B, T] token ids and [B, T] mask, prompts flush with the right edge."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros((len(prompts), longest), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,106 @@
+"""Models and tokenizers from a directory or a hub name, refused in words where they can't be."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from trainer.errors import BadInput
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A causal language model in eval mode; dtype None keeps the one it was saved in.
+
+    Factorized models load where `retort_lowrank` is installed, compressed-tensors ones where
+    that package is. Raises BadInput for a directory that isn't a model, or doesn't load.
+    """
+    _register_lowrank()
+    _check_directory(source, ("config.json",), WEIGHTS)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(source), dtype=dtype or "auto")
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise BadInput(f"{source} can't be loaded as a language model", _first(error)) from error
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model. Raises BadInput where there is none."""
+    _register_lowrank()
+    _check_directory(source, ("config.json",), ("tokenizer.json", "tokenizer.model", "vocab.*"))
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BadInput(f"{source} has no tokenizer that loads", _first(error)) from error
+    return tokenizer
+
+
+def read_config(source: str | Path) -> dict[str, Any]:
+    """A model directory's config.json; empty for a hub name."""
+    path = Path(source) / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON", f"{error}. Save the model again.") from error
+    return config
+
+
+def weight_files(source: str | Path) -> list[Path]:
+    """A model directory's weight files, sorted; safetensors where there are any."""
+    for pattern in WEIGHTS:
+        if found := sorted(Path(source).glob(pattern)):
+            return found
+    return []
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end an answer: the tokenizer's eos and those that generation stops at."""
+    found: set[int] = set()
+    generation = model.generation_config
+    for given in (tokenizer.eos_token_id, generation.eos_token_id if generation else None):
+        if isinstance(given, int):
+            found.add(given)
+        elif given is not None:
+            found.update(int(one) for one in given)
+    return frozenset(found)
+
+
+def _register_lowrank() -> None:
+    """Importing the package registers its model types with transformers' Auto classes."""
+    if importlib.util.find_spec("retort_lowrank") is not None:
+        importlib.import_module("retort_lowrank")
+
+
+def _check_directory(source: str | Path, *alternatives: tuple[str, ...]) -> None:
+    path = Path(source)
+    if not path.exists():
+        if path.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1:
+            raise BadInput(f"there is no model at {source}", "Check the path.")
+        return  # a hub name: the hub, or its cache, decides
+    if not path.is_dir():
+        raise BadInput(f"{source} is not a model directory", "It is a file. Name its directory.")
+    for patterns in alternatives:
+        if not any(any(path.glob(pattern)) for pattern in patterns):
+            held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+            raise BadInput(
+                f"{source} is not a model directory",
+                f"It lacks {' or '.join(patterns)} and holds {held}. Give a directory that "
+                "transformers' save_pretrained wrote, with its tokenizer.",
+            )
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().split("\n\n")[0][:600] or type(error).__name__

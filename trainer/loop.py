@@ -1,0 +1,363 @@
+"""The one training loop: transformers.Trainer, with the few methods overridden whose behaviour
+an invariant of ours forbids. Every override says which.
+
+A Trainer 'batch' here is a whole optimizer step's rows; accumulation happens inside
+`training_step`, where the count of kept tokens over all passes and ranks is known.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from trainer import checkpoint
+from trainer.data import Batch, TokenRow, collate
+from trainer.errors import Diverged
+from trainer.events import Emit
+from trainer.order import Order, passes
+from trainer.spec import Optimization
+from trainer.stop import Stop
+from trainer.student import Student
+
+FINAL_RATE = 0.1
+"""Where the cosine ends, as a share of the peak."""
+
+
+@dataclass
+class History:
+    """What a run has seen; part of its checkpoints."""
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, known before its first step."""
+
+    steps: int
+    warmup_steps: int
+    order: Order
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the rows."""
+        return self.steps / self.order.steps_per_epoch
+
+
+def make_plan(rows: tuple[TokenRow, ...], optimization: Optimization, ranks: int = 1) -> Plan:
+    """Steps, warm-up and order of a run over these rows."""
+    rows_per_step = optimization.batch_size * optimization.accumulation * ranks
+    order = Order([len(row.ids) for row in rows], rows_per_step, optimization.seed)
+    steps = optimization.max_steps or max(1, round(optimization.epochs * order.steps_per_epoch))
+    return Plan(steps, math.ceil(optimization.warmup_ratio * steps), order)
+
+
+class DistilTrainer(transformers.Trainer):
+    """Trains a `Student` by a `Plan`; says what happens through `emit`.
+
+    `step` events come about once a second; their tokens_per_s are completion tokens.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        rows: tuple[TokenRow, ...],
+        validation: tuple[TokenRow, ...],
+        plan: Plan,
+        optimization: Optimization,
+        directory: Path,
+        digest: str,
+        emit: Emit,
+        stop: Stop,
+        after_step: Callable[[nn.Module], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.history = History()
+        self.student = student
+        self._validation = validation
+        self._plan = plan
+        self._optimization = optimization
+        self._directory = directory
+        self._digest = digest
+        self._emit = emit
+        self._clock = clock
+        self._spoken = clock()
+        self._tokens = 0.0
+        self._terms: dict[str, float] = {}
+        args = _arguments(optimization, plan, directory, bool(validation))
+        super().__init__(
+            model=student,
+            args=args,
+            eval_dataset=validation,
+            callbacks=[_AfterStep(self, stop, after_step)],
+        )
+        self.remove_callback(PrinterCallback)  # it prints dicts on standard output
+        self._steps = _Steps(rows, plan, optimization, args.process_index, args.world_size)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """One batch per optimizer step, in the plan's order. Not given to accelerate, which would
+        deal rows to ranks its own way and repeat some to fill up; each rank takes its share."""
+        return DataLoader(self._steps, batch_size=1, shuffle=False, collate_fn=_only)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Linear warm-up that doesn't waste a step at rate 0, cosine to a tenth."""
+        if self.lr_scheduler is None:
+            rate = _rate(self._plan.warmup_steps, self._plan.steps)
+            chosen = optimizer or self.optimizer
+            assert chosen is not None
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, rate)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """All forward and backward passes of one optimizer step.
+
+        The loss is divided by the kept tokens of all its passes on all ranks: dividing each pass
+        by its own would weigh short rows more, and change with batch_size.
+        """
+        model.train()
+        batches: list[Batch] = inputs
+        count = self.total(float(sum(int(batch["completion_mask"].sum()) for batch in batches)))
+        total, terms = torch.zeros(()), dict[str, Tensor]()
+        for index, batch in enumerate(batches):
+            last = index == len(batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss, made = model(**self._place(batch), count=max(count, 1.0))
+                # DDP and FSDP average over ranks; ours is a sum.
+                self.accelerator.backward(loss * self.args.world_size)
+            total += loss.detach().to(total)
+            for name, value in made.items():
+                terms[name] = terms.get(name, 0.0) + value
+        self._tokens += count
+        self._terms = {name: self.total(float(value)) for name, value in terms.items()}
+        summed = self.total(float(total))
+        if not math.isfinite(summed):
+            raise self._diverged("loss", summed)
+        return torch.tensor(summed)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Stops at a gradient that isn't finite, before the optimizer takes it: clipping would
+        turn it into NaN weights."""
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        if not math.isfinite(float(norm)):
+            raise self._diverged("gradient norm", float(norm))
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """A `step` event, about one a second; nothing else, and no history in the state file."""
+        step = self.state.global_step
+        if "loss" not in logs:
+            return
+        self.history.losses.append((step, logs["loss"]))
+        elapsed = self._clock() - self._spoken
+        if step == 1 or elapsed >= 1.0 or step == self._plan.steps:
+            figures = {name: logs[name] for name in ("loss", "learning_rate", "grad_norm")}
+            epoch = step / self._plan.order.steps_per_epoch
+            speed = self._tokens / max(elapsed, 1e-9)
+            place = {"step": step, "steps": self._plan.steps, "epoch": epoch}
+            self._say("step", {**place, **figures, "tokens_per_s": speed, **self._terms})
+            self._spoken, self._tokens = self._clock(), 0.0
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """Mean loss per kept token of the validation rows; the library's mean of batch means
+        would weigh batches by their number, not by their tokens."""
+        step, loss = self.state.global_step, self.validation_loss()
+        self.history.validation.append((step, loss))
+        self._say("validation", {"step": step, "loss": loss})
+        metrics = {"eval_loss": loss}
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        self._spoken, self._tokens = self._clock(), 0.0
+        return metrics
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Over rows sorted by length, each rank its share, dropout off."""
+        self.model_wrapped.eval()
+        rows = sorted(self._validation, key=lambda row: len(row.ids))
+        count = float(sum(row.completion_tokens for row in rows))
+        size, rank, ranks = self._optimization.batch_size, self.args.process_index, _ranks(self)
+        total = 0.0
+        for part in passes(np.arange(len(rows)), size, rank, ranks):
+            batch = self._place(_batch(rows, part, rows[0]))
+            total += float(self.model_wrapped(**batch, count=count)[0])
+        return self.total(total)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Saved aside, hashed, renamed: the library writes in place, and a kill leaves half."""
+        started = self._clock()
+        super()._save_checkpoint(model, trial)
+        name = f"checkpoint-{self.state.global_step}"
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            written = Path(self._get_output_dir(trial)) / name
+            checkpoint.seal(written, self._directory / name, self._digest)
+            checkpoint.thin(self._directory, self._optimization.keep_checkpoints)
+        detail = f"step {self.state.global_step}, {self._clock() - started:.2f} s"
+        self._say("phase", {"name": "checkpoint", "detail": detail})
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where checkpoints are written before they are sealed."""
+        return str(self._directory / WRITING)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Weights by torch.save: safetensors refuses the tied tensors of a wrapped model."""
+        target = Path(output_dir or self._get_output_dir(None))
+        target.mkdir(parents=True, exist_ok=True)
+        torch.save(state_dict or self.student.state_dict(), target / "pytorch_model.bin")
+        torch.save(asdict(self.history), target / HISTORY)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        stored = torch.load(Path(resume_from_checkpoint) / HISTORY, weights_only=True)
+        self.history = History(**stored)
+
+    def _diverged(self, what: str, value: float) -> Diverged:
+        """Keeps the weights from before the step, which are finite still."""
+        step = self.state.global_step
+        self.model_wrapped.zero_grad()
+        if step and not (self._directory / f"checkpoint-{step}").exists():
+            self._save_checkpoint(self.model_wrapped, None)
+        recent = ", ".join(f"{loss:.3g}" for _, loss in self.history.losses[-5:]) or "none"
+        kept = f"The last finite checkpoint is step {step}. " if step else ""
+        return Diverged(
+            f"training diverged at step {step + 1}",
+            f"The {what} became {value} at learning rate {self._get_learning_rate():.3g}; the "
+            f"losses before were {recent}. {kept}Lower optimization.learning_rate or "
+            "max_grad_norm, or warm up longer; with bf16, try fp32.",
+        )
+
+    def _place(self, batch: Batch) -> Batch:
+        return {name: tensor.to(self.args.device) for name, tensor in batch.items()}
+
+    def total(self, value: float) -> float:
+        """Over ranks."""
+        if self.args.world_size == 1:
+            return value
+        here = torch.tensor(value, dtype=torch.float64, device=self.args.device)
+        return float(self.accelerator.reduce(here, reduction="sum"))
+
+    def _say(self, event: str, fields: dict[str, Any]) -> None:
+        if self.args.process_index == 0:
+            self._emit(event, fields)
+
+
+WRITING = ".writing"
+HISTORY = "history.pt"
+
+
+class _AfterStep(TrainerCallback):
+    """Between a step and its checkpoint: the caller's own correction of the weights, and the end
+    of the run where one was asked for, on every rank at once."""
+
+    def __init__(
+        self, trainer: DistilTrainer, stop: Stop, correct: Callable[[nn.Module], None] | None
+    ) -> None:
+        self._trainer, self._stop, self._correct = trainer, stop, correct
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
+        if self._correct is not None:
+            self._correct(self._trainer.student.model)
+        if self._trainer.total(float(self._stop.asked)) > 0:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+class _Steps(Dataset[list[Batch]]):
+    """Item s is this rank's forward passes of optimizer step s."""
+
+    def __init__(
+        self,
+        rows: tuple[TokenRow, ...],
+        plan: Plan,
+        optimization: Optimization,
+        rank: int,
+        ranks: int,
+    ) -> None:
+        self._rows, self._plan = rows, plan
+        self._batch_size, self._rank, self._ranks = optimization.batch_size, rank, ranks
+
+    def __len__(self) -> int:
+        return self._plan.steps
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        numbers = self._plan.order.rows(step)
+        parts = passes(numbers, self._batch_size, self._rank, self._ranks)
+        return [_batch(self._rows, part, self._rows[numbers[0]]) for part in parts]
+
+
+def _arguments(
+    optimization: Optimization, plan: Plan, directory: Path, validates: bool
+) -> TrainingArguments:
+    """The library's own switches; what it would do by itself and we do elsewhere is off."""
+    return TrainingArguments(
+        output_dir=str(directory),
+        max_steps=plan.steps,
+        per_device_train_batch_size=1,
+        learning_rate=optimization.learning_rate,
+        weight_decay=optimization.weight_decay,
+        max_grad_norm=optimization.max_grad_norm,
+        seed=optimization.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=optimization.eval_steps,
+        save_steps=optimization.checkpoint_steps,
+        save_total_limit=None,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to=[],
+        remove_unused_columns=False,
+    )
+
+
+def _rate(warmup: int, steps: int) -> Callable[[int], float]:
+    """Share of the peak rate for a step counted from zero."""
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return rate
+
+
+def _batch(rows: Any, part: NDArray[np.int64], stand_in: TokenRow) -> Batch:
+    """A rank without rows takes part with one row of which no token counts."""
+    if len(part):
+        return collate([rows[number] for number in part])
+    batch = collate([stand_in])
+    return {**batch, "completion_mask": torch.zeros_like(batch["completion_mask"])}
+
+
+def _only(steps: list[list[Batch]]) -> list[Batch]:
+    return steps[0]
+
+
+def _ranks(trainer: transformers.Trainer) -> int:
+    return int(trainer.args.world_size)

@@ -1,0 +1,182 @@
+"""Losses as pure functions: tensors in, nats out.
+
+B batch, T tokens, V vocabulary, D width, K kept positions (those that predict a completion
+token). Sums over kept tokens are divided by an explicit count, which the caller takes over the
+whole effective batch; no kept token gives zero, with a gradient. Reductions are in log space, in
+fp32 or wider: 16-bit inputs are widened, nothing is ever narrowed.
+
+The head is applied to kept positions only, some at a time, so that neither [B, T, V] nor [K, V]
+exists, and prompt positions cost nothing after the last layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK_LOGITS = 2**22
+"""Logits alive at once: 16 MB in fp32, about what stays in a CPU's caches."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A language model's last linear map: weight [V, D], bias [V] or None."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[K, D] -> [K, V]"""
+        return F.linear(hidden, self.weight, self.bias)
+
+
+Divergence = Callable[[Tensor, Tensor, float], Tensor]
+"""(student logits [K, V], teacher logits [K, V], kd_temperature) -> nats [K]"""
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log q(target): logits [K, V], targets [K] -> nats [K]."""
+    return F.cross_entropy(upcast(logits), targets, reduction="none")
+
+
+def forward_kl(student_logits: Tensor, teacher_logits: Tensor, kd_temperature: float) -> Tensor:
+    """tau^2 KL(p || q), p the teacher and q the student, both softened by tau: -> nats [K].
+
+    The square keeps the gradient's scale the same for every tau (arXiv:1503.02531, section 2).
+    """
+    log_p = F.log_softmax(upcast(teacher_logits) / kd_temperature, dim=-1)
+    log_q = F.log_softmax(upcast(student_logits) / kd_temperature, dim=-1)
+    p = log_p.exp()
+    # Where p is 0 the term is 0, also when the teacher's log-probability is -inf.
+    terms = torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p))
+    return terms.sum(dim=-1) * kd_temperature**2
+
+
+DIVERGENCES: dict[str, Divergence] = {"forward_kl": forward_kl}
+
+Term = Callable[[Tensor, slice], Tensor]
+"""(student logits of some kept positions [k, V], which positions) -> nats [k]"""
+
+
+def keep(hidden: Tensor, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states that predict completion tokens, and those tokens.
+
+    The one place where targets are shifted: position t predicts token t + 1.
+    hidden [B, T, D], input_ids [B, T], mask [B, T] -> [K, D], [K].
+    """
+    positions = mask[:, 1:].reshape(-1).nonzero().squeeze(1)
+    before = hidden[:, :-1].reshape(-1, hidden.shape[-1])
+    return before.index_select(0, positions), input_ids[:, 1:].reshape(-1)[positions]
+
+
+def cross_entropy_term(targets: Tensor) -> Term:
+    """Cross-entropy with targets [K], as a term of `head_loss`."""
+    return lambda logits, part: cross_entropy(logits, targets[part])
+
+
+def divergence_term(
+    kind: str, teacher_hidden: Tensor, teacher_head: Head, kd_temperature: float
+) -> Term:
+    """A divergence from a teacher, as a term of `head_loss`.
+
+    teacher_hidden [K, D'] of the same kept positions; both heads over one tokenizer. The
+    teacher's logits too are made chunk by chunk, and get no gradient.
+    """
+    divergence = DIVERGENCES[kind]
+
+    def term(logits: Tensor, part: slice) -> Tensor:
+        with torch.no_grad():
+            teacher_logits = teacher_head.logits(teacher_hidden[part])
+        # Heads may be padded to different sizes; beyond the tokenizer's tokens nothing is said.
+        size = min(logits.shape[-1], teacher_logits.shape[-1])
+        return divergence(logits[:, :size], teacher_logits[:, :size], kd_temperature)
+
+    return term
+
+
+def head_loss(
+    hidden: Tensor,
+    head: Head,
+    terms: dict[str, tuple[float, Term]],
+    count: float,
+    chunk: int | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of terms over kept positions, over count; and each term's own.
+
+    hidden [K, D] -> scalar with a gradient, scalars without one. `chunk` is how many positions
+    have logits at once; it changes memory, not the result.
+    """
+    size = chunk or max(1, CHUNK_LOGITS // head.weight.shape[0])
+    total, sums = _ChunkedHead.apply(hidden, head.weight, head.bias, terms, size)  # type: ignore[no-untyped-call]
+    return total / count, dict(zip(terms, (sums / count).unbind(), strict=True))
+
+
+def upcast(tensor: Tensor) -> Tensor:
+    """16-bit to fp32; fp32 and fp64 stay what they are."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+class _ChunkedHead(torch.autograd.Function):
+    """Sum of terms over chunks of positions; gradients are made with each chunk's logits.
+
+    Keeping logits until the backward pass would need [K, V]; making them again there would cost
+    another product with the head. The gradient is linear in what comes from above, so it may be
+    made first and scaled later. It can't be differentiated twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        terms: dict[str, tuple[float, Term]],
+        size: int,
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (hidden, weight, bias)
+        grads = [
+            torch.zeros_like(given) if given is not None and needed else None
+            for given, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
+        ]
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        sums = torch.zeros(1 + len(terms), dtype=wide, device=hidden.device)
+        for start in range(0, hidden.shape[0], size):
+            sums += _one_chunk(inputs, terms, slice(start, start + size), grads)
+        ctx.save_for_backward(*grads)
+        ctx.mark_non_differentiable(each := sums[1:].clone())
+        return sums[0].clone(), each
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (None if grad is None else grad * above[0] for grad in ctx.saved_tensors)
+        return (*scaled, None, None)
+
+
+def _one_chunk(
+    inputs: tuple[Tensor, Tensor, Tensor | None],
+    terms: dict[str, tuple[float, Term]],
+    part: slice,
+    grads: list[Tensor | None],
+) -> Tensor:
+    """[weighted sum, each term's sum] of one chunk; gradients are added to `grads` in place."""
+    hidden, weight, bias = inputs
+    leaves = (hidden[part].detach(), weight.detach(), None if bias is None else bias.detach())
+    wanted = [
+        leaf.requires_grad_()
+        for leaf, grad in zip(leaves, grads, strict=True)
+        if leaf is not None and grad is not None
+    ]
+    with torch.set_grad_enabled(bool(wanted)):
+        logits = F.linear(*leaves)
+        values = [term(logits, part).sum() for _, term in terms.values()]
+        weighted = [w * value for (w, _), value in zip(terms.values(), values, strict=True)]
+        total = torch.stack(weighted).sum()
+    if wanted:
+        targets = (None if grads[0] is None else grads[0][part], *grads[1:])
+        made = torch.autograd.grad(total, wanted)
+        for grad, new in zip((g for g in targets if g is not None), made, strict=True):
+            grad += new
+    return torch.stack([total, *values]).detach()
