@@ -103,4 +103,4 @@ def _check_fields(number: int, seed: Seed, required: Collection[str]) -> None:
             has = ", ".join(seed) or "none"
             raise SeedError(number, f"has no field {field!r}; the fields it has: {has}")
         if is_empty(seed[field]):
-            raise SeedError(number, f"the field {field!r} is empty; the template needs it")
+            raise SeedError(number, f"the field {field!r} is empty")

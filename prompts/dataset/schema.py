@@ -1,0 +1,42 @@
+"""The Parquet columns of accepted rows, of all other rows, and of chunks, which hold both."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from prompts.record import End, Record, Rejected
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_USAGE = pa.struct([("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64())])
+_TEXTS = pa.list_(pa.string())
+_TYPES: dict[str, pa.DataType] = {
+    "prompt": _MESSAGES,
+    "completion": _MESSAGES,
+    "raw": _TEXTS,
+    "demo_ids": _TEXTS,
+    "usage": _USAGE,
+    "confidence": pa.float64(),
+}
+"""Every other column is text."""
+
+
+def _schema(names: Sequence[str]) -> pa.Schema:
+    return pa.schema([(name, _TYPES.get(name, pa.string())) for name in names])
+
+
+RECORD_SCHEMA = _schema(list(Record.model_fields))
+REJECTED_SCHEMA = _schema(list(Rejected.model_fields))
+CHUNK_SCHEMA = _schema(list(dict.fromkeys([*Rejected.model_fields, *Record.model_fields])))
+
+
+def chunk_table(rows: Sequence[Record | Rejected]) -> pa.Table:
+    """Rows of both sorts as one table of `CHUNK_SCHEMA`; columns a row lacks are null."""
+    return pa.Table.from_pylist([_values(row) for row in rows], schema=CHUNK_SCHEMA)
+
+
+def _values(row: Record | Rejected) -> dict[str, Any]:
+    values = row.model_dump(mode="json")
+    if isinstance(row, Record):
+        values["end"] = End.ACCEPTED.value
+    return values
