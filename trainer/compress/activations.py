@@ -1,4 +1,4 @@
-"""What flows into a model's linears on calibration rows. B batch, T tokens, N real tokens, n inputs."""
+"""What flows into a model's linears on calibration rows. B batch, T tokens, n inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -79,7 +79,7 @@ def _renumber(layer: nn.Module, index: int) -> None:
     """The key-value cache is addressed by `layer_idx`."""
     for module in layer.modules():
         if "layer_idx" in vars(module):
-            module.layer_idx = index
+            setattr(module, "layer_idx", index)  # noqa: B010  # a plain int, no module
 
 
 def _rewrite(config: PreTrainedConfig, kept: Sequence[int], leaf: str) -> None:

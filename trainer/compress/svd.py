@@ -47,7 +47,10 @@ def apply(stage: SvdFactorize, model: PreTrainedModel, rows: Sequence[TokenRow])
                 left, right = factorize_plain(weight, rank)
             full = f"{layout.name}.{index}.{name}"
             factors[full] = (left, right)
-            errors[full] = {"rank": rank, "relative_error": relative_error(weight, left @ right, gram)}
+            errors[full] = {
+                "rank": rank,
+                "relative_error": relative_error(weight, left @ right, gram),
+            }
     return _outcome(model, factors, errors)
 
 
@@ -58,13 +61,16 @@ def rank_for(name: str, shape: Sequence[int], parameter_ratio: float) -> int:
     if rank == 0:
         raise BadInput(
             f"parameter_ratio {parameter_ratio} leaves {name} ({m} x {n}) no rank",
-            f"Rank 1 alone takes {(m + n) / (m * n):.3f} of its parameters; ask for more than that.",
+            f"Rank 1 alone takes {(m + n) / (m * n):.3f} of its parameters; ask for more.",
         )
     return rank
 
 
 def gram_matrices(
-    model: PreTrainedModel, linears: Mapping[str, nn.Linear], rows: Sequence[TokenRow], layer: nn.Module
+    model: PreTrainedModel,
+    linears: Mapping[str, nn.Linear],
+    rows: Sequence[TokenRow],
+    layer: nn.Module,
 ) -> dict[str, Tensor]:
     """X^T X [n, n] in fp64 for each linear; linears fed the same tensor share one object."""
     grams: dict[str, Tensor] = {}
@@ -92,6 +98,7 @@ def whitening(gram: Tensor) -> Tensor:
     damping = DAMPING
     while True:
         damped = gram + damping * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        lower: Tensor
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
             return lower
@@ -165,4 +172,3 @@ def _factorized_state(
         if f"{name}.bias" in state:
             state[f"{name}.left.bias"] = state.pop(f"{name}.bias")
     return state
-

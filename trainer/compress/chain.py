@@ -1,0 +1,253 @@
+"""Stages in order, each a function of a model directory. What has a valid report is not redone."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from transformers import PreTrainedModel
+
+from trainer.checkpoint import publish
+from trainer.compress import depth, ptq, svd, wanda
+from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
+from trainer.compress.heal import heal_model
+from trainer.compress.measuring import digest_model
+from trainer.compress.outcome import Outcome
+from trainer.compress.plan import SERVED, Plan, make_plan
+from trainer.compress.report import HealFacts, ModelFacts, ServingComparison, StageReport
+from trainer.compress.serving import compare_with_vllm
+from trainer.compress.vllm_server import ServerFailed
+from trainer.data import TokenRow
+from trainer.events import Emit
+from trainer.loading import load_model
+from trainer.spec import CompressSpec, StageSpec
+
+STAGES: dict[str, Callable[[Any, PreTrainedModel, Sequence[TokenRow]], Outcome]] = {
+    "wanda": wanda.apply,
+    "depth": depth.apply,
+    "svd": svd.apply,
+    "ptq": ptq.apply,
+}
+VERSION = 1
+"""Part of every digest: a change of what stages do makes old reports stale."""
+
+WEIGHTS = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
+OWN = ("retort.json", "recipe.yaml")
+"""Files beside a model that speak of how that model was made."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model directory that a stage's method wrote, before any heal."""
+
+    details: dict[str, Any]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def run(
+    spec: CompressSpec, out: Path, emit: Emit, vllm_python: Path | None = None
+) -> list[StageReport]:
+    """Run the stages into `out/stage-<i>-<kind>/`; one report each, in order.
+
+    `vllm_python` is the interpreter of an environment with vLLM, for the serving check. Raises
+    BadInput before anything is spent, and GateFailed where a stage lost more than it may.
+    """
+    plan = make_plan(spec, emit, vllm_python)
+    reports: list[StageReport] = []
+    for index, stage in enumerate(spec.stages):
+        report = _finished(plan, index, stage, out, reports)
+        if report is None:
+            report = _run_stage(plan, index, stage, out, reports, emit)
+        emit("stage", {"index": index, "kind": stage.kind, "report": report.model_dump()})
+        if not report.passed:
+            raise GateFailed(report)
+        reports.append(report)
+    return reports
+
+
+def _finished(
+    plan: Plan, index: int, stage: StageSpec, out: Path, reports: Sequence[StageReport]
+) -> StageReport | None:
+    """The report of this very stage on this very model, where one was written."""
+    directory = _directory(out, index, stage)
+    try:
+        text = (directory / "report.json").read_text("utf-8")
+        report = StageReport.model_validate_json(text)
+    except (FileNotFoundError, ValidationError):
+        return None
+    digest = _digest(plan, stage, _source(plan, stage, reports))
+    if report.digest != digest or not (directory / "model" / "config.json").is_file():
+        return None
+    return report
+
+
+def _run_stage(
+    plan: Plan,
+    index: int,
+    stage: StageSpec,
+    out: Path,
+    reports: Sequence[StageReport],
+    emit: Emit,
+) -> StageReport:
+    directory = _directory(out, index, stage)
+    source = _source(plan, stage, reports)
+    digest = _digest(plan, stage, source)
+    emit("phase", {"name": f"stage {index}: {stage.kind}", "detail": str(source)})
+    made = _make(plan, stage, source, directory, digest)
+    healed = _heal(plan, stage, directory, emit)
+    emit("phase", {"name": f"stage {index}: measure", "detail": str(directory / "model")})
+    started = time.monotonic()
+    before = _before(plan, stage, reports)
+    after = plan.measuring.facts(directory / "model")
+    from_source, tokens = plan.measuring.kl(source, directory / "model")
+    failures = find_failures(stage.gate, before, after, from_source)
+    serving, note = _compare(plan, stage, directory, emit)
+    failures += find_serving_failures(serving, note)
+    report = StageReport(
+        index=index,
+        kind=stage.kind,
+        digest=digest,
+        passed=not failures,
+        failures=tuple(failures),
+        spec=stage.model_dump(mode="json"),
+        source=str(source),
+        model=str(directory / "model"),
+        before=before,
+        after=after,
+        kl_from_source=from_source,
+        kl_tokens=tokens,
+        kl_split=plan.measuring.split,
+        details=made.details,
+        notes=(*made.notes, *_ungated(stage, after)),
+        heal=healed,
+        serving=serving,
+        serving_note=note,
+        calibration_rows=len(plan.calibration(stage)),
+        seconds=made.seconds + (healed.seconds if healed else 0.0),
+        measuring_seconds=time.monotonic() - started,
+    )
+    _write_report(directory, report)
+    return report
+
+
+def _make(plan: Plan, stage: StageSpec, source: Path, directory: Path, digest: str) -> Made:
+    """Write `made/`, or find the one that an interrupted run of this stage left complete."""
+    marker = directory / "made.json"
+    if marker.is_file():
+        kept = json.loads(marker.read_text("utf-8"))
+        if kept.pop("digest") == digest:
+            return Made(kept["details"], tuple(kept["notes"]), kept["seconds"])
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    started = time.monotonic()
+    outcome = STAGES[stage.kind](stage, load_model(source), plan.calibration(stage))
+    outcome.model.save_pretrained(directory / ".writing")
+    _copy_companions(source, directory / ".writing")
+    publish(directory / ".writing", directory / "made")
+    made = Made(outcome.details, outcome.notes, time.monotonic() - started)
+    fields = {"details": made.details, "notes": made.notes, "seconds": made.seconds}
+    _write(marker, json.dumps({"digest": digest, **fields}))
+    return made
+
+
+def _copy_companions(source: Path, target: Path) -> None:
+    """Tokenizer, chat template and whatever else stands beside the weights."""
+    for path in sorted(source.iterdir()):
+        known = path.name.endswith(WEIGHTS) or path.name in OWN or (target / path.name).exists()
+        if path.is_file() and not known:
+            shutil.copy2(path, target / path.name)
+
+
+def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFacts | None:
+    """Bring `model/` about: what was made, or that after its heal."""
+    made, model = directory / "made", directory / "model"
+    if stage.heal is None:
+        if made.is_dir():
+            publish(made, model)
+        return None
+    started = time.monotonic()
+    before, _ = plan.measuring.kl(plan.start, made)
+    emit("phase", {"name": "heal", "detail": f"{stage.heal.method} towards {plan.start}"})
+    healed = heal_model(stage.heal, made, plan.start, plan.dataset, directory / "heal", emit)
+    card = json.loads((healed / "retort.json").read_text("utf-8"))
+    shutil.copytree(healed, model, dirs_exist_ok=True)
+    after, _ = plan.measuring.kl(plan.start, model)
+    return HealFacts(
+        method=stage.heal.method,
+        steps=card["steps"],
+        seconds=time.monotonic() - started,
+        kl_before=before,
+        kl_after=after,
+    )
+
+
+def _compare(
+    plan: Plan, stage: StageSpec, directory: Path, emit: Emit
+) -> tuple[ServingComparison | None, str]:
+    """The comparison with vLLM, or why there is none."""
+    if stage.kind not in SERVED:
+        return None, "not checked: its weights are stored as any dense model's are"
+    if not plan.spec.serve_check:
+        return None, "not checked: serve_check is off"
+    if plan.engine is None:
+        return None, "not checked: no vLLM was found; name one with --vllm-python"
+    emit("phase", {"name": "serving check", "detail": f"vLLM {plan.engine.version}"})
+    try:
+        prompts = plan.measuring.prompts()
+        log = directory / "vllm.log"
+        return compare_with_vllm(directory / "model", prompts, plan.engine, log), ""
+    except ServerFailed as error:
+        return None, f"{FAILED}: {error}"
+
+
+def _write_report(directory: Path, report: StageReport) -> None:
+    """Last of all; then what only an interrupted stage would need goes."""
+    _write(directory / "report.json", report.model_dump_json(indent=1))
+    for leftover in ("made", "heal"):
+        shutil.rmtree(directory / leftover, ignore_errors=True)
+    (directory / "made.json").unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    written = path.with_name(f".{path.name}.writing")
+    written.write_text(text, "utf-8")
+    written.replace(path)
+
+
+def _before(plan: Plan, stage: StageSpec, reports: Sequence[StageReport]) -> ModelFacts:
+    """Measured once: the facts of the start stand in the first report, others in the last."""
+    if not reports:
+        return plan.measuring.facts(plan.start)
+    return reports[-1].after if stage.on == "previous" else reports[0].before
+
+
+def _source(plan: Plan, stage: StageSpec, reports: Sequence[StageReport]) -> Path:
+    return Path(reports[-1].model) if reports and stage.on == "previous" else plan.start
+
+
+def _directory(out: Path, index: int, stage: StageSpec) -> Path:
+    return out / f"stage-{index}-{stage.kind}"
+
+
+def _digest(plan: Plan, stage: StageSpec, source: Path) -> str:
+    asked = {
+        "version": VERSION,
+        "stage": stage.model_dump(mode="json"),
+        "source": digest_model(source),
+        "start": digest_model(plan.start),
+        "measured": plan.measuring.digest,
+        "served": plan.spec.serve_check and stage.kind in SERVED and plan.engine is not None,
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _ungated(stage: StageSpec, after: ModelFacts) -> tuple[str, ...]:
+    if stage.gate.max_accuracy_drop is not None and after.measurement is None:
+        return ("the gate did not look at accuracy: there are no evaluation rows",)
+    return ()

@@ -1,0 +1,69 @@
+"""A short training after a stage, towards the model that the chain started from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trainer.compress.layout import find_layers, find_linears
+from trainer.events import Emit
+from trainer.loading import load_model
+from trainer.spec import ForwardKL, Heal, SequenceLevel, TrainSpec
+from trainer.training import train
+
+
+def heal_model(
+    heal: Heal, model_dir: Path, start: Path, dataset: Path, out: Path, emit: Emit
+) -> Path:
+    """Train the model of `model_dir`; the directory of the healed one. Resumes by itself.
+
+    Weights that are exactly zero in the decoder's linears stay so: a pruning mask survives.
+    """
+    return train(
+        train_spec(heal, model_dir, start, dataset), out, emit, after_step=keep_zeros(model_dir)
+    )
+
+
+def train_spec(heal: Heal, model_dir: Path, start: Path, dataset: Path) -> TrainSpec:
+    """The heal as a training: forward_kl takes the chain's first model for its teacher."""
+    if heal.method == "forward_kl":
+        return ForwardKL(
+            method="forward_kl",
+            student=str(model_dir),
+            teacher=str(start),
+            dataset=str(dataset),
+            optimization=heal.optimization,
+        )
+    return SequenceLevel(
+        method="sequence_level",
+        student=str(model_dir),
+        dataset=str(dataset),
+        optimization=heal.optimization,
+    )
+
+
+def keep_zeros(model_dir: Path) -> Callable[[nn.Module], None]:
+    """A function that puts the zeros of this model's linears back into a model in training."""
+    masks = zero_masks(model_dir)
+
+    @torch.no_grad()
+    def put_back(model: nn.Module) -> None:
+        parameters = dict(model.named_parameters())
+        for name, mask in masks.items():
+            parameters[name].masked_fill_(mask.to(parameters[name].device), 0.0)
+
+    return put_back
+
+
+def zero_masks(model_dir: Path) -> dict[str, Tensor]:
+    """True where a weight is zero, for each linear of the decoder layers that has zeros."""
+    model = load_model(model_dir)
+    layout = find_layers(model)
+    masks = {}
+    for index, layer in enumerate(layout.layers):
+        for name, linear in find_linears(layer).items():
+            mask = linear.weight.detach() == 0
+            if mask.any():
+                masks[f"{layout.name}.{index}.{name}.weight"] = mask
+    return masks

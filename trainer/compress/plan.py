@@ -1,0 +1,186 @@
+"""A compression checked from end to end before anything is spent."""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from retort_lowrank import FACTORIZED
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prompts.record import Record
+from trainer.compress.layout import find_layers, pick_linears
+from trainer.compress.measuring import KL_ROWS, Measuring, digest_measuring
+from trainer.compress.vllm_server import Engine, find_engine
+from trainer.data import TokenRow, encode, read_records, render_prompts
+from trainer.errors import BadInput
+from trainer.evaluate import read_rows
+from trainer.events import Emit
+from trainer.loading import end_ids, load_model, load_tokenizer, read_config
+from trainer.spec import CompressSpec, StageSpec
+from trainer.student import check_head
+
+SERVED = ("svd", "ptq")
+"""Kinds of stage whose result an engine must be able to load in a form of its own."""
+
+SERVING_PROMPTS = 200
+SERVING_NEW_TOKENS = 64
+NO_LIMIT = 2**31
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a chain needs, loaded and checked."""
+
+    spec: CompressSpec
+    start: Path
+    dataset: Path
+    train_rows: tuple[TokenRow, ...]
+    measuring: Measuring
+    engine: Engine | None
+
+    def calibration(self, stage: StageSpec) -> tuple[TokenRow, ...]:
+        """The stage's rows of the train split, evenly spread over it."""
+        return spread(self.train_rows, stage.calibration_rows)
+
+
+def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
+    """Load what is asked for; raises BadInput where any stage couldn't be run."""
+    torch.set_num_threads(spec.threads or len(os.sched_getaffinity(0)))
+    start, dataset = _paths(spec)
+    emit("phase", {"name": "load", "detail": str(start)})
+    tokenizer, model = load_tokenizer(start), load_model(start)
+    check_stages(spec, model)
+    if spec.evaluate is not None:
+        read_rows(Path(spec.evaluate.data))
+    train, held = read_records(dataset, "train"), read_records(dataset, "validation")
+    rows = _encoded(train, tokenizer, model)
+    held_rows = _encoded(held, tokenizer, model) if held else ()
+    if not rows:
+        raise BadInput(f"{dataset} has no train rows", "Calibration looks at them. Build some.")
+    served = spec.serve_check and any(stage.kind in SERVED for stage in spec.stages)
+    measuring = Measuring(
+        start=start,
+        evaluate=spec.evaluate,
+        rows=spread(held_rows or rows, KL_ROWS),
+        split="validation" if held_rows else "train",
+        serving_prompts=_prompts([*held, *train], tokenizer, model) if served else (),
+        digest=digest_measuring(dataset, spec.evaluate),
+    )
+    engine = _engine(spec, vllm_python) if served else None
+    return Plan(spec, start, dataset, rows, measuring, engine)
+
+
+def check_stages(spec: CompressSpec, model: PreTrainedModel) -> None:
+    """Refuse, before the first stage, what a later one couldn't do."""
+    check_head(model)
+    layers = {"start": len(find_layers(model).layers)}
+    factorized = {"start": model.config.model_type not in FACTORIZED}
+    for index, stage in enumerate(spec.stages):
+        at = "previous" if stage.on == "previous" and index else "start"
+        left, done = layers[at], factorized[at]
+        if stage.kind == "ptq":
+            _check_ptq(index, stage)
+        elif stage.kind == "depth":
+            left -= stage.layers
+            _check_depth(index, left)
+        elif stage.kind == "svd":
+            _check_svd(index, done, model)
+            pick_linears(find_layers(model).layers[0], stage.targets)
+            done = True
+        layers["previous"], factorized["previous"] = left, done
+
+
+def spread(rows: Sequence[TokenRow], count: int) -> tuple[TokenRow, ...]:
+    """At most `count` rows, evenly spaced: no order of the dataset favours any of them."""
+    taken = min(count, len(rows))
+    return tuple(rows[i * len(rows) // taken] for i in range(taken))
+
+
+def _paths(spec: CompressSpec) -> tuple[Path, Path]:
+    if spec.model is None or spec.dataset is None:
+        raise BadInput(
+            "a compression needs a model and a dataset",
+            "Name both: `model`, a directory, and `dataset`, whose rows calibrate the stages.",
+        )
+    start = Path(spec.model)
+    if not start.is_dir():
+        raise BadInput(
+            f"{start} is not a model directory",
+            "Stages work on files; download a hub model to a directory first.",
+        )
+    if read_config(start).get("quantization_config"):
+        raise BadInput(
+            f"{start} is quantized", "Packed weights can't be changed. Start from before that."
+        )
+    return start, Path(spec.dataset)
+
+
+def _check_ptq(index: int, stage: StageSpec) -> None:
+    if stage.heal is not None:
+        raise BadInput(
+            f"stage {index} (ptq) can't be healed",
+            "Its weights are packed integers. Heal the stage before it instead.",
+        )
+    if importlib.util.find_spec("llmcompressor") is None:
+        raise BadInput(
+            f"stage {index} (ptq) needs llmcompressor",
+            "Install the extra: pip install 'retort-distill[quantize]'.",
+        )
+
+
+def _check_depth(index: int, left: int) -> None:
+    if left < 1:
+        raise BadInput(
+            f"stage {index} (depth) would leave {left} layers",
+            "At least one must stay. Ask for fewer.",
+        )
+
+
+def _check_svd(index: int, factorized: bool, model: PreTrainedModel) -> None:
+    if factorized:
+        raise BadInput(
+            f"stage {index} (svd) can't factorize this {model.config.model_type} model",
+            f"Models of type {', '.join(FACTORIZED)} can be, once: name all targets in one stage.",
+        )
+
+
+def _encoded(
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> tuple[TokenRow, ...]:
+    complete = [record for record in records if record.finish_reason != "length"]
+    limit = _positions(model)
+    return encode(complete, tokenizer, limit, end_ids(model, tokenizer)).rows
+
+
+def _prompts(
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> tuple[tuple[int, ...], ...]:
+    """Different prompts, held-out ones first, that leave room for an answer."""
+    prompts = {record.prompt: None for record in records[: 20 * SERVING_PROMPTS]}
+    limit = _positions(model) - SERVING_NEW_TOKENS - 1
+    rendered = render_prompts(list(prompts)[: 4 * SERVING_PROMPTS], tokenizer)
+    fitting = [tuple(ids) for ids in rendered if len(ids) <= limit]
+    if not fitting:
+        raise BadInput(
+            "no prompt is short enough for the serving check",
+            f"The shortest leaves no room for {SERVING_NEW_TOKENS} tokens. Set serve_check: false.",
+        )
+    return tuple(fitting[:SERVING_PROMPTS])
+
+
+def _engine(spec: CompressSpec, vllm_python: Path | None) -> Engine | None:
+    engine = find_engine(vllm_python)
+    factorizes = any(stage.kind == "svd" for stage in spec.stages)
+    if engine is not None and factorizes and not engine.lowrank:
+        raise BadInput(
+            f"{engine.python} can't serve factorized models",
+            "Install retort-lowrank beside its vLLM, or set serve_check: false.",
+        )
+    return engine
+
+
+def _positions(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().to_dict().get("max_position_embeddings", NO_LIMIT))

@@ -1,0 +1,60 @@
+"""How big a model directory is, from its safetensors files alone."""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from trainer.compress.report import Shape
+from trainer.errors import BadInput
+from trainer.loading import read_config
+
+QUANTIZATION = ("_scale", "_zero_point", "_shape", "_g_idx")
+"""Endings of tensors that say how weights are packed; they take bytes, but are no parameters."""
+
+BITS = {"I8": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "I32": 32, "I64": 64, "U8": 8}
+BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8, "I16": 16}
+
+
+def measure_shape(model_dir: Path) -> Shape:
+    """Parameters, those not zero, bytes on disk and layers."""
+    files = _files(model_dir)
+    parameters = nonzero = 0
+    for path in files:
+        with safe_open(path, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118  # not a dict
+                if name.endswith(QUANTIZATION):
+                    continue
+                tensor = stored.get_tensor(name)
+                parameters += tensor.numel()
+                nonzero += int(torch.count_nonzero(tensor))
+    config = read_config(model_dir)
+    layers = int(config.get("num_hidden_layers") or config["text_config"]["num_hidden_layers"])
+    size = sum(path.stat().st_size for path in files)
+    return Shape(parameters=parameters, nonzero=nonzero, weight_bytes=size, layers=layers)
+
+
+def tensor_bytes(model_dir: Path) -> dict[str, int]:
+    """Bytes of each stored tensor: its numbers times their bits over 8, headers left out."""
+    sizes = {}
+    for path in _files(model_dir):
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                count = torch.Size(entry["shape"]).numel()
+                sizes[name] = count * BITS[entry["dtype"]] // 8
+    return sizes
+
+
+def _files(model_dir: Path) -> list[Path]:
+    files = sorted(model_dir.glob("*.safetensors"))
+    if not files:
+        raise BadInput(
+            f"{model_dir} holds no safetensors files",
+            "Load the model with transformers and save it again with save_pretrained.",
+        )
+    return files
