@@ -31,3 +31,10 @@ def since(session: Session, job_id: str, after_id: int = 0, limit: int = 500) ->
 def is_final(event: Event) -> bool:
     """Whether nothing comes after this event."""
     return event.type == STATE and event.data.get("state") in FINISHED
+
+
+def final(session: Session, job_id: str) -> Event | None:
+    """The event that ended a job; None while it goes on."""
+    query = select(Event).where(Event.job_id == job_id, Event.type == STATE)
+    newest = session.scalars(query.order_by(Event.id.desc()).limit(1)).first()
+    return newest if newest is not None and is_final(newest) else None

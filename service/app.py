@@ -1,0 +1,77 @@
+"""The REST API: `uvicorn --factory service.app:create_app`.
+
+Imports nothing that loads torch.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import db, errors, reconcile
+from service.routes import datasets, files, health, jobs, models, reports, teachers
+from service.settings import Settings, load
+from service.site import Site, open_site
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """
+Turns a large teacher language model into a small student that does the same job.
+
+Submit a job with `POST /v1/jobs`, follow it with `GET /v1/jobs/{id}/events`. Errors are problem
+documents (RFC 9457) whose `errors` say where in the request something is wrong.
+"""
+
+ROUTERS = (
+    health.router,
+    jobs.router,
+    files.router,
+    datasets.router,
+    models.router,
+    reports.router,
+    teachers.router,
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Without settings it reads the environment's. Tables are brought up to date
+    when it starts."""
+    site = open_site(settings or load())
+    app = FastAPI(title="Retort", version="0.1.0", description=DESCRIPTION, lifespan=_lifespan)
+    app.state.site = site
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1")
+    errors.install(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    site: Site = app.state.site
+    await asyncio.to_thread(db.upgrade, site.sessions.engine)
+    reconciling = asyncio.create_task(_reconcile(site))
+    yield
+    reconciling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await reconciling
+    site.sessions.engine.dispose()
+
+
+async def _reconcile(site: Site) -> None:
+    while True:
+        try:
+            await asyncio.to_thread(reconcile.tick, site)
+        except (SQLAlchemyError, OSError):
+            log.exception("reconcile failed; trying again in %s s", site.settings.reconcile_s)
+        await asyncio.sleep(site.settings.reconcile_s)
+
+
+def __getattr__(name: str) -> FastAPI:
+    # `uvicorn service.app:app` works too; made when asked for, so that an import has no effects.
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

@@ -1,0 +1,62 @@
+"""Looking at what was published."""
+
+from pathlib import Path
+
+from sqlalchemy import select
+
+from service.problems import Problem, not_found
+from service.site import Site
+from service.store import ArtifactKind
+from service.tables import Artifact
+from service.views import ArtifactPage, ArtifactView, artifact_view
+
+
+def listing(
+    site: Site, kind: ArtifactKind, *, name: str | None, before: str | None, limit: int
+) -> ArtifactPage:
+    """Artifacts of a kind, newest first; `before` is the last id of the page before this one."""
+    query = select(Artifact).where(Artifact.kind == kind).order_by(Artifact.id.desc())
+    if name is not None:
+        query = query.where(Artifact.name == name)
+    if before is not None:
+        query = query.where(Artifact.id < before)
+    with site.sessions.reading() as session:
+        found = list(session.scalars(query.limit(limit + 1)))
+    page = found[:limit]
+    more = page[-1].id if len(found) > limit else None
+    return ArtifactPage(artifacts=[_view(site, artifact) for artifact in page], next=more)
+
+
+def show(site: Site, kind: ArtifactKind, reference: str) -> ArtifactView:
+    """One artifact, by id, `name` or `name@version`. Raises a 404 problem."""
+    return _view(site, _resolve(site, kind, reference))
+
+
+def directory(site: Site, kind: ArtifactKind, reference: str) -> tuple[Artifact, Path]:
+    """An artifact and where it lies. Raises a 404 problem; also if its files are gone."""
+    artifact = _resolve(site, kind, reference)
+    path = site.store.path(artifact)
+    if not path.exists():
+        raise Problem(
+            404, "files-gone", "Its files are gone", f"{artifact.id} is no longer at {path}."
+        )
+    return artifact, path
+
+
+def file_inside(site: Site, kind: ArtifactKind, reference: str, inside: str) -> Path:
+    """A file of an artifact. Raises a 404 problem, also for a path that leads out of it."""
+    _, root = directory(site, kind, reference)
+    wanted = (root / inside).resolve()
+    if not wanted.is_relative_to(root.resolve()) or not wanted.is_file():
+        files = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*"))]
+        raise not_found("file", inside, files)
+    return wanted
+
+
+def _resolve(site: Site, kind: ArtifactKind, reference: str) -> Artifact:
+    with site.sessions.reading() as session:
+        return site.store.resolve(session, reference, kind)
+
+
+def _view(site: Site, artifact: Artifact) -> ArtifactView:
+    return artifact_view(artifact, str(site.store.path(artifact)))

@@ -1,0 +1,122 @@
+"""Jobs: submit, list, show, cancel, follow."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Header, Query, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from service import events, jobs
+from service.routes.deps import PROBLEMS, TheSite
+from service.routes.examples import JOBS
+from service.site import Site
+from service.spec import JobSpec
+from service.tables import Event, Job, State
+from service.views import JobDetail, JobPage, event_view, job_detail, job_view
+
+router = APIRouter(tags=["jobs"])
+
+POLL_S = 0.5
+"""How often a follower's stream looks for new events."""
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=150,
+        pattern=r"^[^/]+$",
+        description="Repeat a request with the same key, and it makes the job once.",
+    ),
+]
+
+
+@router.post("/jobs", status_code=202, responses=PROBLEMS)
+def submit_job(
+    site: TheSite,
+    spec: Annotated[JobSpec, Body(openapi_examples=JOBS)],
+    response: Response,
+    idempotency_key: Key = None,
+) -> JobDetail:
+    """Check a spec and queue it. What can be checked is checked before anything is spent."""
+    job = jobs.submit(site, spec, idempotency_key=idempotency_key)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_detail(job, [])
+
+
+@router.get("/jobs")
+def list_jobs(
+    site: TheSite,
+    state: State | None = None,
+    kind: str | None = None,
+    parent: str | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> JobPage:
+    """Jobs, newest first."""
+    with site.sessions.reading() as session:
+        found = jobs.listing(
+            session, state=state, kind=kind, parent=parent, before=cursor, limit=limit + 1
+        )
+    page = found[:limit]
+    more = page[-1].id if len(found) > limit else None
+    return JobPage(jobs=[job_view(job) for job in page], next=more)
+
+
+@router.get("/jobs/{job_id}", responses=PROBLEMS)
+def show_job(site: TheSite, job_id: str) -> JobDetail:
+    """A job with its spec and, for a recipe, its parts."""
+    with site.sessions.reading() as session:
+        return job_detail(jobs.get(session, job_id), jobs.children(session, job_id))
+
+
+@router.post("/jobs/{job_id}/cancel", responses=PROBLEMS)
+def cancel_job(site: TheSite, job_id: str) -> JobDetail:
+    """Stop a job and its parts. A running one ends when its worker has put things in order; one
+    that has ended is left as it is."""
+    jobs.cancel(site, job_id)
+    return show_job(site, job_id)
+
+
+def _existing(site: TheSite, job_id: str) -> Job:
+    with site.sessions.reading() as session:
+        return jobs.get(session, job_id)
+
+
+@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse, responses=PROBLEMS)
+async def follow_job(
+    site: TheSite,
+    job: Annotated[Job, Depends(_existing)],
+    after: Annotated[int, Query(ge=0, description="Replay from behind this event.")] = 0,
+    last_event_id: Annotated[int | None, Header(alias="Last-Event-ID", ge=0)] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events: first those that have been, then those to come, until the job ends."""
+    seen = max(after, last_event_id or 0)
+    while True:
+        fresh = await asyncio.to_thread(_since, site, job.id, seen)
+        for event in fresh:
+            seen = event.id
+            yield ServerSentEvent(id=str(event.id), event=event.type, data=_data(event))
+            if events.is_final(event):
+                return
+        if fresh:
+            continue
+        if await asyncio.to_thread(_is_over, site, job.id, seen):
+            return
+        await asyncio.sleep(POLL_S)
+
+
+def _since(site: Site, job_id: str, after_id: int) -> list[Event]:
+    with site.sessions.reading() as session:
+        return events.since(session, job_id, after_id)
+
+
+def _is_over(site: Site, job_id: str, seen: int) -> bool:
+    """Whether the final event lies at or before `seen`: the follower has had it already."""
+    with site.sessions.reading() as session:
+        final = events.final(session, job_id)
+    return final is not None and final.id <= seen
+
+
+def _data(event: Event) -> dict[str, object]:
+    return event_view(event).model_dump(mode="json")

@@ -1,0 +1,138 @@
+"""How rows look from outside: what the API answers with."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from service.tables import Artifact, Event, Job, Teacher
+
+
+def _utc(value: datetime) -> datetime:
+    # SQLite forgets the zone; what is stored is UTC always.
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+class JobView(_View):
+    """A job as lists show it."""
+
+    id: str
+    kind: str
+    name: str
+    state: str
+    """queued, running, succeeded, failed or cancelled."""
+    reason: str | None
+    """One word why it ended so."""
+    detail: str | None
+    """What happened and what to do."""
+    waiting_for: str | None
+    parent_id: str | None
+    part: str | None
+    cancel_requested: bool
+    progress: dict[str, Any]
+    result: dict[str, Any]
+    attempts: int
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
+class JobDetail(JobView):
+    """A job with its spec and, for a recipe, its parts."""
+
+    spec: dict[str, Any]
+    children: list[JobView]
+
+
+class JobPage(_View):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobView]
+    next: str | None
+    """Give it as `cursor` for the next page; null on the last."""
+
+
+class EventView(_View):
+    """Something that happened to a job."""
+
+    id: int
+    job_id: str
+    type: str
+    data: dict[str, Any]
+    at: Moment
+
+
+class ArtifactView(_View):
+    """A dataset, model, report or uploaded file."""
+
+    id: str
+    kind: str
+    name: str
+    version: int
+    bytes: int
+    sha256: str
+    summary: dict[str, Any]
+    inputs: list[str]
+    """Ids of what it was made from."""
+    job_id: str | None
+    created_at: Moment
+    location: str
+    """Where it lies on the server."""
+
+
+class ArtifactPage(_View):
+    """A page of artifacts, newest first."""
+
+    artifacts: list[ArtifactView]
+    next: str | None
+
+
+class TeacherView(_View):
+    """A registered teacher."""
+
+    name: str
+    base_url: str
+    served_model: str
+    api_key_env: str | None
+    licence: str | None
+    model: str | None
+    probe: dict[str, Any]
+    """ok, context_tokens, max_logprobs, tokenizer_sha256, revision, latency_s, error."""
+    probed_at: Moment | None
+    serve_job_id: str | None
+
+
+def job_view(job: Job) -> JobView:
+    """A row for a list."""
+    return JobView.model_validate(job)
+
+
+def job_detail(job: Job, children: list[Job]) -> JobDetail:
+    """A row in full."""
+    fields = JobView.model_validate(job).model_dump()
+    return JobDetail(**fields, spec=job.spec, children=[job_view(child) for child in children])
+
+
+def artifact_view(artifact: Artifact, location: str) -> ArtifactView:
+    """A row, with the place where it lies."""
+    fields = {
+        name: artifact.__dict__[name] for name in ArtifactView.model_fields if name != "location"
+    }
+    return ArtifactView(**fields, location=location)
+
+
+def teacher_view(teacher: Teacher) -> TeacherView:
+    """A row; the key itself is nowhere in it."""
+    return TeacherView.model_validate(teacher)
+
+
+def event_view(event: Event) -> EventView:
+    """A row."""
+    return EventView.model_validate(event)
