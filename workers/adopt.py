@@ -1,0 +1,61 @@
+"""A build that failed or was cancelled, submitted again, takes over what was paid for.
+
+What it may take is decided by equality: the same spec, the same seeds file, the same teacher. Then
+chunks and rows are numbered alike, and the old ledger's entries become epoch 0 of the new one: no
+worker claims that epoch, so it has this one writer.
+"""
+
+import json
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.tables import Job, State, Teacher
+from workers.durable import make_directory, write_durably
+from workers.ledger import encode_segment, read_entries
+
+TEACHER_FILE = "teacher.json"
+
+
+def ledger_folder(root: Path, job_id: str) -> Path:
+    """Where a job's ledger lies, one folder per chunk."""
+    return root / "ledger" / job_id
+
+
+def start_ledger(root: Path, job_id: str, teacher: Teacher) -> None:
+    """Note whose answers a job's ledger holds."""
+    folder = ledger_folder(root, job_id)
+    make_directory(folder)
+    write_durably(folder / TEACHER_FILE, _identity(teacher))
+
+
+def adopt(session: Session, root: Path, job: Job, teacher: Teacher) -> int:
+    """Copy the ledger of the newest equal job that ended early; how many entries there were."""
+    ended = Job.state.in_([State.FAILED, State.CANCELLED])
+    earlier = select(Job).where(Job.kind == "build", ended, Job.id != job.id)
+    for other in session.scalars(earlier.order_by(Job.created_at.desc()).limit(1000)):
+        if other.spec == job.spec and _same_teacher(root, other.id, teacher):
+            return _copy(ledger_folder(root, other.id), ledger_folder(root, job.id))
+    return 0
+
+
+def _copy(source: Path, target: Path) -> int:
+    copied = 0
+    for chunk in sorted(folder for folder in source.iterdir() if folder.is_dir()):
+        entries = [entry for row in read_entries(chunk).values() for entry in row]
+        if entries:
+            make_directory(target / chunk.name / "000000")
+            write_durably(target / chunk.name / "000000" / "000001", encode_segment(entries))
+        copied += len(entries)
+    return copied
+
+
+def _same_teacher(root: Path, job_id: str, teacher: Teacher) -> bool:
+    path = ledger_folder(root, job_id) / TEACHER_FILE
+    return path.is_file() and path.read_bytes() == _identity(teacher)
+
+
+def _identity(teacher: Teacher) -> bytes:
+    facts = {"name": teacher.name, "served_model": teacher.served_model}
+    return json.dumps(facts | {"revision": teacher.probe.get("revision")}).encode()

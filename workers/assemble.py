@@ -1,0 +1,100 @@
+"""The end of a build: chunks merged in input order, the dataset published, the job over."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from prompts.dataset import Manifest
+from prompts.dataset import assemble as merge
+from service import jobs
+from service.site import Site
+from service.tables import Chunk, Job, State
+from workers.adopt import ledger_folder
+from workers.lease import Lease
+from workers.ledger import LeaseLostError
+from workers.pulse import tell_progress
+from workers.work import build_folder, build_spec
+
+
+def assemble(site: Site, lease: Lease) -> None:
+    """Publish the dataset of a job whose chunks are all done, and end the job; in one commit.
+
+    Raises `LeaseLostError`, and `Problem` if the disk is full; then it can be done again.
+    """
+    with site.sessions.reading() as session:
+        job = jobs.get(session, lease.job_id)
+        ordered = select(Chunk).where(Chunk.job_id == lease.job_id).order_by(Chunk.number)
+        chunks = list(session.scalars(ordered))
+    staged = build_folder(site.store.root, lease.job_id) / f"dataset-{lease.epoch}"
+    spent = _spent(chunks)
+    manifest = _merge(site.store.root, job, chunks, staged, spent)
+    _publish(site, lease, job, staged, manifest, spent)
+    _tidy(site.store.root, job)
+
+
+def _merge(
+    root: Path, job: Job, chunks: list[Chunk], staged: Path, spent: dict[str, float]
+) -> Manifest:
+    spec = build_spec(job)
+    return merge(
+        staged,
+        [root / (chunk.path or "") for chunk in chunks],
+        recipe=job.spec,
+        seeds=sum(chunk.rows for chunk in chunks),
+        name=spec.name,
+        deduplicate=spec.deduplicate,
+        totals={name: spent[name] for name in ("requests", "teacher_seconds")},
+    )
+
+
+def _publish(
+    site: Site, lease: Lease, job: Job, staged: Path, manifest: Manifest, spent: dict[str, float]
+) -> None:
+    spec, counts = build_spec(job), manifest.counts
+    summary = counts.model_dump() | {"splits": manifest.splits, "reasons": manifest.reasons}
+    inputs = [spec.seeds] + ([spec.pool] if spec.kind == "icl" and spec.pool else [])
+    with site.sessions.writing.begin() as session:
+        dataset = site.store.publish(
+            session, "dataset", spec.name, staged, summary=summary, inputs=inputs, job_id=job.id
+        )
+        tell_progress(session, job.id)
+        now = jobs.get(session, job.id)
+        cancelled = "cancelled" in manifest.reasons
+        empty = "empty" if manifest.empty else None
+        result: dict[str, Any] = {"dataset": dataset.id, "reasons": manifest.reasons, **spent}
+        ended = jobs.finish(
+            session,
+            now.id,
+            lease.epoch,
+            State.CANCELLED if cancelled else State.SUCCEEDED,
+            reason="cancelled" if cancelled else empty,
+            detail=_detail(manifest),
+            result=result | counts.model_dump(exclude={"seeds"}),
+        )
+        if not ended:
+            raise LeaseLostError(job.id)  # Rolls the publication back, too.
+
+
+def _detail(manifest: Manifest) -> str | None:
+    if not manifest.empty:
+        return None
+    return "no row was accepted: see the dataset's rejected rows, each with its reason and raw text"
+
+
+def _spent(chunks: list[Chunk]) -> dict[str, float]:
+    spent: Counter[str] = Counter()
+    for chunk in chunks:
+        spent.update(chunk.spent)
+    spent["teacher_seconds"] = round(spent["teacher_seconds"], 3)
+    names = ("requests", "prompt_tokens", "completion_tokens", "teacher_seconds")
+    return {name: spent[name] for name in names}
+
+
+def _tidy(root: Path, job: Job) -> None:
+    """Remove what the dataset holds now. A cancelled job's ledger stays, to be adopted."""
+    shutil.rmtree(build_folder(root, job.id), ignore_errors=True)
+    if not job.cancel_requested:
+        shutil.rmtree(ledger_folder(root, job.id), ignore_errors=True)

@@ -1,0 +1,140 @@
+"""A build from its first doorbell to its dataset. Any number of workers may call `run` at once."""
+
+import asyncio
+import logging
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from prompts.intake import TeacherLimitError
+from prompts.seeds import SeedError
+from service import chain, jobs
+from service.problems import Problem
+from service.site import Site
+from service.tables import FINISHED, Chunk, ChunkState, Job, State
+from workers.assemble import assemble
+from workers.drain import SOFT, drain, in_session
+from workers.durable import Write, write_durably
+from workers.lease import Heart, Lease, Watch, claim_job, owner_name, release
+from workers.ledger import LeaseLostError, LedgerDamagedError
+from workers.prepare import prepare, prepared
+from workers.pulse import set_waiting
+from workers.teacher import TeacherError
+from workers.work import build_spec, load_work
+
+log = logging.getLogger(__name__)
+
+
+def run(site: Site, job_id: str, watch: Watch, write: Write = write_durably) -> None:
+    """Do of a build whatever can be done now, then return: prepare, drain, assemble.
+
+    What others hold is left to them. `watch` outlives the call, so that their death is noticed.
+    """
+    owner = owner_name()
+    with Heart(site.sessions.writing, site.settings.lease_s) as heart:
+        stopped = None
+        if _prepare(site, job_id, owner, heart):
+            stopped = _drain(site, job_id, owner, heart, watch, write)
+        if stopped is None or stopped in SOFT:
+            _assemble(site, job_id, owner, heart)
+    if stopped in ("yield", "shutdown"):
+        # Behind those that wait already: the queue is first in, first out.
+        site.broker.ring("build", job_id)
+    _advance_recipe(site, job_id)
+
+
+def _prepare(site: Site, job_id: str, owner: str, heart: Heart) -> bool:
+    """Whether the job's chunks are there, made now if nobody else is at it."""
+    with site.sessions.reading() as session:
+        job = session.get(Job, job_id)
+        if job is None or job.state not in (State.QUEUED, State.RUNNING):
+            return False
+        if prepared(session, job_id):
+            return True
+    lease = _claim(site, job_id, owner, heart)
+    if lease is None:
+        return False
+    try:
+        prepare(site, lease, build_spec(job))
+    except LeaseLostError:
+        return False
+    except (SeedError, TeacherLimitError) as error:
+        _finish(site, lease, "bad_input", str(error))
+        return False
+    finally:
+        heart.drop(lease)
+    return in_session(site.sessions.writing, release, lease)
+
+
+def _drain(
+    site: Site, job_id: str, owner: str, heart: Heart, watch: Watch, write: Write
+) -> str | None:
+    with site.sessions.reading() as session:
+        job = jobs.get(session, job_id)
+    if job.state != State.RUNNING:
+        return "gone"
+    try:
+        work = load_work(site, job, write)
+        return asyncio.run(drain(site, work, owner, heart, watch))
+    except TeacherError as error:
+        _fail(site, job_id, error.reason, str(error))
+    except SeedError as error:
+        _fail(site, job_id, "bad_input", str(error))
+    except LedgerDamagedError as error:
+        _fail(site, job_id, "ledger_damaged", str(error))
+    return "failed"
+
+
+def _assemble(site: Site, job_id: str, owner: str, heart: Heart) -> None:
+    """Merge and publish, if every chunk is done and nobody else is at it."""
+    if not in_session(site.sessions.reading, _all_done, job_id):
+        return
+    lease = _claim(site, job_id, owner, heart)
+    if lease is None:
+        return
+    try:
+        assemble(site, lease)
+    except LeaseLostError:
+        log.warning("%s: the assembly was taken over", job_id)
+    except Problem as problem:
+        # A full disk: the next tick tries again, everything is still there.
+        log.warning("%s: %s", job_id, problem.detail)
+        in_session(site.sessions.writing, _wait_for, job_id, problem.detail)
+        in_session(site.sessions.writing, release, lease)
+    finally:
+        heart.drop(lease)
+
+
+def _claim(site: Site, job_id: str, owner: str, heart: Heart) -> Lease | None:
+    with site.sessions.writing() as session:
+        lease = claim_job(session, job_id, owner, lease_s=site.settings.lease_s)
+    return None if lease is None else heart.keep(lease)
+
+
+def _all_done(session: Session, job_id: str) -> bool:
+    unfinished = (Chunk.job_id == job_id) & (Chunk.state != ChunkState.DONE)
+    return prepared(session, job_id) and not session.scalar(select(exists().where(unfinished)))
+
+
+def _finish(site: Site, lease: Lease, reason: str, detail: str) -> None:
+    with site.sessions.writing.begin() as session:
+        jobs.finish(session, lease.job_id, lease.epoch, State.FAILED, reason=reason, detail=detail)
+
+
+def _fail(site: Site, job_id: str, reason: str, detail: str) -> None:
+    """End a job that this worker drains: it holds chunks of it, so nobody assembles it."""
+    with site.sessions.writing.begin() as session:
+        epoch = jobs.get(session, job_id).epoch
+        jobs.finish(session, job_id, epoch, State.FAILED, reason=reason, detail=detail)
+
+
+def _wait_for(session: Session, job_id: str, detail: str) -> None:
+    set_waiting(session, job_id, "disk_full", detail)
+    session.commit()
+
+
+def _advance_recipe(site: Site, job_id: str) -> None:
+    with site.sessions.reading() as session:
+        job = session.get(Job, job_id)
+    if job is not None and job.parent_id is not None and job.state in FINISHED:
+        chain.advance(site, job.parent_id)

@@ -1,0 +1,346 @@
+"""Draining a build: one sliding window of requests over the few chunks that this worker leases.
+
+A worker's window is its share of the job's `max_in_flight`: the limit divided by the number of
+workers that hold chunks of the job, looked up once a second. Right after a worker joins, the two
+together may for a second have more in flight than the limit.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeVar
+
+import aiohttp
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from prompts.plan import Request
+from prompts.record import Seed
+from service.site import Site
+from workers import pulse, stopping
+from workers.chunk import OpenChunk, close_chunk, open_chunk
+from workers.lease import Heart, Lease, Watch, claim_chunk, free_stale_chunks, release
+from workers.ledger import Entry, LeaseLostError, until_written, wait_until_held
+from workers.teacher import Asker
+from workers.window import Window
+from workers.work import Work
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+PULSE_S = 1.0
+LOST_LOOK_S = 0.1
+TELL_TROUBLE_AFTER_S = 3.0
+"""A teacher that fails for so long is told of; shorter hiccups are nobody's business."""
+Stop = Literal["cancelled", "target", "yield", "shutdown", "gone", "failed"]
+"""cancelled, target: rows not asked end as not_needed. The others: rows are left as they are, for
+the next worker or for nobody."""
+SOFT = frozenset({"cancelled", "target"})
+GRACE_S = {
+    "cancelled": 20.0,
+    "target": 600.0,
+    "yield": 60.0,
+    "shutdown": 5.0,
+    "gone": 0.0,
+    "failed": 10.0,
+}
+"""How long requests under way may take to end by themselves: they are paid for."""
+
+
+async def drain(site: Site, work: Work, owner: str, heart: Heart, watch: Watch) -> Stop | None:
+    """Work on the job's chunks until none can be claimed, or something says stop.
+
+    Raises what makes the job fail: `TeacherError`, `LedgerDamagedError`, OSError other than for a
+    full disk. Chunks that were not finished are given back.
+    """
+    connections = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connections) as http:
+        asker = Asker(http, work.endpoint, site.settings.teacher_patience_s, asyncio.Event())
+        one = Drain(site, work, owner, heart, watch, asker)
+        await one.run()
+    if one.error is not None:
+        raise one.error
+    return one.stopped
+
+
+class Drain:
+    """One worker's drain of one job. Everything in it runs on one event loop; SQL and files in
+    threads."""
+
+    def __init__(
+        self, site: Site, work: Work, owner: str, heart: Heart, watch: Watch, asker: Asker
+    ) -> None:
+        self.stopped: Stop | None = None
+        self.error: BaseException | None = None
+        self._site, self._work, self._owner = site, work, owner
+        self._heart, self._watch, self._asker = heart, watch, asker
+        self._window = Window(work.spec.max_in_flight)
+        self._open: list[OpenChunk] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._look_now = asyncio.Event()
+        self._started = time.monotonic()
+        self._counts: Counter[str] = Counter()
+        self._accepted_at_look = 0
+        self._disk_full: tuple[float, str] | None = None
+        self._told = "resumed"
+
+    async def run(self) -> None:
+        """Returns when nothing is left under way; see `stopped` and `error`."""
+        loops = [asyncio.create_task(self._pulse()), asyncio.create_task(self._drop_lost())]
+        try:
+            await self._feed_all()
+            await self._settle()
+        finally:
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await self._window.close()
+            await self._give_back()
+
+    # Feeding
+
+    async def _feed_all(self) -> None:
+        while not self._hard_stop():
+            self._changed.clear()
+            if len(self._open) < self._most_open() and await self._feed_next():
+                continue
+            if not self._open:
+                return
+            await self._changed.wait()
+
+    def _most_open(self) -> int:
+        return math.ceil(self._work.spec.max_in_flight / self._work.spec.chunk_rows) + 1
+
+    async def _feed_next(self) -> bool:
+        """Claim one chunk and start its rows; False if there is none to claim."""
+        writing = self._site.sessions.writing
+        lease = await asyncio.to_thread(
+            in_session, writing, claim_chunk, self._work.job_id, self._owner, self._heart.lease_s
+        )
+        if lease is None:
+            return False
+        self._heart.keep(lease)
+        chunk = await asyncio.to_thread(
+            open_chunk, self._site.sessions.reading, self._work, lease, self._note_full_disk
+        )
+        self._open.append(chunk)
+        for place, seed in enumerate(chunk.seeds):
+            if self._hard_stop() or lease.lost.is_set():
+                return True
+            await self._feed_row(chunk, place, seed)
+        return True
+
+    async def _feed_row(self, chunk: OpenChunk, place: int, seed: Seed) -> None:
+        step = self._next_step(chunk, seed)
+        if isinstance(step, Request) and self.stopped is None:
+            await self._window.room()
+        elif place % 16 == 0:
+            await asyncio.sleep(0)  # Rows that need no request must not starve those that do.
+        if not isinstance(step, Request):
+            self._end(chunk, place, step)
+        elif self.stopped in SOFT:
+            self._end(chunk, place, self._not_needed(chunk, seed))
+        elif self.stopped is None:
+            task = self._window.start(self._row(chunk, place, seed, step))
+            chunk.waiting[task] = place
+            task.add_done_callback(lambda done: self._row_done(chunk, done))
+
+    # One row
+
+    async def _row(self, chunk: OpenChunk, place: int, seed: Seed, request: Request) -> None:
+        step: Any = request
+        while isinstance(step, Request):
+            answer = await self._asker.ask(step, lambda: wait_until_held(chunk.lease))
+            if answer is None:
+                if self.stopped in SOFT:
+                    self._end(chunk, place, self._not_needed(chunk, seed))
+                return
+            entry = Entry(*answer)
+            await chunk.writer.append(entry)
+            chunk.entries.setdefault(seed["id"], []).append(entry)
+            self._counts["requests"] += 1
+            self._counts["completion_tokens"] += entry.call.completion_tokens
+            step = self._next_step(chunk, seed)
+        self._end(chunk, place, step)
+
+    def _next_step(self, chunk: OpenChunk, seed: Seed) -> Any:
+        calls = [entry.call for entry in chunk.entries.get(seed["id"], ())]
+        return self._work.plan.next(seed, calls)
+
+    def _not_needed(self, chunk: OpenChunk, seed: Seed) -> Any:
+        calls = [entry.call for entry in chunk.entries.get(seed["id"], ())]
+        return self._work.plan.not_needed(
+            seed, "target" if self.stopped == "target" else "cancelled", calls
+        )
+
+    def _end(self, chunk: OpenChunk, place: int, outcome: Any) -> None:
+        before = chunk.counts["accepted"]
+        chunk.end(place, outcome)
+        self._counts["accepted"] += chunk.counts["accepted"] - before
+        target = self._work.spec.target
+        if target is not None and self._accepted_at_look + self._counts["accepted"] >= target:
+            self._look_now.set()  # SQL decides, for other workers count too.
+        if chunk.complete:
+            self._spawn(self._close(chunk))
+
+    def _row_done(self, chunk: OpenChunk, task: asyncio.Task[None]) -> None:
+        chunk.waiting.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, LeaseLostError):
+            self._fail(error)
+
+    # Chunks
+
+    async def _close(self, chunk: OpenChunk) -> None:
+        sessions = self._site.sessions.writing
+        try:
+            await until_written(
+                chunk.lease,
+                self._note_full_disk,
+                lambda: close_chunk(sessions, self._work, chunk),
+            )
+        except LeaseLostError:
+            log.warning("%s: chunk %s was taken over", self._work.job_id, chunk.lease.number)
+        self._forget(chunk)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closed)
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
+
+    def _forget(self, chunk: OpenChunk) -> None:
+        for task in list(chunk.waiting):
+            task.cancel()
+        self._heart.drop(chunk.lease)
+        if chunk in self._open:
+            self._open.remove(chunk)
+        self._changed.set()
+
+    async def _drop_lost(self) -> None:
+        """Cancel at once what is in flight for a chunk that somebody else has taken over."""
+        while True:
+            for chunk in [chunk for chunk in self._open if chunk.lease.lost.is_set()]:
+                self._forget(chunk)
+            await asyncio.sleep(LOST_LOOK_S)
+
+    async def _give_back(self) -> None:
+        for chunk in list(self._open):
+            self._forget(chunk)
+            await asyncio.to_thread(in_session, self._site.sessions.writing, release, chunk.lease)
+
+    # Stopping
+
+    def _stop(self, reason: Stop) -> None:
+        if self.stopped is None or reason in ("gone", "failed"):
+            self.stopped = reason
+            self._asker.stop.set()
+            self._changed.set()
+
+    def _fail(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+        self._stop("failed")
+
+    def _hard_stop(self) -> bool:
+        return self.stopped is not None and self.stopped not in SOFT
+
+    async def _settle(self) -> None:
+        """Let what is under way end by itself, as long as that is worth waiting for."""
+        until = time.monotonic() + GRACE_S[self.stopped or "target"]
+        while (self._window or self._closing) and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+
+    # Looking around
+
+    async def _pulse(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except OperationalError as error:
+                log.warning("%s: the database can't be reached: %s", self._work.job_id, error)
+            try:
+                await asyncio.wait_for(self._look_now.wait(), PULSE_S)
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> None:
+        self._look_now.clear()
+        counts = {chunk.lease: dict(chunk.counts) for chunk in self._open}
+        accepted = self._counts["accepted"]
+        seen = await asyncio.to_thread(
+            self._look_at_sql, counts, self._rates(), self._waiting_for()
+        )
+        self._accepted_at_look = seen.accepted - accepted
+        spec = self._work.spec
+        self._window.resize(max(1, spec.max_in_flight // seen.drainers))
+        if not seen.running:
+            self._stop("gone")
+        elif seen.cancelled:
+            self._stop("cancelled")
+        elif spec.target is not None and seen.accepted >= spec.target:
+            self._stop("target")
+        elif stopping.requested.is_set():
+            self._stop("shutdown")
+        elif seen.others_wait and time.monotonic() - self._started > self._site.settings.yield_s:
+            self._stop("yield")
+
+    def _look_at_sql(
+        self,
+        counts: dict[Lease, dict[str, int]],
+        rates: dict[str, Any],
+        waiting: tuple[str, str | None] | None,
+    ) -> pulse.Pulse:
+        job_id = self._work.job_id
+        with self._site.sessions.writing() as session:
+            if waiting is not None:
+                pulse.set_waiting(session, job_id, *waiting)
+            seen = pulse.look(session, job_id, counts, self._owner, rates)
+            session.commit()
+            free_stale_chunks(session, self._watch, job_id)
+        return seen
+
+    def _rates(self) -> dict[str, Any]:
+        elapsed = max(1e-9, time.monotonic() - self._started)
+        return {
+            "in_flight": len(self._window),
+            "requests_per_s": round(self._counts["requests"] / elapsed, 2),
+            "completion_tokens_per_s": round(self._counts["completion_tokens"] / elapsed, 1),
+        }
+
+    def _waiting_for(self) -> tuple[str, str | None] | None:
+        """(event type, what the job waits for) if that has changed since it was last told."""
+        trouble, now = self._asker.trouble, time.monotonic()
+        kind, detail = "resumed", None
+        if self._disk_full is not None and now - self._disk_full[0] < 2 * PULSE_S:
+            kind = "disk_full"
+            detail = f"space on the disk of {self._work.root} ({self._disk_full[1]}): free some; "
+            detail += "nothing is lost and the job goes on by itself"
+        elif trouble.since is not None and now - trouble.since > TELL_TROUBLE_AFTER_S:
+            kind = "teacher_unreachable"
+            detail = f"teacher {self._work.endpoint.name} at {self._work.endpoint.base_url} to "
+            detail += f"answer ({trouble.detail}); asked again until it has been silent for "
+            detail += f"{self._asker.patience_s:.0f} s"
+        if kind == self._told:
+            return None
+        self._told = kind
+        return kind, detail
+
+    def _note_full_disk(self, detail: str) -> None:
+        self._disk_full = (time.monotonic(), detail)
+
+
+def in_session(writing: "sessionmaker[Session]", act: Callable[..., T], *args: Any) -> T:
+    """Call `act(session, *args)` with a session of its own."""
+    with writing() as session:
+        return act(session, *args)

@@ -1,0 +1,103 @@
+"""What Celery calls by name. Each takes an id and may run any number of times.
+
+The bodies live elsewhere and are imported when they are first needed: a worker of one queue should
+not load what another's needs.
+"""
+
+import logging
+import threading
+from functools import cache
+
+from celery.signals import worker_process_init
+
+from service.broker import TASKS
+from service.settings import load
+from service.site import Site, open_site
+from workers.app import TICK, app
+from workers.lease import Watch
+
+
+@cache
+def site() -> Site:
+    """This process's installation. Opened after the fork: connections must not cross it."""
+    return open_site(load())
+
+
+@cache
+def watch() -> Watch:
+    """This process's observer of other workers' leases."""
+    return Watch(site().settings.lease_s)
+
+
+_draining: set[str] = set()
+_draining_lock = threading.Lock()
+
+
+@app.task(name=TASKS["build"])  # type: ignore[untyped-decorator]
+def drain(job_id: str) -> None:
+    """Do what can be done of a build, unless another thread of this process is at it."""
+    from workers import build
+
+    with _draining_lock:
+        if job_id in _draining:
+            return
+        _draining.add(job_id)
+    try:
+        build.run(site(), job_id, watch())
+    finally:
+        _draining.discard(job_id)
+
+
+@app.task(name=TASKS["train"])  # type: ignore[untyped-decorator]
+def train(job_id: str) -> None:
+    """Train a student in a child process."""
+    from workers import child
+
+    child.run(job_id)
+
+
+@app.task(name=TASKS["compress"])  # type: ignore[untyped-decorator]
+def compress(job_id: str) -> None:
+    """Run a chain of stages in a child process."""
+    from workers import child
+
+    child.run(job_id)
+
+
+@app.task(name=TASKS["report"])  # type: ignore[untyped-decorator]
+def report(job_id: str) -> None:
+    """Draw a report in a child process."""
+    from workers import child
+
+    child.run(job_id)
+
+
+@app.task(name=TASKS["serve"])  # type: ignore[untyped-decorator]
+def serve(job_id: str) -> None:
+    """Keep a model server up until it is cancelled."""
+    from workers import serve as server
+
+    server.run(job_id)
+
+
+@app.task(name=TASKS["recipe"])  # type: ignore[untyped-decorator]
+def advance(job_id: str) -> None:
+    """Take a recipe as far as it goes now."""
+    from service import chain
+
+    chain.advance(site(), job_id)
+
+
+@app.task(name=TICK)  # type: ignore[untyped-decorator]
+def tick() -> None:
+    """Take back what the dead held, and ring for whatever is stranded."""
+    from workers import reconcile
+
+    reconcile.tick(site(), watch())
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _log_plainly(**_: object) -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
