@@ -1,0 +1,26 @@
+"""python -m benchmarks NAME [--quick] [--json]"""
+
+import argparse
+
+from benchmarks import size
+from benchmarks.result import Benchmark, as_json, as_text
+
+BENCHMARKS: dict[str, Benchmark] = {"size": size.run}
+
+
+def main() -> None:
+    """Run the named benchmarks, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="*", default=sorted(BENCHMARKS), metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller inputs")
+    parser.add_argument("--json", action="store_true", help="one JSON line each")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.name) - set(BENCHMARKS):
+        parser.error(f"no benchmark named {unknown}; there are {sorted(BENCHMARKS)}")
+    for name in arguments.name:
+        result = BENCHMARKS[name](arguments.quick)
+        print(as_json(result) if arguments.json else as_text(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
