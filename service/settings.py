@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """A worker whose heartbeat stands still for so long is taken for dead."""
     device_slots: int = Field(default=1, ge=1)
     """How many jobs of train, compress, serve and report may hold the device at once."""
+    train_processes: int = Field(1, ge=1)
+    """Processes of one training, started by `accelerate launch`: one per GPU, say."""
     build_concurrency: int = Field(2, ge=1, le=64)
     """How many build jobs `retort up` works on at once, each with its own window of requests."""
     vllm_python: AbsolutePath = Field(default_factory=_default_vllm_python)
