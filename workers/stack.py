@@ -144,7 +144,7 @@ def answers_http(host: str, port: int) -> bool:
     """Whether an HTTP server answers there, whatever it says."""
     connection = http.client.HTTPConnection(_reachable(host), port, timeout=2)
     try:
-        connection.request("GET", "/openapi.json")
+        connection.request("GET", "/v1/health")
         return connection.getresponse().status < 500
     except (OSError, http.client.HTTPException):
         return False

@@ -80,9 +80,9 @@ class Supervisor:
         self._start_redis(environment)
         self._migrate()
         self._pings.start()
-        self._start_together([stack.api_plan(self.settings, environment, note)])
-        plans = [self._worker(queue, environment) for queue in _queues(self.settings)]
-        self._start_together([*plans, stack.beat_plan(self.settings, environment)])
+        workers = [self._worker(queue, environment) for queue in _queues(self.settings)]
+        api = stack.api_plan(self.settings, environment, note)
+        self._start_together([api, *workers, stack.beat_plan(self.settings, environment)])
         if not self._stop.is_set():
             self._describe(ready=True)
             self._say("up", "ready", f"{self.settings.api_url}  Ctrl-C stops everything")
