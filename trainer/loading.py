@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    CompressedTensorsConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,7 +29,9 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
     _register_lowrank()
     _check_directory(source, ("config.json",), WEIGHTS)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(source), dtype=dtype or "auto")
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype or "auto", quantization_config=_unpacked(source)
+        )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{source} can't be loaded as a language model", _first(error)) from error
     loaded: PreTrainedModel = model.eval()
@@ -76,6 +79,16 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froze
         elif given is not None:
             found.update(int(one) for one in given)
     return frozenset(found)
+
+
+def _unpacked(source: str | Path) -> CompressedTensorsConfig | None:
+    """Compressed-tensors weights are unpacked at loading, activations still rounded as in the
+    engine. Left packed, they would be unpacked by the whole model's first forward pass, and a
+    pass through its body alone before that would fail."""
+    quantization = read_config(source).get("quantization_config") or {}
+    if quantization.get("quant_method") != "compressed-tensors":
+        return None
+    return CompressedTensorsConfig(dequantize=True)
 
 
 def _register_lowrank() -> None:
