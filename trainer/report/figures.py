@@ -151,6 +151,8 @@ def _reasons(row: ModelRow) -> dict[str, str]:
             reasons.setdefault(field, unmeasured)
     if row.stage is not None and row.stage.serving is None:
         reasons.setdefault("vllm_tokens_per_s", row.stage.serving_note or "not compared with vLLM")
+    if row.role == "stage":
+        reasons.setdefault("teacher_tokens", "a stage asks no teacher server")
     if row.role in ("teacher", "base"):
         reasons.setdefault("seconds", "given, not made by this chain")
         reasons.setdefault("teacher_tokens", "given, not made by this chain")

@@ -1,32 +1,10 @@
-"""Figures as people read them: units, rounding, and a dash with a reason for what is missing."""
+"""Figures as people read them: units, rounding, and a dash for what is missing."""
 
 from datetime import timedelta
 
-from prompts.record import Frozen
 from trainer.measurement import Accuracy
-from trainer.report.gap import Difference, GapClosed
 
 DASH = "—"
-
-
-class Cell(Frozen):
-    """One cell of a table."""
-
-    text: str
-    why: str | None = None
-    """Why the figure is missing; `text` is then a dash."""
-    number: bool = True
-    """Aligned right."""
-
-
-def missing(why: str | None) -> Cell:
-    """A dash and its reason."""
-    return Cell(text=DASH, why=why or "the run gave no figure")
-
-
-def label(text: str | None, why: str | None = None) -> Cell:
-    """Words, aligned left."""
-    return Cell(text=text, number=False) if text else missing(why)
 
 
 def percent(share: float) -> str:
@@ -42,21 +20,12 @@ def points(share: float) -> str:
 
 def accuracy(figure: Accuracy) -> str:
     """Share and its 95% interval: '62.0% (55.1–68.4)'."""
-    return f"{percent(figure.share)} ({figure.low * 100:.1f}–{figure.high * 100:.1f})"
+    return f"{percent(figure.share)} ({interval(figure.low, figure.high)})"
 
 
-def change(figure: Difference) -> str:
-    """Difference and its 95% interval in points: '+12.0 (+2.3 to +21.2)'."""
-    return f"{points(figure.share)} ({points(figure.low)} to {points(figure.high)})"
-
-
-def gap(figure: GapClosed) -> Cell:
-    """Share of the gap closed with its 95% interval, as far as there is one."""
-    if figure.share is None:
-        return missing(figure.why)
-    if figure.low is None or figure.high is None:
-        return Cell(text=percent(figure.share), why=figure.why)
-    return Cell(text=f"{percent(figure.share)} ({percent(figure.low)} to {percent(figure.high)})")
+def interval(low: float, high: float) -> str:
+    """The ends of an interval of a share, in per cent: '55.1–68.4'."""
+    return f"{low * 100:.1f}–{high * 100:.1f}"
 
 
 def count(number: int) -> str:
