@@ -1,0 +1,209 @@
+"""Commands about what lies in the store: upload, datasets, models, reports."""
+
+import tempfile
+import webbrowser
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markdown import Markdown
+from rich.table import Table
+
+from service.cli.client import Api
+from service.cli.failure import bad_input
+from service.cli.options import Json, Screen, Url, connect, screen
+from service.cli.recipes import send_file
+
+datasets = typer.Typer(help="What teachers were asked and said.", no_args_is_help=True)
+models = typer.Typer(help="Students, and what stages made of them.", no_args_is_help=True)
+
+Reference = Annotated[
+    str, typer.Argument(metavar="REF", help="An id, name or name@version.", show_default=False)
+]
+Out = Annotated[Path | None, typer.Option(help="Where to put it.")]
+LocalFile = Annotated[Path, typer.Argument(help="A file of this machine.", show_default=False)]
+
+
+def upload(
+    file: LocalFile,
+    purpose: Annotated[
+        str, typer.Option(help="seeds, pool, evaluation or dataset; decides how it is checked.")
+    ] = "seeds",
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Upload a file; it is checked line by line."""
+    out, api = screen(as_json), connect(url)
+    if not file.is_file():
+        raise bad_input("No such file", f"there is no file {file}")
+    found = api.get(f"/files/{send_file(api, file, purpose, out.say)}")
+    if as_json:
+        out.document(found)
+
+
+@datasets.command("list")
+def list_datasets(as_json: Json = False, url: Url = None) -> None:
+    """List datasets, newest first."""
+    _list(connect(url), screen(as_json), "datasets", ("accepted", "rejected", "kinds"))
+
+
+@datasets.command("show")
+def show_dataset(
+    reference: Reference,
+    rows: Annotated[int, typer.Option(min=0, max=100, help="Rows to show.")] = 2,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Show a dataset's counts and a few of its rows."""
+    api, out = connect(url), screen(as_json)
+    found = api.get(f"/datasets/{reference}")
+    sample = api.get(f"/datasets/{reference}/rows", limit=rows) if rows else []
+    if as_json:
+        out.document(found | {"rows": sample})
+        return
+    _describe(out, found)
+    for row in sample:
+        out.say(f"--- {row['id']}")
+        for message in (*row["prompt"], *row["completion"]):
+            out.say(f"{message['role']}: {message['content']}")
+
+
+@datasets.command("import")
+def import_dataset(
+    source: Annotated[Path, typer.Argument(help="JSONL, Parquet or a directory.")],
+    name: Annotated[
+        str | None, typer.Option(help="What to call it; its file name if left out.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="What its rows teach: icl, cot or if.")] = "if",
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Import a dataset made elsewhere; rows need `prompt` and `completion`."""
+    out, api = screen(as_json), connect(url)
+    if not source.exists():
+        raise bad_input("No such file", f"there is no {source}")
+    wanted: dict[str, Any] = {"name": name or source.stem, "kind": kind}
+    if source.is_dir():
+        wanted["path"] = str(source.resolve())
+    else:
+        wanted["file"] = send_file(api, source, "dataset", out.say)
+    found = api.post("/datasets/import", wanted)
+    if as_json:
+        out.document(found)
+    else:
+        _describe(out, found)
+
+
+@datasets.command("download")
+def download_dataset(
+    reference: Reference, out: Out = None, as_json: Json = False, url: Url = None
+) -> None:
+    """Download a dataset; `datasets.load_dataset` opens the directory."""
+    api = connect(url)
+    found = api.get(f"/datasets/{reference}")
+    target = out or Path(f"{found['name']}-v{found['version']}")
+    _download(api, f"/datasets/{reference}/download", target)
+    _say_place(screen(as_json), found, target)
+
+
+@models.command("list")
+def list_models(as_json: Json = False, url: Url = None) -> None:
+    """List models, newest first."""
+    _list(connect(url), screen(as_json), "models", ("role", "method"))
+
+
+@models.command("show")
+def show_model(reference: Reference, as_json: Json = False, url: Url = None) -> None:
+    """Show a model: where it lies, what it was made from, how it was measured."""
+    found, out = connect(url).get(f"/models/{reference}"), screen(as_json)
+    if as_json:
+        out.document(found)
+    else:
+        _describe(out, found)
+
+
+def report(
+    reference: Annotated[
+        str, typer.Argument(metavar="JOB|REPORT", help="A recipe's job or a report.")
+    ],
+    to_open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    out: Out = None,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Show a report; with --out download it, with --open look at it in the browser."""
+    api, display = connect(url), screen(as_json)
+    found = api.get(f"/reports/{_report_id(api, reference)}")
+    page = f"{api.url}/v1/reports/{found['id']}/report.html"
+    if out is not None:
+        _download(api, f"/reports/{found['id']}/download", out)
+    if as_json:
+        display.document(found | {"page": page} | ({"out": str(out)} if out else {}))
+        return
+    if to_open:
+        webbrowser.open(page)
+    text = api.text(f"/reports/{found['id']}/files/report.md")
+    display.console.print(Markdown(text) if display.console.is_terminal else text, markup=False)
+    display.say(f"page: {page}")
+    display.say(f"files: {out or found['location']}")
+
+
+def _report_id(api: Api, reference: str) -> str:
+    if not reference.startswith("job-"):
+        return reference
+    job = api.get(f"/jobs/{reference}")
+    if not job["result"].get("report"):
+        raise bad_input("No report yet", f"{reference} is {job['state']} and has no report")
+    return str(job["result"]["report"])
+
+
+def _list(api: Api, out: Screen, kind: str, columns: tuple[str, ...]) -> None:
+    page = api.get(f"/{kind}", limit=50)
+    if out.json:
+        out.document(page)
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("id", "name", "version", "bytes", *columns):
+        table.add_column(column)
+    for each in page["artifacts"]:
+        facts = [_short(each["summary"].get(column)) for column in columns]
+        table.add_row(each["id"], each["name"], str(each["version"]), f"{each['bytes']:,}", *facts)
+    out.console.print(table if page["artifacts"] else f"no {kind}")
+
+
+def _describe(out: Screen, found: dict[str, Any]) -> None:
+    out.say(f"{found['kind']} {found['id']}  {found['name']} version {found['version']}")
+    out.say(f"  location  {found['location']}")
+    out.say(f"  bytes     {found['bytes']:,}   sha256 {found['sha256']}")
+    out.say(f"  made from {', '.join(found['inputs']) or '-'}   by {found['job_id'] or '-'}")
+    for name, value in found["summary"].items():
+        if isinstance(value, dict) and name in ("stage", "card"):
+            continue  # Long, and told in full by --json and by the report.
+        if value not in (None, {}, []):
+            out.say(f"  {name:<9} {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _download(api: Api, path: str, target: Path) -> None:
+    if target.exists() and any(target.iterdir()):
+        raise bad_input("The place is taken", f"{target} isn't empty; give another with --out")
+    with tempfile.NamedTemporaryFile(suffix=".zip") as archive:
+        api.save(path, Path(archive.name))
+        with zipfile.ZipFile(archive.name) as files:
+            files.extractall(target)
+
+
+def _say_place(out: Screen, found: dict[str, Any], target: Path) -> None:
+    if out.json:
+        out.document(found | {"out": str(target)})
+    out.say(f"{found['id']} is in {target}")

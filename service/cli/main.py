@@ -1,0 +1,53 @@
+"""`retort`: all commands, and how their failures end."""
+
+import json
+import sys
+
+import typer
+from rich.console import Console
+
+from service.cli import artifacts, jobs, stack, teachers
+from service.cli.failure import INTERRUPTED, Failure
+
+app = typer.Typer(
+    name="retort",
+    help="Turns a large teacher model into a small student that does the same job.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 done, 1 the job failed, 2 bad input, 3 the API can't be reached.",
+)
+
+app.command("up")(stack.up)
+app.command("down")(stack.down)
+app.command("run")(jobs.run)
+app.command("serve")(jobs.serve)
+app.command("jobs")(jobs.list_jobs)
+app.command("watch")(jobs.watch)
+app.command("cancel")(jobs.cancel)
+app.command("upload")(artifacts.upload)
+app.command("report")(artifacts.report)
+app.add_typer(artifacts.datasets, name="datasets")
+app.add_typer(artifacts.models, name="models")
+app.add_typer(teachers.app, name="teachers")
+
+
+def main() -> None:
+    """The entry point. Exits with a code that says how it ended."""
+    try:
+        app()
+    except Failure as failure:
+        report_failure(failure, as_json="--json" in sys.argv)
+        sys.exit(failure.code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def report_failure(failure: Failure, *, as_json: bool) -> None:
+    """Say what is wrong: to people on standard error, to programs on standard output."""
+    if as_json:
+        sys.stdout.write(json.dumps({"error": failure.document}, ensure_ascii=False) + "\n")
+        return
+    console = Console(stderr=True)
+    for line in failure.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
