@@ -1,17 +1,18 @@
 """A build that failed or was cancelled, submitted again, takes over what was paid for.
 
-What it may take is decided by equality: the same spec, the same seeds file, the same teacher. Then
-chunks and rows are numbered alike, and the old ledger's entries become epoch 0 of the new one: no
+What it may take is decided by equality: the same spec, the same bytes of seeds, the same teacher.
+Then chunks and rows are numbered alike, and the old ledger's entries become epoch 0 of the new one: no
 worker claims that epoch, so it has this one writer.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.tables import Job, State, Teacher
+from service.tables import Artifact, Job, State, Teacher
 from workers.durable import make_directory, write_durably
 from workers.ledger import encode_segment, read_entries
 
@@ -34,8 +35,9 @@ def adopt(session: Session, root: Path, job: Job, teacher: Teacher) -> int:
     """Copy the ledger of the newest equal job that ended early; how many entries there were."""
     ended = Job.state.in_([State.FAILED, State.CANCELLED])
     earlier = select(Job).where(Job.kind == "build", ended, Job.id != job.id)
+    wanted = _content(session, job)
     for other in session.scalars(earlier.order_by(Job.created_at.desc()).limit(1000)):
-        if other.spec == job.spec and _same_teacher(root, other.id, teacher):
+        if _content(session, other) == wanted and _same_teacher(root, other.id, teacher):
             return _copy(ledger_folder(root, other.id), ledger_folder(root, job.id))
     return 0
 
@@ -49,6 +51,15 @@ def _copy(source: Path, target: Path) -> int:
             write_durably(target / chunk.name / "000000" / "000001", encode_segment(entries))
         copied += len(entries)
     return copied
+
+
+def _content(session: Session, job: Job) -> dict[str, Any]:
+    """A build's spec with what its files hold in place of their ids: each upload gets a new one."""
+    build = dict(job.spec["build"])
+    for field in ("seeds", "pool"):
+        artifact = session.get(Artifact, build.get(field) or "")
+        build[field] = artifact and artifact.sha256
+    return build
 
 
 def _same_teacher(root: Path, job_id: str, teacher: Teacher) -> bool:

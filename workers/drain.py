@@ -107,14 +107,18 @@ class Drain:
     async def _feed_all(self) -> None:
         while not self._hard_stop():
             self._changed.clear()
-            if len(self._open) < self._most_open() and await self._feed_next():
+            if self._has_room() and await self._feed_next():
                 continue
             if not self._open:
                 return
             await self._changed.wait()
 
-    def _most_open(self) -> int:
-        return math.ceil(self._work.spec.max_in_flight / self._work.spec.chunk_rows) + 1
+    def _has_room(self) -> bool:
+        """Whether one more chunk is needed to keep the window full. Those that are being written
+        keep no request waiting, so they count apart."""
+        most = math.ceil(self._work.spec.max_in_flight / self._work.spec.chunk_rows) + 1
+        asking = sum(not chunk.complete for chunk in self._open)
+        return asking < most and len(self._open) < 2 * most
 
     async def _feed_next(self) -> bool:
         """Claim one chunk and start its rows; False if there is none to claim."""
@@ -187,6 +191,7 @@ class Drain:
             self._look_now.set()  # SQL decides, for other workers count too.
         if chunk.complete:
             self._spawn(self._close(chunk))
+            self._changed.set()
 
     def _row_done(self, chunk: OpenChunk, task: asyncio.Task[None]) -> None:
         chunk.waiting.pop(task, None)

@@ -53,7 +53,7 @@ def train(job_id: str) -> None:
     """Train a student in a child process."""
     from workers import child
 
-    child.run(job_id)
+    child.run(site(), job_id)
 
 
 @app.task(name=TASKS["compress"])  # type: ignore[untyped-decorator]
@@ -61,7 +61,7 @@ def compress(job_id: str) -> None:
     """Run a chain of stages in a child process."""
     from workers import child
 
-    child.run(job_id)
+    child.run(site(), job_id)
 
 
 @app.task(name=TASKS["report"])  # type: ignore[untyped-decorator]
@@ -69,7 +69,7 @@ def report(job_id: str) -> None:
     """Draw a report in a child process."""
     from workers import child
 
-    child.run(job_id)
+    child.run(site(), job_id)
 
 
 @app.task(name=TASKS["serve"])  # type: ignore[untyped-decorator]
@@ -77,7 +77,7 @@ def serve(job_id: str) -> None:
     """Keep a model server up until it is cancelled."""
     from workers import serve as server
 
-    server.run(job_id)
+    server.run(site(), job_id)
 
 
 @app.task(name=TASKS["recipe"])  # type: ignore[untyped-decorator]

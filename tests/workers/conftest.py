@@ -56,11 +56,17 @@ def stub(tmp_path: Path) -> Iterator[StubTeacher]:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A fresh installation on SQLite; its broker is away, which costs nothing but latency."""
-    settings = Settings(data_dir=tmp_path / "data", lease_s=LEASE_S, reconcile_s=0.5)
-    opened = open_site(settings)
-    db.upgrade(opened.sessions.engine)
+    opened = new_site(tmp_path / "data")
     yield opened
     opened.sessions.engine.dispose()
+
+
+def new_site(data_dir: Path, **changes: Any) -> Site:
+    """An installation of its own."""
+    settings = {"data_dir": data_dir, "lease_s": LEASE_S, "reconcile_s": 0.5}
+    opened = open_site(Settings(**settings | changes))
+    db.upgrade(opened.sessions.engine)
+    return opened
 
 
 def register(site: Site, url: str, **changes: Any) -> None:

@@ -4,7 +4,8 @@ It answers at once or after `delay_s`, deterministically, and counts what it is 
 
     python tests/workers/stub_teacher.py --port-file FILE [--delay-s 0.02]
     GET  /stats    {"requests", "answered", "in_flight", "most_in_flight", "distinct"}
-    POST /faults   {"status": 503, "times": 3, "headers": {...}, "body": "..."}, {"delay_s": 0.5}
+    POST /faults   {"delay_s": 0.5}
+    POST /faults   {"status": 503, "times": 3, "after": 100, "headers": {...}, "body": "..."}
 
 A sum that 7 divides is answered wrongly, one that 11 divides is cut off: builds have rejects.
 """
@@ -53,7 +54,7 @@ async def complete(request: web.Request) -> web.Response:
     stub.most_in_flight = max(stub.most_in_flight, stub.in_flight)
     try:
         body = await request.json()
-        if stub.fault.get("times", 0) > 0:
+        if stub.fault.get("times", 0) > 0 and stub.answered >= stub.fault.get("after", 0):
             stub.fault["times"] -= 1
             return web.Response(
                 status=stub.fault["status"],
