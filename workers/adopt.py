@@ -1,8 +1,8 @@
 """A build that failed or was cancelled, submitted again, takes over what was paid for.
 
 What it may take is decided by equality: the same spec, the same bytes of seeds, the same teacher.
-Then chunks and rows are numbered alike, and the old ledger's entries become epoch 0 of the new one: no
-worker claims that epoch, so it has this one writer.
+Then chunks and rows are numbered alike, and the old ledger's entries become epoch 0 of the new one:
+no worker claims that epoch, so it has this one writer.
 """
 
 import json

@@ -1,0 +1,57 @@
+"""The sliding window."""
+
+import asyncio
+
+from workers.window import Window
+
+
+def test_no_more_than_the_limit_run_and_one_that_ends_makes_room() -> None:
+    running = most = done = 0
+
+    async def work(moves: int) -> None:
+        nonlocal running, most, done
+        running += 1
+        most = max(most, running)
+        for _ in range(moves):
+            await asyncio.sleep(0)
+        running -= 1
+        done += 1
+
+    async def slide() -> None:
+        window = Window(4)
+        for number in range(40):
+            await window.room()
+            # One long task must not hold the others up: that would be a barrier.
+            window.start(work(10_000 if number == 0 else 3))
+            if number == 39:
+                assert done >= 35
+                assert running <= 4
+        await window.close()
+
+    asyncio.run(slide())
+    assert most == 4
+
+
+def test_a_smaller_limit_lets_the_surplus_end_first() -> None:
+    async def shrink() -> None:
+        window = Window(3)
+        ends = [asyncio.Event() for _ in range(3)]
+        for end in ends:
+            await window.room()
+            window.start(_wait(end))
+        window.resize(1)
+        for end in ends[:2]:
+            end.set()
+            await asyncio.sleep(0.01)
+        assert len(window) == 1
+        room = asyncio.create_task(window.room())
+        await asyncio.sleep(0.01)
+        assert not room.done()
+        ends[2].set()
+        await room
+
+    asyncio.run(shrink())
+
+
+async def _wait(end: asyncio.Event) -> None:
+    await end.wait()
