@@ -101,7 +101,7 @@ def beat_plan(settings: Settings, environment: dict[str, str]) -> PartPlan:
         environment=environment,
         ready=lambda: True,
         says="clock",
-        grace_s=5,
+        grace_s=1,
     )
 
 

@@ -132,8 +132,8 @@ def _check(answer: httpx.Response) -> None:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        words = f"{answer.url} answered {answer.status_code}; is it really Retort's API?"
-        document = {"title": "Not an answer of Retort", "detail": words}
+        words = f"{answer.url} answered {answer.status_code} without a problem document"
+        raise unreachable(str(answer.url), f"{words}; is it really Retort's API?")
     raise refused({"status": answer.status_code} | document)
 
 

@@ -42,6 +42,5 @@ def unreachable(url: str, why: str) -> Failure:
 
 
 def refused(document: dict[str, Any]) -> Failure:
-    """The API answered with a problem document."""
-    status = document.get("status", 500)
-    return Failure(document, UNREACHABLE if status >= 500 and status != 507 else BAD_INPUT)
+    """The API answered with a problem document; 503 says that it can't work just now."""
+    return Failure(document, UNREACHABLE if document.get("status") == 503 else BAD_INPUT)
