@@ -161,7 +161,7 @@ def _ending(recipe: RecipeJob, parent: Job, parts: Mapping[str, Job]) -> End | N
     if parent.cancel_requested:
         return End(State.CANCELLED, "cancelled", None, result)
     serve, build = parts.get("serve"), parts.get("build")
-    if serve is not None and serve.state in FINISHED and not _ended(build):
+    if serve is not None and _lost_teacher(serve, build):
         return _because(serve, result)
     for part in _wanted(recipe):
         child = parts.get(part)
@@ -175,6 +175,13 @@ def _ending(recipe: RecipeJob, parent: Job, parts: Mapping[str, Job]) -> End | N
         detail = f"build {build.id} accepted no row; there is nothing to train on. See its rejects."
         return End(State.FAILED, "empty", detail, result)
     return None
+
+
+def _lost_teacher(serve: Job, build: Job | None) -> bool:
+    """Whether the teacher ended before the build was done with it."""
+    if serve.state not in FINISHED or (build is not None and build.state == State.SUCCEEDED):
+        return False
+    return serve.state == State.FAILED or not _ended(build)
 
 
 def _because(child: Job, result: Mapping[str, Any]) -> End:
