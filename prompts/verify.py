@@ -53,7 +53,10 @@ def gold_answer(value: Any) -> str:
     marked = text.rpartition(_MARK)[2].strip()
     if to_number(marked) is not None:
         return marked
-    found = [match.group().strip() for match in _IN_TEXT.finditer(marked.translate(_MINUS))]
+    found = [
+        match.group().strip().removesuffix(".")
+        for match in _IN_TEXT.finditer(marked.translate(_MINUS))
+    ]
     if len(found) == 1 and to_number(found[0]) is not None:
         return found[0]
     several = f"{len(found)} numbers" if found else "no number"
