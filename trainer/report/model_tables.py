@@ -63,7 +63,7 @@ def stages_table(chain: Chain) -> Table:
     """One row per stage: its gate, its divergences, and whether vLLM answers alike."""
     columns = [
         *("stage", "kind", "gate", "KL from source", "KL from start", "parameters not zero"),
-        *("heal", "vLLM: mean |Δ log p|", "limit", "equal completions", "equal tokens"),
+        *("heal", "vLLM: mean |Δ log p|", "equal completions", "equal tokens"),
         "measuring",
     ]
     rows = (_stage_row(row) for row in chain.models if row.role == "stage")
@@ -114,7 +114,7 @@ def _stage_row(row: ModelRow) -> list[Cell]:
     stage = row.stage
     if stage is None:
         why = row.why.get("stage", "the stage wrote no report")
-        return [label(row.label), *(missing(why) for _ in range(11))]
+        return [label(row.label), *(missing(why) for _ in range(10))]
     unmeasured = "no dataset to take the mean over"
     return [
         label(row.label),
@@ -143,10 +143,12 @@ def _serving(stage: StageReport) -> list[Cell]:
     serving = stage.serving
     if serving is None:
         why = stage.serving_note or "not compared with vLLM"
-        return [missing(why) for _ in range(4)]
+        return [missing(why) for _ in range(3)]
     return [
-        cells.small(serving.mean_logprob_difference, None),
-        cells.small(serving.limit, None),
+        Cell(
+            text=text.small(serving.mean_logprob_difference),
+            below=f"at most {text.small(serving.limit)}",
+        ),
         cells.percent(serving.equal_completions),
         cells.percent(serving.equal_tokens),
     ]

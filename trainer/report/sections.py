@@ -42,7 +42,7 @@ def dataset_table(chain: Chain, derived: Derived) -> Table:
             "kind": label(dataset.kind, why.get("kind")),
             "rows given": cells.count(derived.input_rows, None),
             "accepted": cells.count(dataset.accepted, None),
-            "accepted, of those that ended in or out": cells.percent(derived.accepted_share),
+            "share accepted of accepted and rejected": cells.percent(derived.accepted_share),
             **{
                 f"accepted, {split}": cells.count(rows, None)
                 for split, rows in dataset.splits.items()
