@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from prompts.dataset import DatasetError, read_rows
 from prompts.record import Message, Record
 from trainer.errors import BadInput
 
@@ -57,15 +58,13 @@ Batch = dict[str, Tensor]
 
 def read_records(dataset: Path, split: Literal["train", "validation", "test"]) -> list[Record]:
     """The accepted rows of a dataset's split. A directory that isn't a dataset is BadInput."""
-    from prompts.dataset import read_rows
-
-    if not (dataset / "manifest.json").is_file():
+    try:
+        return list(read_rows(dataset, split))
+    except DatasetError as error:
         raise BadInput(
             f"{dataset} is not a dataset",
-            "It holds no manifest.json. Give the directory that a build published, or import "
-            "your own rows with prompts.dataset.import_dataset.",
-        )
-    return list(read_rows(dataset, split))
+            f"{error}. Give the directory that a build published, or import your own rows.",
+        ) from error
 
 
 def encode(
