@@ -59,6 +59,7 @@ async def drain(site: Site, work: Work, owner: str, heart: Heart, watch: Watch) 
     """
     connections = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connections) as http:
+        log.info("%s: %s drains", work.job_id, owner)
         asker = Asker(http, work.endpoint, site.settings.teacher_patience_s, asyncio.Event())
         one = Drain(site, work, owner, heart, watch, asker)
         await one.run()
@@ -210,7 +211,7 @@ class Drain:
                 lambda: close_chunk(sessions, self._work, chunk),
             )
         except LeaseLostError:
-            log.warning("%s: chunk %s was taken over", self._work.job_id, chunk.lease.number)
+            return  # `_drop_lost` sees to it.
         self._forget(chunk)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -236,6 +237,7 @@ class Drain:
         """Cancel at once what is in flight for a chunk that somebody else has taken over."""
         while True:
             for chunk in [chunk for chunk in self._open if chunk.lease.lost.is_set()]:
+                log.warning("%s: chunk %s was taken over", self._work.job_id, chunk.lease.number)
                 self._forget(chunk)
             await asyncio.sleep(LOST_LOOK_S)
 
