@@ -10,8 +10,8 @@ from examples.demo import world
 from examples.demo.tokenizer import render
 
 # Answers in context are one or two tokens, reasoning is forty: without this, the gradient of a
-# step would hardly know that there are tasks in context.
-TOKEN_WEIGHTS: dict[world.Skill, float] = {"cot": 1.0, "icl": 3.0, "if": 1.0}
+# step would hardly know that there are other skills than stories.
+TOKEN_WEIGHTS: dict[world.Skill, float] = {"cot": 1.0, "icl": 4.0, "if": 3.0}
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,12 @@ def draw_for_teacher(rng: Random, progress: float) -> world.Problem:
     """All of the world: stories mostly with their steps, tasks in context, compositions."""
     easy = progress < EASY_UNTIL
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.4:
         steps = rng.choice((1, 1, 2, 2, 3) if easy else (1, 2, 2, 3, 3, 4, 4))
         return world.draw_story(
             rng, "train", steps, direct=rng.random() < 0.15, distractors=rng.choice((0, 1, 2))
         )
-    if kind < 0.7:
+    if kind < 0.65:
         shown = 0 if rng.random() < 0.04 else rng.randint(2, 10)
         return world.draw_icl(rng, "train", shown, rng.choice((2, 2, 3)))
     return world.draw_instruction(rng, "train", rng.choice((1, 1, 2) if easy else (1, 2, 2, 2, 3)))
@@ -45,10 +45,10 @@ def draw_for_teacher(rng: Random, progress: float) -> world.Problem:
 def draw_for_student_base(rng: Random, progress: float) -> world.Problem:
     """The language and single steps only: nothing here has to be composed."""
     kind = rng.random()
-    if kind < 0.6:
+    if kind < 0.45:
         direct = rng.random() < 0.1
         return world.draw_story(rng, "train", 1, direct=direct, distractors=rng.choice((0, 1, 2)))
-    if kind < 0.8:
+    if kind < 0.7:
         if rng.random() < 0.1:
             return world.draw_icl(rng, "train", 0, 2)
         return world.draw_lookup(rng, "train", rng.randint(1, 6))

@@ -14,7 +14,7 @@ its split, so nothing is in two of them.
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -31,10 +31,10 @@ def write_all(out: Path, cot: int, icl: int, orders: int, evaluation: int) -> di
     """Write every file; returns the number of rows by file name."""
     icl_seeds, pool = icl_rows(icl)
     files: dict[str, list[Row]] = {
-        "cot.seeds.jsonl": cot_rows(cot),
+        "cot.seeds.jsonl": seed_rows("cot", cot),
         "icl.seeds.jsonl": icl_seeds,
         "icl.pool.jsonl": pool,
-        "if.seeds.jsonl": instruction_rows(orders),
+        "if.seeds.jsonl": seed_rows("if", orders),
     }
     for name in EVALUATION_SETS:
         files[f"eval.{name}.jsonl"] = [evaluation_row(p) for p in heldout(name, evaluation)]
@@ -44,25 +44,37 @@ def write_all(out: Path, cot: int, icl: int, orders: int, evaluation: int) -> di
     return {name: len(rows) for name, rows in files.items()}
 
 
-def cot_rows(count: int) -> list[Row]:
-    """Stories of one to four steps; the longer ones more often, since they teach composing."""
-    rng = Random("cot seeds")
+def draw_seed_problems(skill: world.Skill, count: int) -> list[world.Problem]:
+    """`count` different problems out of the split `seed`, the ones that seed files hold."""
+    rng, draw = Random(f"{skill} seeds"), DRAWS[skill]
     problems: dict[str, world.Problem] = {}
     while len(problems) < count:
-        steps = rng.choice((1, 2, 2, 3, 3, 4, 4))
-        problem = world.draw_story(rng, "seed", steps, distractors=rng.choice((0, 1, 2)))
+        problem = draw(rng)
         problems.setdefault(problem.id, problem)
-    return _seed_rows(problems.values())
+    return list(problems.values())
 
 
-def instruction_rows(count: int) -> list[Row]:
-    """Instructions of one to three operations, no pair of them a held-out one."""
-    rng = Random("if seeds")
-    problems: dict[str, world.Problem] = {}
-    while len(problems) < count:
-        problem = world.draw_instruction(rng, "seed", rng.choice((1, 2, 2, 2, 3)))
-        problems.setdefault(problem.id, problem)
-    return _seed_rows(problems.values())
+def draw_story(rng: Random) -> world.Problem:
+    """A story of one to four steps; longer ones more often, since they teach composing."""
+    steps = rng.choice((1, 2, 2, 3, 3, 4, 4))
+    return world.draw_story(rng, "seed", steps, distractors=rng.choice((0, 1, 2)))
+
+
+def draw_instruction(rng: Random) -> world.Problem:
+    """One to three operations, no pair of them a held-out one."""
+    return world.draw_instruction(rng, "seed", rng.choice((1, 2, 2, 2, 3)))
+
+
+def draw_task(rng: Random) -> world.Problem:
+    """A task with its demonstrations, as the product's template would show it."""
+    return world.draw_icl(rng, "seed", rng.choice((4, 6, 8)), rng.choice((2, 3)))
+
+
+DRAWS: dict[world.Skill, Callable[[Random], world.Problem]] = {
+    "cot": draw_story,
+    "icl": draw_task,
+    "if": draw_instruction,
+}
 
 
 def icl_rows(count: int) -> tuple[list[Row], list[Row]]:
@@ -99,8 +111,9 @@ def _labelled(word: str, label: str, task: str) -> Row:
     return {"id": f"icl-{task}-{word}", "input": word, "output": label, "task": task}
 
 
-def _seed_rows(problems: Iterable[world.Problem]) -> list[Row]:
-    return [{"id": problem.id, **problem.seed} for problem in problems]
+def seed_rows(skill: world.Skill, count: int) -> list[Row]:
+    """Seeds in the structured form that the product's templates take."""
+    return [{"id": problem.id, **problem.seed} for problem in draw_seed_problems(skill, count)]
 
 
 def main() -> None:

@@ -75,6 +75,7 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, director
     _make_portable(staging / "tokenizer_config.json")
     directory.mkdir(parents=True, exist_ok=True)
     for path in staging.iterdir():
+        path.chmod(0o644)
         os.replace(path, directory / path.name)
     staging.rmdir()
 
