@@ -32,11 +32,12 @@ class Sessions:
     writing: sessionmaker[Session]
 
 
-def make_engine(url: str) -> Engine:
-    """An engine for `url`. A SQLite file's directory is made if it is missing."""
+def make_engine(url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
+    """An engine for `url`. A SQLite file's directory is made if it is missing; whoever finds it
+    locked waits for `busy_timeout_s`."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite(url, parsed.database)
+        return _sqlite(url, parsed.database, busy_timeout_s)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     return create_engine(parsed, pool_pre_ping=True)
@@ -63,10 +64,10 @@ def upgrade(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
-def _sqlite(url: str, database: str | None) -> Engine:
+def _sqlite(url: str, database: str | None, busy_timeout_s: float) -> Engine:
     if database and database != ":memory:":
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     return engine

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from prompts.intake import TeacherLimitError, check_build, check_teacher
 from prompts.seeds import SeedError
 from prompts.spec import BuildSpec, IclBuild
-from prompts.template import TemplateError, compile_template
 from service import teachers, tokenizers
 from service.problems import Fault, Problem, bad_input
 from service.site import Site
@@ -81,7 +80,6 @@ class _Checker:
         return spec.model_copy(update=parts)
 
     def _build(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> BuildSpec:
-        self._templates(location, spec)
         names: dict[str, str | None] = {"seeds": spec.seeds}
         if isinstance(spec, IclBuild):
             names["pool"] = spec.pool
@@ -91,15 +89,6 @@ class _Checker:
         self._teacher(location, spec, serve)
         found = {field: file.id for field, file in files.items() if file is not None}
         return spec.model_copy(update=found)
-
-    def _templates(self, location: str, spec: BuildSpec) -> None:
-        for field, source in (("template", spec.template), ("system", spec.system)):
-            if source is None:
-                continue
-            try:
-                compile_template(source, field == "template" and isinstance(spec, IclBuild))
-            except TemplateError as error:
-                self._fault(f"{location}.{field}", str(error))
 
     def _seeds(self, location: str, spec: BuildSpec, files: dict[str, Artifact | None]) -> None:
         seeds = files["seeds"]

@@ -56,10 +56,11 @@ def any_site(
     request: pytest.FixtureRequest, settings: Settings, broker: FakeBroker
 ) -> Iterator[Site]:
     """A site on each kind of database."""
-    if request.param == "postgresql":
-        cluster: PrivateCluster = request.getfixturevalue("cluster")
-        settings = settings.model_copy(update={"database_url": cluster.new_database()})
-    opened = open_site(settings)
+    if request.param == "sqlite":
+        yield request.getfixturevalue("site")
+        return
+    cluster: PrivateCluster = request.getfixturevalue("cluster")
+    opened = open_site(settings.model_copy(update={"database_url": cluster.new_database()}))
     db.upgrade(opened.sessions.engine)
     yield dataclasses.replace(opened, broker=cast(Broker, broker))
     opened.sessions.engine.dispose()

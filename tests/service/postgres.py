@@ -46,13 +46,14 @@ class PrivateCluster:
             shutil.rmtree(folder)
 
     def new_database(self) -> str:
-        """URL of a new, empty database."""
+        """URL of an empty database: a schema of its own, which is quicker to make."""
         name = f"retort_{uuid.uuid4().hex}"
         with psycopg.connect(
             host=str(self.folder), user="retort", dbname="postgres", autocommit=True
         ) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        return f"postgresql://retort@/{name}?host={self.folder}"
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+        options = f"options=-csearch_path%3D{name}"
+        return f"postgresql://retort@/postgres?host={self.folder}&{options}"
 
 
 def _become(folder: Path) -> tuple[str, ...]:

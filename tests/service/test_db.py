@@ -50,7 +50,7 @@ def test_sqlite_keeps_what_was_committed_through_a_power_cut(site: Site) -> None
 
 
 def test_a_writer_takes_the_lock_at_its_start_and_a_reader_never(site: Site) -> None:
-    impatient = db.sessions(db.make_engine(site.settings.database_url + "?timeout=0"))
+    impatient = db.sessions(db.make_engine(site.settings.database_url, busy_timeout_s=0))
     with site.sessions.writing.begin() as writer:
         writer.execute(text("SELECT 1"))
         with impatient.reading() as reader:

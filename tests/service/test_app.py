@@ -1,0 +1,49 @@
+import subprocess
+import sys
+
+from fastapi import FastAPI
+
+import service.app
+from service.datasets import DatasetImport
+from service.routes import examples
+from service.settings import Settings
+from service.spec import job_spec
+from service.teachers import Registration
+
+HEAVY = ("torch", "transformers", "vllm", "workers")
+
+
+def test_the_service_never_loads_torch() -> None:
+    program = f"import sys, service.app; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_request_body_has_examples_that_are_valid(settings: Settings) -> None:
+    for parse, given in (
+        (job_spec.validate_python, examples.JOBS),
+        (Registration.model_validate, examples.TEACHERS),
+        (DatasetImport.model_validate, examples.IMPORTS),
+    ):
+        for example in given.values():
+            parse(example["value"])
+    assert set(examples.JOBS) == set(job_spec.json_schema()["discriminator"]["mapping"])
+
+
+def test_every_request_body_is_documented_with_an_example(settings: Settings) -> None:
+    schema = service.app.create_app(settings).openapi()
+    bodies = [
+        (path, content)
+        for path, operations in schema["paths"].items()
+        for operation in operations.values()
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+    ]
+    assert len(bodies) >= 4
+    assert [path for path, content in bodies if not content.keys() & {"example", "examples"}] == []
+
+
+def test_uvicorn_finds_the_app_by_name(monkeypatch, settings: Settings) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("RETORT_DATA_DIR", str(settings.data_dir))
+    assert isinstance(service.app.app, FastAPI)

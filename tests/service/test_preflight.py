@@ -1,0 +1,170 @@
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import preflight
+from service.probe import Probe
+from service.problems import Problem
+from service.site import Site
+from tests.service.fakes import FakeTeacher
+from tests.service.given import add_file, add_model, add_teacher, build, spec
+
+LABELLED = "".join(f'{{"input": "i{n}", "output": "o{n}"}}\n' for n in range(40))
+
+
+def faults(site: Site, **fields: Any) -> dict[str, str]:
+    """What is refused, by location."""
+    with pytest.raises(Problem) as raised:
+        preflight.check(site, spec(**fields))
+    assert raised.value.status == 422
+    return {fault.location: fault.message for fault in raised.value.faults}
+
+
+def of_build(site: Site, **fields: Any) -> dict[str, str]:
+    return faults(site, kind="build", build=fields)
+
+
+@pytest.fixture
+def teacher(site: Site) -> None:
+    add_teacher(site, probe=Probe(ok=True, context_tokens=512, max_logprobs=5))
+
+
+@pytest.mark.usefixtures("teacher")
+def test_references_become_ids(site: Site, seeds: str) -> None:
+    by_name = spec(kind="build", build=build("seeds.jsonl"))
+    assert preflight.check(site, by_name).model_dump()["build"]["seeds"] == seeds
+
+
+@pytest.mark.usefixtures("teacher")
+def test_unknown_seeds(site: Site) -> None:
+    assert "no file 'file-x'" in of_build(site, **build("file-x"))["build.seeds"]
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_line_without_a_field_of_the_template(site: Site) -> None:
+    bad = add_file(site, '{"question": "1?", "answer": "1"}\n{"q": "2?"}\n')
+    assert "line 2: has no field 'question'" in of_build(site, **build(bad))["build.seeds"]
+
+
+@pytest.mark.usefixtures("teacher")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no seeds"),
+        ('{"question": "1"}\n{"question"\n', "line 2"),
+        ('{"id": "1", "question": "1"}\n{"id": "1", "question": "2"}\n', "line 2"),
+    ],
+)
+def test_unusable_seeds(site: Site, text: str, message: str) -> None:
+    assert message in of_build(site, **build(add_file(site, text)))["build.seeds"]
+
+
+@pytest.mark.usefixtures("teacher")
+def test_more_logprobs_than_the_teacher_allows(site: Site, seeds: str) -> None:
+    found = of_build(site, **build(seeds, sampling={"logprobs": 6}))
+    assert "allows 5" in found["build.sampling"]
+    preflight.check(site, spec(kind="build", build=build(seeds, sampling={"logprobs": 5})))
+
+
+@pytest.mark.usefixtures("teacher")
+def test_completions_longer_than_the_context(site: Site, seeds: str) -> None:
+    found = of_build(site, **build(seeds, sampling={"max_tokens": 512}))
+    assert "512 tokens" in found["build.sampling"]
+
+
+@pytest.mark.usefixtures("teacher")
+def test_an_unknown_teacher(site: Site, seeds: str) -> None:
+    found = of_build(site, **build(seeds) | {"teacher": "tt"})
+    assert "Did you mean t" in found["build.teacher"]
+
+
+@pytest.mark.usefixtures("teacher")
+def test_every_fault_is_listed(site: Site) -> None:
+    found = of_build(site, **build("file-x") | {"teacher": "nobody"})
+    assert set(found) == {"build.seeds", "build.teacher"}
+
+
+@pytest.mark.usefixtures("teacher")
+def test_demonstrations_come_from_the_seeds_or_the_pool(site: Site) -> None:
+    few = add_file(site, '{"input": "i", "output": "o"}\n')
+    fields = {"kind": "icl", "teacher": "t", "seeds": few}
+    assert "(pool)" in of_build(site, **fields)["build.seeds"]
+
+    pool = add_file(site, LABELLED, "pool.jsonl")
+    checked = preflight.check(site, spec(kind="build", build=fields | {"pool": "pool.jsonl"}))
+    assert checked.model_dump()["build"]["pool"] == pool
+
+
+async def test_a_teacher_that_did_not_answer_is_asked_again(
+    site: Site, seeds: str, teacher_server: FakeTeacher
+) -> None:
+    add_teacher(site, probe=Probe(ok=False, error="was away"), url=teacher_server.url)
+    wanted = spec(kind="build", build=build(seeds))
+    await asyncio.to_thread(preflight.check, site, wanted)
+
+
+def test_a_teacher_that_still_does_not_answer_is_refused(site: Site, seeds: str) -> None:
+    add_teacher(site, probe=Probe(ok=False, error="was away"))
+    assert "127.0.0.1:9" in of_build(site, **build(seeds))["build.teacher"]
+
+
+def test_a_recipe_may_build_with_the_teacher_that_it_serves(
+    site: Site, seeds: str, tmp_path: Path
+) -> None:
+    model = add_model(tmp_path / "teacher")
+    serve = {"kind": "serve", "model": str(model), "name": "t"}
+    preflight.check(site, spec(kind="recipe", serve=serve, build=build(seeds)))
+    found = faults(
+        site,
+        kind="recipe",
+        serve=serve | {"model": str(tmp_path)},
+        build=build(seeds, sampling={"logprobs": 21}),
+    )
+    assert set(found) == {"serve.model", "build.sampling"}
+
+
+def test_a_served_name_must_be_free(site: Site) -> None:
+    add_teacher(site)
+    assert "registered" in faults(site, kind="serve", model="a/b", name="t")["name"]
+
+
+def test_a_training_needs_rows_and_a_student(site: Site, tmp_path: Path) -> None:
+    train = {"method": "sequence_level", "student": str(tmp_path), "dataset": "none"}
+    found = faults(site, kind="train", train=train)
+    assert "no config.json" in str(found["train.student"])
+    assert "no dataset 'none'" in found["train.dataset"]
+    assert "train.dataset" in faults(site, kind="train", train=train | {"dataset": None})
+
+
+def test_an_empty_dataset_is_refused(site: Site, tmp_path: Path) -> None:
+    source = add_model(tmp_path / "d")
+    with site.sessions.writing.begin() as session:
+        summary = {"accepted": 0}
+        site.store.publish(session, "dataset", "d", source, summary=summary, inputs=[])
+    train = {"method": "sequence_level", "student": "a/b", "dataset": "d"}
+    assert "empty" in faults(site, kind="train", train=train)["train.dataset"]
+
+
+def test_kl_needs_one_vocabulary(site: Site, tmp_path: Path) -> None:
+    student = add_model(tmp_path / "s", {"a": 0})
+    teacher = add_model(tmp_path / "t", {"b": 0})
+    with site.sessions.writing.begin() as session:
+        site.store.publish(session, "dataset", "d", student, summary={}, inputs=[])
+    train = {"method": "forward_kl", "student": str(student), "dataset": "d"}
+    found = faults(site, kind="train", train=train | {"teacher": str(teacher)})
+    assert "different vocabularies" in found["train.teacher"]
+    preflight.check(site, spec(kind="train", train=train | {"teacher": str(student)}))
+
+
+def test_an_evaluation_file_must_be_there(site: Site, tmp_path: Path) -> None:
+    compress = {"model": "a/b", "stages": [{"kind": "ptq"}], "dataset": "d"}
+    for data in ("file-x", str(tmp_path / "x.jsonl")):
+        found = faults(site, kind="compress", compress=compress | {"evaluate": {"data": data}})
+        assert "compress.evaluate.data" in found
+
+
+def test_a_report_is_of_a_recipe(site: Site) -> None:
+    assert "not a recipe" in faults(site, kind="report", job="job-x")["job"]
+    assert "name the recipe" in faults(site, kind="report")["job"]
