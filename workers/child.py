@@ -112,7 +112,6 @@ class _Task:
     def _work(self) -> bool:
         """Whether the job is over."""
         self._errand.folder.mkdir(parents=True, exist_ok=True)
-        self._started()
         if self._job.attempts > CLAIMS_ALLOWED:
             detail = f"{self._job.attempts - 1} workers died on it; see {self._errand.folder}"
             return self._finish(State.FAILED, "crashed", detail)
@@ -126,16 +125,6 @@ class _Task:
         # Everything that counts has been published; checkpoints are large.
         shutil.rmtree(self._errand.out, ignore_errors=True)
         return over
-
-    def _started(self) -> None:
-        self._write(
-            lambda session: events.emit(
-                session,
-                self._lease.job_id,
-                events.STATE,
-                {"state": State.RUNNING, "attempt": self._job.attempts},
-            )
-        )
 
     def _run(self, command: Command) -> Ended:
         self._teller.tell("phase", {"name": command.name, "detail": command.detail})

@@ -88,8 +88,6 @@ class _Serving:
     def run(self) -> bool:
         """Whether the job is over."""
         try:
-            self._teller.tell(events.STATE, {"state": State.RUNNING, "attempt": self.job.attempts})
-            self._teller.flush(force=True)
             why = self._serve_again(self._plan())
         except ServeFailedError as error:
             return self._finish(State.FAILED, error.reason, str(error))

@@ -1,6 +1,7 @@
 """A vLLM server: its command line, its process, and whether it answers."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from workers.process import end_now
 GRACE_S = 10.0
 NOISE = ("it/s]", "INFO:     127.0.0.1")
 """Progress bars and access logs: no news for somebody who waits."""
+PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((INFO|WARNING|ERROR) [\d-]+ [\d:]+ \[[^\]]+\]\s*)?")
+"""Who says so, when and where: for the log, not for somebody who waits."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class VllmServer:
         """The last lines of its log that say something."""
         lines = [line.strip() for line in last_lines(self.plan.log, 100)]
         telling = [line for line in lines if line and not any(noise in line for noise in NOISE)]
-        return telling[-count:]
+        return [PREFIX.sub("", line) for line in telling[-count:]]
 
 
 def command(plan: ServerPlan) -> list[str]:
