@@ -63,6 +63,7 @@ async def drain(site: Site, work: Work, owner: str, heart: Heart, watch: Watch) 
         asker = Asker(http, work.endpoint, site.settings.teacher_patience_s, asyncio.Event())
         one = Drain(site, work, owner, heart, watch, asker)
         await one.run()
+    log.info("%s: %s is done with it (%s)", work.job_id, owner, one.stopped or "no chunk left")
     if one.error is not None:
         raise one.error
     return one.stopped

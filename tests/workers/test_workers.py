@@ -182,7 +182,7 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing(plant: Plant, stub: S
     wait_for(lambda: not files(plant.site, job_id))
     before = traces(plant.site, job_id), stub.stats()["requests"]
     zombie.send_signal(signal.SIGCONT)
-    wait_for(lambda: "taken over" in plant.log("zombie"))
+    wait_for(lambda: "is done with it" in plant.log("zombie"))
     # It lives: the next build is its to work on, too.
     second = submit(plant.site, sums(20), name="second")
     wait_for(lambda: ended(plant.site, second))
