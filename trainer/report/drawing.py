@@ -15,6 +15,7 @@ from prompts.record import Frozen
 from trainer.report.palette import LIGHT
 
 INK, SOFT, LINE, PAPER = (LIGHT[name] for name in ("--ink", "--soft", "--line", "--paper"))
+FORBIDDEN = r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
     "svg.hashsalt": "retort",
@@ -70,8 +71,12 @@ def draw(name: str, title: str, alt: str, figure: Figure) -> Plot:
 
 
 def alone(name: str, alt: str, svg: str) -> str:
-    """An SVG element that can share a page with others: ids of its own, and a description."""
-    svg = svg[svg.index("<svg") :]
+    """An SVG element that can share a page with others: ids of its own, and a description.
+
+    Characters that XML forbids, as names may hold them, are left out.
+    """
+    svg = re.sub(FORBIDDEN, "", svg[svg.index("<svg") :])
+    alt = re.sub(FORBIDDEN, "", alt)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(\bhref="#|url\(#)', rf"\g<1>{name}-", svg)

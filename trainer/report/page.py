@@ -12,7 +12,7 @@ from trainer.report import text
 from trainer.report.caveats import caveats
 from trainer.report.chain import Chain, Recipe
 from trainer.report.derive import Derived
-from trainer.report.drawing import Plot
+from trainer.report.drawing import FORBIDDEN, Plot
 from trainer.report.palette import DARK, LIGHT, css, themed
 from trainer.report.sections import all_tables
 
@@ -83,7 +83,7 @@ def _source(environment: Environment, name: str) -> str:
 
 def escape_markdown(words: str) -> str:
     """Words that stay words: no markup, no HTML, no table cell of their own, one line."""
-    line = " ".join(str(words).split())
+    line = re.sub(FORBIDDEN, "", " ".join(str(words).split()))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", line)
 
