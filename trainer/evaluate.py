@@ -33,6 +33,8 @@ class EvalRow(Frozen):
     skill: str
     prompt: tuple[Message, ...] = Field(min_length=1)
     answer: str
+    kind: str | None = None
+    """What it asks for (icl, cot, if), for readers."""
     check: Literal["numeric", "exact", "exact_last_line"]
     """numeric: the number after the last 'answer is' or '####', else the last line, equals; exact:
     the whole answer, white space around it aside; exact_last_line: its last line."""
