@@ -81,7 +81,7 @@ def next_step(recipe: RecipeJob, parent: Job, parts: Mapping[str, Job]) -> Step:
         if _ended(parts.get("build")):
             # The teacher gives the device back before the student takes it.
             return _stop([serve]) or Wait()
-        if not serve.progress.get("ready"):
+        if serve.state != State.RUNNING or not serve.progress.get("ready"):
             return Wait()
     for part in _wanted(recipe):
         if part not in parts:

@@ -164,6 +164,10 @@ def test_the_build_waits_until_its_teacher_is_ready_and_gives_it_back(
     add_teacher(site)
     with site.sessions.writing.begin() as session:
         session.get_one(Job, teacher).progress = {"ready": True}
+        session.get_one(Job, teacher).state = State.QUEUED  # put back by a worker that stops
+    chain.advance(site, recipe)
+    assert list(parts(site, recipe)) == ["serve"]
+    set_running(site, teacher)
     chain.advance(site, recipe)
     assert list(parts(site, recipe)) == ["serve", "build"]
 
