@@ -108,7 +108,7 @@ def follow(api: httpx.Client, job: str) -> dict[str, Any]:
 
 @pytest.mark.timeout(CHAIN_LIMIT_S + 180)
 def test_a_recipe_becomes_a_smaller_model_and_a_report(api: httpx.Client) -> None:
-    seeds = (DEMO / "data" / "cot-seeds.jsonl").read_bytes().splitlines()[:SEEDS]
+    seeds = (DEMO / "data" / "cot.seeds.jsonl").read_bytes().splitlines()[:SEEDS]
     rows = (DEMO / "data" / "evaluation.jsonl").read_bytes().splitlines()
     spec = recipe(
         upload(api, seeds, "seeds.jsonl", "seeds"),

@@ -7,6 +7,7 @@
 | `icl.pool.jsonl` | the same fields: demonstrations of the same tasks, none of them a seed |
 | `if.seeds.jsonl` | id, instruction, answer |
 | `eval.<set>.jsonl` | id, skill, prompt (messages), answer, kind, check |
+| `evaluation.jsonl` | the same: one set of each skill, for recipes |
 
 Seeds are drawn from the split `seed`, evaluation rows from `heldout`; a problem's content decides
 its split, so nothing is in two of them.
@@ -23,6 +24,7 @@ from examples.demo.heldout import heldout
 from examples.demo.world.words import CATEGORIES
 
 EVALUATION_SETS = ("cot", "cot-direct", "icl", "icl-zero", "if")
+SKILL_SETS = ("cot", "icl", "if")
 POOL_PER_CATEGORY = 6
 Row = dict[str, object]
 
@@ -38,6 +40,7 @@ def write_all(out: Path, cot: int, icl: int, orders: int, evaluation: int) -> di
     }
     for name in EVALUATION_SETS:
         files[f"eval.{name}.jsonl"] = [evaluation_row(p) for p in heldout(name, evaluation)]
+    files["evaluation.jsonl"] = [row for name in SKILL_SETS for row in files[f"eval.{name}.jsonl"]]
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         (out / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
