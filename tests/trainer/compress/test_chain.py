@@ -1,0 +1,222 @@
+"""The chain: order, resume, gates, heals, and that every field of a stage matters."""
+
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tests.trainer.compress.world import write_dataset, write_model, write_questions
+from trainer.compress.chain import STAGES, run
+from trainer.compress.gate import GateFailed
+from trainer.compress.heal import zero_masks
+from trainer.errors import BadInput
+from trainer.events import silent
+from trainer.loading import load_model
+from trainer.spec import CompressSpec, EvalSpec, StageSpec
+
+HEAL = {"optimization": {"max_steps": 2, "batch_size": 8, "threads": 1, "learning_rate": 1e-3}}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("inputs")
+    return {
+        "model": str(write_model(folder / "start")),
+        "dataset": str(write_dataset(folder / "data")),
+    }
+
+
+def make_spec(inputs: dict[str, str], *stages: dict[str, Any], **fields: Any) -> CompressSpec:
+    return CompressSpec(
+        **{**inputs, "threads": 1, "serve_check": False, "stages": stages, **fields}
+    )
+
+
+class Events(list[tuple[str, dict[str, Any]]]):
+    """What was emitted, in order."""
+
+    def __call__(self, event: str, fields: dict[str, Any]) -> None:
+        self.append((event, fields))
+
+    def worked_on(self) -> list[str]:
+        """Stages whose method ran, not those found finished."""
+        names = [fields["name"] for event, fields in self if event == "phase"]
+        return [name.split(": ")[1] for name in names if ": " in name and "measure" not in name]
+
+
+def test_there_is_a_function_for_each_kind_of_stage() -> None:
+    members = typing.get_args(typing.get_args(StageSpec)[0])
+    kinds = {typing.get_args(member.model_fields["kind"].annotation)[0] for member in members}
+    assert set(STAGES) == kinds
+
+
+def test_stages_follow_each_other_and_are_measured(inputs: dict[str, str], tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "q.jsonl", 4)
+    spec = make_spec(
+        inputs,
+        {"kind": "depth"},
+        {"kind": "svd"},
+        {"kind": "wanda", "on": "start"},
+        evaluate=EvalSpec(data=str(questions), max_new_tokens=4),
+    )
+    events = Events()
+    depth, svd, wanda = run(spec, tmp_path / "out", events)
+    assert depth.source == wanda.source == inputs["model"]
+    assert svd.source == depth.model
+    assert (depth.before.shape.layers, depth.after.shape.layers) == (3, 2)
+    assert svd.before == depth.after
+    assert wanda.before == depth.before
+    assert svd.after.shape.weight_bytes < svd.before.shape.weight_bytes
+    assert wanda.after.shape.weight_bytes == wanda.before.shape.weight_bytes
+    assert depth.before.kl_from_start == 0.0
+    assert wanda.after.kl_from_start == wanda.kl_from_source
+    assert svd.kl_split == "validation"
+    for report in (depth, svd, wanda):
+        assert report.passed
+        assert report.after.measurement is not None
+        assert set(report.after.measurement.skills) == {"cot", "icl"}
+        assert (report.kl_from_source or 0) > 0
+        assert load_model(report.model).config.num_hidden_layers == report.after.shape.layers
+        names = {path.name for path in Path(report.model).parent.iterdir()}
+        assert names == {"model", "report.json"}
+    assert [f["kind"] for e, f in events if e == "stage"] == ["depth", "svd", "wanda"]
+
+
+def test_finished_stages_are_skipped_and_changed_ones_redone(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = run(make_spec(inputs, {"kind": "depth"}, {"kind": "wanda"}), out, silent)
+    events = Events()
+    assert run(make_spec(inputs, {"kind": "depth"}, {"kind": "wanda"}), out, events) == first
+    assert events.worked_on() == []
+    changed = make_spec(inputs, {"kind": "depth"}, {"kind": "wanda", "sparsity": 0.7})
+    run(changed, out, events := Events())
+    assert events.worked_on() == ["wanda"]
+    other = make_spec(inputs, {"kind": "depth", "layers": 2}, {"kind": "wanda", "sparsity": 0.7})
+    run(other, out, events := Events())
+    assert events.worked_on() == ["depth", "wanda"]  # what follows has another source
+    (out / "stage-1-wanda" / "report.json").write_text("{", "utf-8")
+    run(other, out, events := Events())
+    assert events.worked_on() == ["wanda"]
+
+
+def test_what_an_interrupted_stage_made_is_kept(inputs: dict[str, str], tmp_path: Path) -> None:
+    """Ended while it heals: the method isn't run again, the training goes on."""
+
+    class HealInterruptedError(Exception):
+        pass
+
+    def interrupt(event: str, fields: dict[str, Any]) -> None:
+        if event == "phase" and fields["name"] == "train":
+            raise HealInterruptedError
+
+    spec = make_spec(inputs, {"kind": "wanda", "heal": HEAL})
+    with pytest.raises(HealInterruptedError):
+        run(spec, tmp_path, interrupt)
+    made = tmp_path / "stage-0-wanda" / "made"
+    written = (made / "model.safetensors").stat().st_mtime_ns
+    assert not (tmp_path / "stage-0-wanda" / "report.json").exists()
+    times = []
+
+    def watch(event: str, fields: dict[str, Any]) -> None:
+        if event == "phase" and fields["name"] == "heal":
+            times.append((made / "model.safetensors").stat().st_mtime_ns)
+
+    (report,) = run(spec, tmp_path, watch)
+    assert times == [written]
+    assert report.details["sparsity"] == pytest.approx(0.5)
+
+
+def test_a_gate_stops_the_chain_and_keeps_what_was_made(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    gate = {"max_kl": 1e-9}
+    spec = make_spec(inputs, {"kind": "wanda", "gate": gate}, {"kind": "depth"})
+    for _ in range(2):  # a second run finds the same verdict, without the work
+        events = Events()
+        with pytest.raises(GateFailed, match="max_kl is 1e-09") as failed:
+            run(spec, tmp_path, events)
+        assert not failed.value.report.passed
+    assert events.worked_on() == []
+    kept = json.loads((tmp_path / "stage-0-wanda" / "report.json").read_text("utf-8"))
+    assert kept["failures"]
+    load_model(tmp_path / "stage-0-wanda" / "model")
+    assert not (tmp_path / "stage-1-depth").exists()
+    wide = make_spec(inputs, {"kind": "wanda", "gate": {"max_kl": 1e9}}, {"kind": "depth"})
+    assert len(run(wide, tmp_path, silent)) == 2
+
+
+@pytest.mark.parametrize("method", ["forward_kl", "sequence_level"])
+def test_a_mask_survives_its_heal(method: str, inputs: dict[str, str], tmp_path: Path) -> None:
+    plain = make_spec(inputs, {"kind": "wanda"})
+    healed = make_spec(inputs, {"kind": "wanda", "heal": {"method": method, **HEAL}})
+    (before,) = run(plain, tmp_path / "plain", silent)
+    (after,) = run(healed, tmp_path / "healed", silent)
+    masks = zero_masks(Path(before.model))
+    assert masks
+    weights = dict(load_model(after.model).named_parameters())
+    unhealed = dict(load_model(before.model).named_parameters())
+    for name, mask in masks.items():
+        assert (weights[name][mask] == 0).all()
+        assert not torch.equal(weights[name], unhealed[name])
+    assert after.heal is not None
+    assert after.heal.steps == 2
+    assert after.heal.kl_before == before.after.kl_from_start
+    assert after.heal.kl_after != after.heal.kl_before
+
+
+def test_factors_are_trained_as_they_are(inputs: dict[str, str], tmp_path: Path) -> None:
+    (report,) = run(make_spec(inputs, {"kind": "svd", "heal": HEAL}), tmp_path, silent)
+    model = load_model(report.model)
+    assert model.config.model_type == "retort_lowrank_llama"
+    assert report.heal is not None
+    assert report.heal.kl_after is not None
+    assert report.heal.kl_after < (report.heal.kl_before or 0)
+
+
+def test_calibration_rows_and_branches_matter(inputs: dict[str, str], tmp_path: Path) -> None:
+    few, many = (
+        run(make_spec(inputs, {"kind": "svd", "calibration_rows": n}), tmp_path / str(n), silent)[0]
+        for n in (2, 40)
+    )
+    assert (few.calibration_rows, many.calibration_rows) == (2, 40)
+    assert few.kl_from_source != many.kl_from_source
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([{"kind": "ptq", "heal": HEAL}], "can't be healed"),
+        ([{"kind": "depth", "layers": 3}], "would leave 0 layers"),
+        ([{"kind": "depth", "layers": 2}, {"kind": "depth"}], "would leave 0 layers"),
+        ([{"kind": "svd"}, {"kind": "svd"}], "can't factorize"),
+        ([{"kind": "wanda"}, {"kind": "svd", "targets": ["nope"]}], "no linear named nope"),
+    ],
+)
+def test_a_chain_that_can_not_end_is_refused_before_it_begins(
+    stages: list[dict[str, Any]], message: str, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        run(make_spec(inputs, *stages), tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_inputs_are_refused(inputs: dict[str, str], tmp_path: Path) -> None:
+    stage = {"kind": "depth"}
+    for changes, message in (
+        ({"model": str(tmp_path)}, "not a model directory"),
+        ({"model": str(tmp_path / "none")}, "not a model directory"),
+        ({"model": None}, "needs a model"),
+        ({"dataset": None}, "needs a model and a dataset"),
+        ({"dataset": str(tmp_path)}, "not a dataset"),
+        ({"evaluate": EvalSpec(data=str(tmp_path / "none"))}, "no evaluation file"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            run(make_spec({**inputs, **changes}, stage), tmp_path / "out", silent)
+    with pytest.raises(ValidationError, match="can't follow ptq"):
+        make_spec(inputs, {"kind": "ptq"}, stage)

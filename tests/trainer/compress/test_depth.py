@@ -1,0 +1,84 @@
+"""Depth pruning against the model with that layer skipped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.trainer.compress.models import logits, saved, tiny_llama, token_rows
+from trainer.compress import depth, svd
+from trainer.errors import BadInput
+from trainer.loading import load_model
+from trainer.spec import DepthPrune, SvdFactorize
+
+
+@pytest.mark.parametrize("removed", [0, 1, 2])
+def test_removing_a_layer_equals_skipping_it(removed: int, tmp_path: Path) -> None:
+    skipping, pruned = tiny_llama(), tiny_llama()
+    skipping.model.layers[removed].forward = lambda hidden, *args, **kwargs: hidden
+    depth.remove_layers(pruned, [removed])
+    assert torch.allclose(logits(pruned), logits(skipping), atol=1e-5)
+    reloaded = load_model(saved(pruned, tmp_path / "m"))
+    assert torch.equal(logits(reloaded), logits(pruned))
+    assert reloaded.config.num_hidden_layers == 2
+
+
+def test_generation_with_a_cache_goes_on_working() -> None:
+    """layer_idx addresses the cache: with stale numbers this fails or answers otherwise."""
+    model = tiny_llama()
+    depth.remove_layers(model, [0])
+    assert [layer.self_attn.layer_idx for layer in model.model.layers] == [0, 1]
+    ids = torch.tensor([[5, 6, 7]])
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    cached = model.generate(ids, use_cache=True, **options)
+    assert torch.equal(cached, model.generate(ids, use_cache=False, **options))
+
+
+def test_block_influence_is_one_minus_mean_cosine() -> None:
+    model, rows = tiny_llama(), token_rows(5)
+    cosines: list[list[torch.Tensor]] = [[], [], []]
+    for row in rows:  # one at a time: no padding at all
+        ids = torch.from_numpy(row.ids.astype("int64"))[None]
+        with torch.inference_mode():
+            before = model.model.embed_tokens(ids)
+            positions = torch.arange(ids.shape[1])[None]
+            rotary = model.model.rotary_emb(before, positions)
+            for index, layer in enumerate(model.model.layers):
+                after = layer(before, position_embeddings=rotary, position_ids=positions)
+                cosines[index].append(F.cosine_similarity(before, after, dim=-1)[0])
+                before = after
+    expected = [float(1 - torch.cat(each).mean()) for each in cosines]
+    assert depth.block_influence(model, rows) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_least_influential_layer_goes_first() -> None:
+    model = tiny_llama()
+    with torch.no_grad():  # layer 1 then adds next to nothing to what it is given
+        model.model.layers[1].self_attn.o_proj.weight.mul_(1e-4)
+        model.model.layers[1].mlp.down_proj.weight.mul_(1e-4)
+    outcome = depth.apply(DepthPrune(kind="depth", layers=1), model, token_rows())
+    assert outcome.details["removed_layers"] == [1]
+    again = depth.apply(DepthPrune(kind="depth", layers=1), model, token_rows())
+    assert len(again.model.model.layers) == 1
+
+
+def test_removing_all_layers_is_refused() -> None:
+    with pytest.raises(BadInput, match="3 of 3 layers"):
+        depth.apply(DepthPrune(kind="depth", layers=3), tiny_llama(), token_rows())
+
+
+def test_per_layer_fields_follow_the_layers() -> None:
+    model = tiny_llama()
+    model.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
+    depth.remove_layers(model, [0])
+    assert model.config.layer_types == ["sliding_attention", "full_attention"]
+
+
+def test_a_factorized_model_keeps_its_ranks(tmp_path: Path) -> None:
+    factorized = svd.apply(SvdFactorize(kind="svd"), tiny_llama(), token_rows()).model
+    factorized.config.ranks = dict(factorized.config.ranks)
+    depth.remove_layers(factorized, [0])
+    assert {name.split(".")[1] for name in factorized.config.ranks} == {"0", "1"}
+    reloaded = load_model(saved(factorized, tmp_path / "m"))
+    assert torch.equal(logits(reloaded), logits(factorized))

