@@ -13,13 +13,15 @@ from service.problems import Problem
 from service.site import Site
 from service.tables import FINISHED, Chunk, ChunkState, Job, State
 from workers.assemble import assemble
-from workers.drain import SOFT, drain, in_session
+from workers.drain import SOFT, drain
 from workers.durable import Write, write_durably
-from workers.lease import Heart, Lease, Watch, claim_job, owner_name, release
+from workers.lease import Heart, Lease, claim_job, owner_name, release
 from workers.ledger import LeaseLostError, LedgerDamagedError
 from workers.prepare import prepare, prepared
 from workers.pulse import set_waiting
+from workers.sql import in_session
 from workers.teacher import TeacherError
+from workers.watch import Watch
 from workers.work import build_spec, load_work
 
 log = logging.getLogger(__name__)

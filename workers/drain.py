@@ -10,32 +10,30 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Literal
 
 import aiohttp
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session, sessionmaker
 
 from prompts.plan import Request
 from prompts.record import Seed
 from service.site import Site
 from workers import pulse, stopping
 from workers.chunk import OpenChunk, close_chunk, open_chunk
-from workers.lease import Heart, Lease, Watch, claim_chunk, free_stale_chunks, release
+from workers.lease import Heart, Lease, claim_chunk, release
 from workers.ledger import Entry, LeaseLostError, until_written, wait_until_held
+from workers.sql import in_session
 from workers.teacher import Asker
+from workers.troubles import Troubles
+from workers.watch import Watch, free_stale_chunks
 from workers.window import Window
 from workers.work import Work
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 PULSE_S = 1.0
 LOST_LOOK_S = 0.1
-TELL_TROUBLE_AFTER_S = 3.0
-"""A teacher that fails for so long is told of; shorter hiccups are nobody's business."""
 Stop = Literal["cancelled", "target", "yield", "shutdown", "gone", "failed"]
 """cancelled, target: rows not asked end as not_needed. The others: rows are left as they are, for
 the next worker or for nobody."""
@@ -88,8 +86,7 @@ class Drain:
         self._started = time.monotonic()
         self._counts: Counter[str] = Counter()
         self._accepted_at_look = 0
-        self._disk_full: tuple[float, str] | None = None
-        self._told = "resumed"
+        self._troubles = Troubles(work, asker)
 
     async def run(self) -> None:
         """Returns when nothing is left under way; see `stopped` and `error`."""
@@ -132,7 +129,11 @@ class Drain:
             return False
         self._heart.keep(lease)
         chunk = await asyncio.to_thread(
-            open_chunk, self._site.sessions.reading, self._work, lease, self._note_full_disk
+            open_chunk,
+            self._site.sessions.reading,
+            self._work,
+            lease,
+            self._troubles.note_full_disk,
         )
         self._open.append(chunk)
         for place, seed in enumerate(chunk.seeds):
@@ -208,7 +209,7 @@ class Drain:
         try:
             await until_written(
                 chunk.lease,
-                self._note_full_disk,
+                self._troubles.note_full_disk,
                 lambda: close_chunk(sessions, self._work, chunk),
             )
         except LeaseLostError:
@@ -287,7 +288,7 @@ class Drain:
         counts = {chunk.lease: dict(chunk.counts) for chunk in self._open}
         accepted = self._counts["accepted"]
         seen = await asyncio.to_thread(
-            self._look_at_sql, counts, self._rates(), self._waiting_for()
+            self._look_at_sql, counts, self._rates(), self._troubles.news()
         )
         self._accepted_at_look = seen.accepted - accepted
         spec = self._work.spec
@@ -325,30 +326,3 @@ class Drain:
             "requests_per_s": round(self._counts["requests"] / elapsed, 2),
             "completion_tokens_per_s": round(self._counts["completion_tokens"] / elapsed, 1),
         }
-
-    def _waiting_for(self) -> tuple[str, str | None] | None:
-        """(event type, what the job waits for) if that has changed since it was last told."""
-        trouble, now = self._asker.trouble, time.monotonic()
-        kind, detail = "resumed", None
-        if self._disk_full is not None and now - self._disk_full[0] < 2 * PULSE_S:
-            kind = "disk_full"
-            detail = f"space on the disk of {self._work.root} ({self._disk_full[1]}): free some; "
-            detail += "nothing is lost and the job goes on by itself"
-        elif trouble.since is not None and now - trouble.since > TELL_TROUBLE_AFTER_S:
-            kind = "teacher_unreachable"
-            detail = f"teacher {self._work.endpoint.name} at {self._work.endpoint.base_url} to "
-            detail += f"answer ({trouble.detail}); asked again until it has been silent for "
-            detail += f"{self._asker.patience_s:.0f} s"
-        if kind == self._told:
-            return None
-        self._told = kind
-        return kind, detail
-
-    def _note_full_disk(self, detail: str) -> None:
-        self._disk_full = (time.monotonic(), detail)
-
-
-def in_session(writing: "sessionmaker[Session]", act: Callable[..., T], *args: Any) -> T:
-    """Call `act(session, *args)` with a session of its own."""
-    with writing() as session:
-        return act(session, *args)

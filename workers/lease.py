@@ -66,31 +66,6 @@ class Lease:
         return self.remaining_s() > 0
 
 
-class Watch:
-    """An observer: remembers when it last saw each heartbeat move, on its own clock."""
-
-    def __init__(self, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic):
-        self.lease_s = lease_s
-        self._clock = clock
-        self._seen: dict[Key, tuple[int, int, float]] = {}
-
-    def stale(self, key: Key, epoch: int, heartbeat: int) -> bool:
-        """Whether this observer has watched that counter stand still for a lease's length."""
-        at = self._clock()
-        seen = self._seen.get(key)
-        if seen is None or seen[:2] != (epoch, heartbeat):
-            if len(self._seen) > 10_000:
-                self._forget_old(at)
-            self._seen[key] = (epoch, heartbeat, at)
-            return False
-        return at - seen[2] >= self.lease_s
-
-    def _forget_old(self, at: float) -> None:
-        # A counter that was not looked at for so long belongs to a lease that is no more.
-        old = at - 100 * self.lease_s
-        self._seen = {key: seen for key, seen in self._seen.items() if seen[2] > old}
-
-
 def owner_name() -> str:
     """A name for this process that no other, earlier or elsewhere, has."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -123,9 +98,7 @@ def claim_job(
             "started_at": func.coalesce(Job.started_at, now()),
         }
     unclaimed = Job.state == State.QUEUED if job.kind != "build" else Job.owner.is_(None)
-    won = _write(
-        session, update(Job).where(Job.id == job_id, Job.epoch == epoch, unclaimed), values
-    )
+    won = write(session, update(Job).where(Job.id == job_id, Job.epoch == epoch, unclaimed), values)
     if won and waiting is None and job.state == State.QUEUED:
         events.emit(session, job_id, events.STATE, {"state": State.RUNNING, "owner": owner})
     session.commit()
@@ -141,7 +114,7 @@ def claim_chunk(
     while (row := session.execute(first).first()) is not None:
         number, epoch = row
         claim = update(Chunk).where(*pending, Chunk.number == number, Chunk.epoch == epoch)
-        won = _write(session, claim, _claimed(owner) | {"state": ChunkState.LEASED})
+        won = write(session, claim, _claimed(owner) | {"state": ChunkState.LEASED})
         session.commit()
         if won:
             return Lease(job_id, number, epoch + 1, owner, lease_s)
@@ -168,50 +141,18 @@ def release(session: Session, lease: Lease) -> bool:
 def write_job(session: Session, lease: Lease, values: dict[str, Any]) -> bool:
     """Write to the leased job's row unless the lease was lost. Does not commit."""
     mine = Job.id == lease.job_id, Job.epoch == lease.epoch, Job.state == State.RUNNING
-    return _write(session, update(Job).where(*mine), values)
+    return write(session, update(Job).where(*mine), values)
 
 
 def write_chunk_row(session: Session, lease: Lease, values: dict[str, Any]) -> bool:
     """Write to the leased chunk's row unless the lease was lost. Does not commit."""
     mine = Chunk.job_id == lease.job_id, Chunk.number == lease.number, Chunk.epoch == lease.epoch
-    return _write(session, update(Chunk).where(*mine, Chunk.state == ChunkState.LEASED), values)
+    return write(session, update(Chunk).where(*mine, Chunk.state == ChunkState.LEASED), values)
 
 
-def free_stale_chunks(session: Session, watch: Watch, job_id: str | None = None) -> list[str]:
-    """Take back chunk leases that this observer saw standing still. Their jobs' ids; commits."""
-    leased = select(Chunk).where(Chunk.state == ChunkState.LEASED)
-    chunks = session.scalars(leased.where(Chunk.job_id == job_id) if job_id else leased).all()
-    freed = []
-    for chunk in chunks:
-        if not watch.stale((chunk.job_id, chunk.number), chunk.epoch, chunk.heartbeat):
-            continue
-        take = update(Chunk).where(
-            Chunk.job_id == chunk.job_id, Chunk.number == chunk.number, Chunk.epoch == chunk.epoch
-        )
-        still = Chunk.heartbeat == chunk.heartbeat, Chunk.state == ChunkState.LEASED
-        pending = {"state": ChunkState.PENDING, "owner": None, "epoch": Chunk.epoch + 1}
-        if _write(session, take.where(*still), pending):
-            freed.append(chunk.job_id)
-    session.commit()
-    return freed
-
-
-def free_stale_jobs(session: Session, watch: Watch) -> list[str]:
-    """Take back job leases that this observer saw standing still. Their ids; commits."""
-    held = select(Job).where(Job.state == State.RUNNING, Job.owner.is_not(None))
-    freed = []
-    for job in session.scalars(held).all():
-        if not watch.stale((job.id, None), job.epoch, job.heartbeat):
-            continue
-        take = update(Job).where(Job.id == job.id, Job.epoch == job.epoch)
-        still = Job.heartbeat == job.heartbeat, Job.state == State.RUNNING
-        state = State.RUNNING if job.kind == "build" else State.QUEUED
-        if _write(
-            session, take.where(*still), {"owner": None, "state": state, "epoch": Job.epoch + 1}
-        ):
-            freed.append(job.id)
-    session.commit()
-    return freed
+def write(session: Session, statement: Any, values: dict[str, Any]) -> bool:
+    """Run an UPDATE; whether it matched one row. Does not commit."""
+    return _rows(session, statement, values) == 1
 
 
 class Heart:
@@ -317,10 +258,6 @@ def _device_holders(session: Session, job: Job, slots: int) -> str | None:
 def _claimed(owner: str) -> dict[str, Any]:
     # The counter moves with the claim, so that an observer of the last holder starts anew.
     return {"owner": owner, "epoch": text("epoch + 1"), "heartbeat": text("heartbeat + 1")}
-
-
-def _write(session: Session, statement: Any, values: dict[str, Any]) -> bool:
-    return _rows(session, statement, values) == 1
 
 
 def _rows(session: Session, statement: Any, values: dict[str, Any]) -> int:

@@ -2,7 +2,7 @@
 
 from service import reconcile
 from service.site import Site
-from workers.lease import Watch, free_stale_chunks, free_stale_jobs
+from workers.watch import Watch, free_stale_chunks, free_stale_jobs
 
 
 def tick(site: Site, watch: Watch) -> int:

@@ -14,7 +14,7 @@ from service.broker import TASKS
 from service.settings import load
 from service.site import Site, open_site
 from workers.app import TICK, app
-from workers.lease import Watch
+from workers.watch import Watch
 
 
 @cache

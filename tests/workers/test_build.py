@@ -26,7 +26,7 @@ from tests.workers.conftest import (
 )
 from workers import build
 from workers.durable import Write, write_durably
-from workers.lease import Watch
+from workers.watch import Watch
 
 
 def run(site: Site, job_id: str, write: Write = write_durably) -> None:

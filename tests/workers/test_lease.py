@@ -12,16 +12,14 @@ from tests.workers.conftest import new_site
 from workers.lease import (
     Heart,
     Lease,
-    Watch,
     beat,
     claim_chunk,
     claim_job,
-    free_stale_chunks,
-    free_stale_jobs,
     release,
     write_chunk_row,
     write_job,
 )
+from workers.watch import Watch, free_stale_chunks, free_stale_jobs
 
 
 @dataclass

@@ -1,0 +1,48 @@
+"""What holds a drain up, in words for the job's owner."""
+
+import time
+from collections.abc import Callable
+
+from workers.teacher import Asker
+from workers.work import Work
+
+FULL_DISK_LASTS_S = 2.0
+"""A write that found no space is tried again each second: none for so long means there is some."""
+TELL_AFTER_S = 3.0
+"""A teacher that fails for so long is told of; shorter hiccups are nobody's business."""
+
+
+class Troubles:
+    """Remembers what was told, so that each change is told once."""
+
+    def __init__(self, work: Work, asker: Asker, clock: Callable[[], float] = time.monotonic):
+        self._work, self._asker, self._clock = work, asker, clock
+        self._full_disk: tuple[float, str] | None = None
+        self._told = "resumed"
+
+    def note_full_disk(self, detail: str) -> None:
+        """A write has just found no space."""
+        self._full_disk = (self._clock(), detail)
+
+    def news(self) -> tuple[str, str | None] | None:
+        """(event type, what the job waits for) if that has changed since the last call."""
+        kind, detail = self._present()
+        if kind == self._told:
+            return None
+        self._told = kind
+        return kind, detail
+
+    def _present(self) -> tuple[str, str | None]:
+        now, trouble = self._clock(), self._asker.trouble
+        if self._full_disk is not None and now - self._full_disk[0] < FULL_DISK_LASTS_S:
+            return "disk_full", (
+                f"space on the disk of {self._work.root} ({self._full_disk[1]}): free some; "
+                "nothing is lost, and the job goes on by itself"
+            )
+        if trouble.since is not None and now - trouble.since > TELL_AFTER_S:
+            endpoint = self._work.endpoint
+            return "teacher_unreachable", (
+                f"teacher {endpoint.name} at {endpoint.base_url} to answer ({trouble.detail}); it "
+                f"is asked again until it has been silent for {self._asker.patience_s:.0f} s"
+            )
+        return "resumed", None
