@@ -111,6 +111,12 @@ class WandaPrune(_Stage):
     pattern: Literal["unstructured", "2:4", "4:8"] = "unstructured"
     """n:m keeps n of each m inputs and fixes the sparsity."""
 
+    @model_validator(mode="after")
+    def _pattern_fixes_the_sparsity(self) -> "WandaPrune":
+        if self.pattern != "unstructured" and self.sparsity != 0.5:
+            raise ValueError(f"pattern {self.pattern} zeroes half: leave sparsity at 0.5")
+        return self
+
 
 class DepthPrune(_Stage):
     """Structured pruning of whole layers, the lowest block influence first (arXiv:2403.03853)."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from trainer.checkpoint import publish
 from trainer.compress import depth, ptq, svd, wanda
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
-from trainer.compress.heal import heal_model
+from trainer.compress.heal import heal_model, with_threads
 from trainer.compress.measuring import digest_model
 from trainer.compress.outcome import Outcome
 from trainer.compress.plan import SERVED, Plan, make_plan
@@ -174,7 +174,8 @@ def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFact
     started = time.monotonic()
     before, _ = plan.measuring.kl(plan.start, made)
     emit("phase", {"name": "heal", "detail": f"{stage.heal.method} towards {plan.start}"})
-    healed = heal_model(stage.heal, made, plan.start, plan.dataset, directory / "heal", emit)
+    heal = with_threads(stage.heal, plan.spec.threads)
+    healed = heal_model(heal, made, plan.start, plan.dataset, directory / "heal", emit)
     card = json.loads((healed / "retort.json").read_text("utf-8"))
     shutil.copytree(healed, model, dirs_exist_ok=True)
     after, _ = plan.measuring.kl(plan.start, model)

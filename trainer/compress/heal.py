@@ -25,6 +25,13 @@ def heal_model(
     )
 
 
+def with_threads(heal: Heal, threads: int | None) -> Heal:
+    """The heal with the chain's number of threads, unless it names its own."""
+    optimization = heal.optimization
+    chosen = optimization.model_copy(update={"threads": optimization.threads or threads})
+    return heal.model_copy(update={"optimization": chosen})
+
+
 def train_spec(heal: Heal, model_dir: Path, start: Path, dataset: Path) -> TrainSpec:
     """The heal as a training: forward_kl takes the chain's first model for its teacher."""
     if heal.method == "forward_kl":

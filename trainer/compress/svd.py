@@ -153,12 +153,14 @@ def _outcome(
     for name in ("model_type", "architectures", "transformers_version"):
         values.pop(name, None)
     ranks = {name.removeprefix(prefix): left.shape[1] for name, (left, _) in factors.items()}
-    made = model_class(config_class(**values, ranks=ranks)).to(model.device, model.dtype)
+    made = model_class(config_class(**values, ranks=ranks))
+    nn.Module.to(made, model.device, model.dtype)
     made.load_state_dict(_factorized_state(model, factors))
     made.tie_weights()
     made.generation_config = model.generation_config
     details: dict[str, Any] = {"linears": errors, "damping": DAMPING}
-    return Outcome(made.eval(), details)
+    made.train(False)
+    return Outcome(made, details)
 
 
 def _factorized_state(

@@ -75,7 +75,7 @@ def find_engine(python: Path | None = None) -> Engine | None:
 
 @contextlib.contextmanager
 def serve(
-    engine: Engine, model: Path, dtype: str, max_model_len: int, log: Path, ready_s: float = 420
+    engine: Engine, model: Path, dtype: str, max_model_len: int, log: Path, ready_s: float = 900
 ) -> Iterator[Server]:
     """A server of one model on a free local port; it and its children end with the context.
 

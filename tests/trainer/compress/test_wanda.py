@@ -1,6 +1,8 @@
 """Wanda against its definition, worked out by hand or by brute force."""
 
+import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.trainer.compress.models import logits, tiny_llama, token_rows
 from trainer.compress import wanda
@@ -97,3 +99,8 @@ def test_the_model_changes_and_the_report_says_that_nothing_shrinks() -> None:
     assert outcome.details["sparsity"] == 0.5
     assert "shrinks nothing" in outcome.notes[0]
     assert (outcome.model.model.embed_tokens.weight == 0).sum() <= 64  # the pad row alone
+
+
+def test_a_pattern_leaves_no_say_to_sparsity() -> None:
+    with pytest.raises(ValidationError, match="zeroes half"):
+        WandaPrune(kind="wanda", pattern="2:4", sparsity=0.6)
