@@ -13,18 +13,22 @@ from service.problems import Problem
 from service.site import Site
 from service.tables import FINISHED, Chunk, ChunkState, Job, State
 from workers.assemble import assemble
-from workers.drain import SOFT, drain
+from workers.drain import drain
 from workers.durable import Write, write_durably
 from workers.lease import Heart, Lease, claim_job, owner_name, release
-from workers.ledger import LeaseLostError, LedgerDamagedError
+from workers.ledger import FULL_DISK, LeaseLostError, LedgerDamagedError
 from workers.prepare import prepare, prepared
 from workers.pulse import set_waiting
 from workers.sql import in_session
+from workers.stops import SOFT
 from workers.teacher import TeacherError
 from workers.watch import Watch
 from workers.work import build_spec, load_work
 
 log = logging.getLogger(__name__)
+
+BUGS = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What only a bug of ours raises: trying again would fail again, for ever."""
 
 
 def run(site: Site, job_id: str, watch: Watch, write: Write = write_durably) -> None:
@@ -84,6 +88,11 @@ def _drain(
         _fail(site, job_id, "bad_input", str(error))
     except LedgerDamagedError as error:
         _fail(site, job_id, "ledger_damaged", str(error))
+    except OSError as error:
+        _fail(site, job_id, "storage", f"{error}. What was paid for before is kept.")
+    except BUGS as error:
+        log.exception("%s", job_id)
+        _fail(site, job_id, "crashed", f"{type(error).__name__}: {error}; see the worker's log")
     return "failed"
 
 
@@ -99,10 +108,15 @@ def _assemble(site: Site, job_id: str, owner: str, heart: Heart) -> None:
     except LeaseLostError:
         log.warning("%s: the assembly was taken over", job_id)
     except Problem as problem:
-        # A full disk: the next tick tries again, everything is still there.
-        log.warning("%s: %s", job_id, problem.detail)
-        in_session(site.sessions.writing, _wait_for, job_id, problem.detail)
-        in_session(site.sessions.writing, release, lease)
+        _try_again(site, lease, problem.detail)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            _try_again(site, lease, str(error))
+        else:
+            _finish(site, lease, "storage", str(error))
+    except BUGS as error:
+        log.exception("%s", job_id)
+        _finish(site, lease, "crashed", f"{type(error).__name__}: {error}; see the worker's log")
     finally:
         heart.drop(lease)
 
@@ -128,6 +142,13 @@ def _fail(site: Site, job_id: str, reason: str, detail: str) -> None:
     with site.sessions.writing.begin() as session:
         epoch = jobs.get(session, job_id).epoch
         jobs.finish(session, job_id, epoch, State.FAILED, reason=reason, detail=detail)
+
+
+def _try_again(site: Site, lease: Lease, detail: str) -> None:
+    """A full disk: the next tick brings somebody here again, and everything is still there."""
+    log.warning("%s: %s", lease.job_id, detail)
+    in_session(site.sessions.writing, _wait_for, lease.job_id, detail)
+    in_session(site.sessions.writing, release, lease)
 
 
 def _wait_for(session: Session, job_id: str, detail: str) -> None:

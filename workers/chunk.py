@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from prompts.dataset import write_chunk
-from prompts.record import Record, Rejected, Seed
+from prompts.record import Call, Record, Rejected, Seed
 from service.tables import Chunk, ChunkState
 from workers.lease import Lease, write_chunk_row
 from workers.ledger import Entry, LedgerWriter, folder_of, read_entries
@@ -42,6 +42,10 @@ class OpenChunk:
         assert place not in self.outcomes
         self.outcomes[place] = outcome
         self.counts["accepted" if isinstance(outcome, Record) else outcome.end] += 1
+
+    def calls(self, seed: Seed) -> list[Call]:
+        """What was paid for a row so far."""
+        return [entry.call for entry in self.entries.get(seed["id"], ())]
 
     def spent(self) -> dict[str, Any]:
         """What the ledger holds, in figures."""

@@ -10,20 +10,20 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 from sqlalchemy.exc import OperationalError
 
-from prompts.plan import Request
-from prompts.record import Seed
+from prompts.plan import NotNeeded, Request
+from prompts.record import Record, Rejected, Seed
 from service.site import Site
 from workers import pulse, stopping
 from workers.chunk import OpenChunk, close_chunk, open_chunk
-from workers.lease import Heart, Lease, claim_chunk, release
+from workers.lease import Heart, claim_chunk, release
 from workers.ledger import Entry, LeaseLostError, until_written, wait_until_held
 from workers.sql import in_session
+from workers.stops import GRACE_S, SOFT, Stop
 from workers.teacher import Asker
 from workers.troubles import Troubles
 from workers.watch import Watch, free_stale_chunks
@@ -34,19 +34,6 @@ log = logging.getLogger(__name__)
 
 PULSE_S = 1.0
 LOST_LOOK_S = 0.1
-Stop = Literal["cancelled", "target", "yield", "shutdown", "gone", "failed"]
-"""cancelled, target: rows not asked end as not_needed. The others: rows are left as they are, for
-the next worker or for nobody."""
-SOFT = frozenset({"cancelled", "target"})
-GRACE_S = {
-    "cancelled": 20.0,
-    "target": 600.0,
-    "yield": 60.0,
-    "shutdown": 5.0,
-    "gone": 0.0,
-    "failed": 10.0,
-}
-"""How long requests under way may take to end by themselves: they are paid for."""
 
 
 async def drain(site: Site, work: Work, owner: str, heart: Heart, watch: Watch) -> Stop | None:
@@ -100,8 +87,6 @@ class Drain:
             await asyncio.gather(*loops, return_exceptions=True)
             await self._window.close()
             await self._give_back()
-
-    # Feeding
 
     async def _feed_all(self) -> None:
         while not self._hard_stop():
@@ -157,10 +142,8 @@ class Drain:
             chunk.waiting[task] = place
             task.add_done_callback(lambda done: self._row_done(chunk, done))
 
-    # One row
-
     async def _row(self, chunk: OpenChunk, place: int, seed: Seed, request: Request) -> None:
-        step: Any = request
+        step: Request | Record | Rejected = request
         while isinstance(step, Request):
             answer = await self._asker.ask(step, lambda: wait_until_held(chunk.lease))
             if answer is None:
@@ -175,17 +158,14 @@ class Drain:
             step = self._next_step(chunk, seed)
         self._end(chunk, place, step)
 
-    def _next_step(self, chunk: OpenChunk, seed: Seed) -> Any:
-        calls = [entry.call for entry in chunk.entries.get(seed["id"], ())]
-        return self._work.plan.next(seed, calls)
+    def _next_step(self, chunk: OpenChunk, seed: Seed) -> Request | Record | Rejected:
+        return self._work.plan.next(seed, chunk.calls(seed))
 
-    def _not_needed(self, chunk: OpenChunk, seed: Seed) -> Any:
-        calls = [entry.call for entry in chunk.entries.get(seed["id"], ())]
-        return self._work.plan.not_needed(
-            seed, "target" if self.stopped == "target" else "cancelled", calls
-        )
+    def _not_needed(self, chunk: OpenChunk, seed: Seed) -> Rejected:
+        why: NotNeeded = "target" if self.stopped == "target" else "cancelled"
+        return self._work.plan.not_needed(seed, why, chunk.calls(seed))
 
-    def _end(self, chunk: OpenChunk, place: int, outcome: Any) -> None:
+    def _end(self, chunk: OpenChunk, place: int, outcome: Record | Rejected) -> None:
         before = chunk.counts["accepted"]
         chunk.end(place, outcome)
         self._counts["accepted"] += chunk.counts["accepted"] - before
@@ -193,7 +173,9 @@ class Drain:
         if target is not None and self._accepted_at_look + self._counts["accepted"] >= target:
             self._look_now.set()  # SQL decides, for other workers count too.
         if chunk.complete:
-            self._spawn(self._close(chunk))
+            task = asyncio.create_task(self._close(chunk))
+            self._closing.add(task)
+            task.add_done_callback(self._closed)
             self._changed.set()
 
     def _row_done(self, chunk: OpenChunk, task: asyncio.Task[None]) -> None:
@@ -201,8 +183,6 @@ class Drain:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, LeaseLostError):
             self._fail(error)
-
-    # Chunks
 
     async def _close(self, chunk: OpenChunk) -> None:
         sessions = self._site.sessions.writing
@@ -215,11 +195,6 @@ class Drain:
         except LeaseLostError:
             return  # `_drop_lost` sees to it.
         self._forget(chunk)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._closing.add(task)
-        task.add_done_callback(self._closed)
 
     def _closed(self, task: asyncio.Task[None]) -> None:
         self._closing.discard(task)
@@ -248,8 +223,6 @@ class Drain:
             self._forget(chunk)
             await asyncio.to_thread(in_session, self._site.sessions.writing, release, chunk.lease)
 
-    # Stopping
-
     def _stop(self, reason: Stop) -> None:
         if self.stopped is None or reason in ("gone", "failed"):
             self.stopped = reason
@@ -269,8 +242,6 @@ class Drain:
         until = time.monotonic() + GRACE_S[self.stopped or "target"]
         while (self._window or self._closing) and time.monotonic() < until:
             await asyncio.sleep(0.05)
-
-    # Looking around
 
     async def _pulse(self) -> None:
         while True:
@@ -305,18 +276,14 @@ class Drain:
             self._stop("yield")
 
     def _look_at_sql(
-        self,
-        counts: dict[Lease, dict[str, int]],
-        rates: dict[str, Any],
-        waiting: tuple[str, str | None] | None,
+        self, counts: pulse.Counts, rates: dict[str, Any], news: tuple[str, str | None] | None
     ) -> pulse.Pulse:
-        job_id = self._work.job_id
         with self._site.sessions.writing() as session:
-            if waiting is not None:
-                pulse.set_waiting(session, job_id, *waiting)
-            seen = pulse.look(session, job_id, counts, self._owner, rates)
+            if news is not None:
+                pulse.set_waiting(session, self._work.job_id, *news)
+            seen = pulse.look(session, self._work.job_id, counts, self._owner, rates)
             session.commit()
-            free_stale_chunks(session, self._watch, job_id)
+            free_stale_chunks(session, self._watch, self._work.job_id)
         return seen
 
     def _rates(self) -> dict[str, Any]:

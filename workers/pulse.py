@@ -10,6 +10,9 @@ from service import events
 from service.tables import Chunk, ChunkState, Job, State
 from workers.lease import Lease, write_chunk_row
 
+Counts = dict[Lease, dict[str, int]]
+"""The three counters of each open chunk."""
+
 
 @dataclass(frozen=True)
 class Pulse:
@@ -28,7 +31,7 @@ class Pulse:
 def look(
     session: Session,
     job_id: str,
-    counts: dict[Lease, dict[str, int]],
+    counts: Counts,
     owner: str,
     rates: dict[str, Any],
 ) -> Pulse:
