@@ -1,15 +1,17 @@
 """Stages in order, each a function of a model directory. What has a valid report is not redone."""
 
+import contextlib
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from trainer.checkpoint import publish
@@ -23,6 +25,7 @@ from trainer.compress.report import HealFacts, ModelFacts, ServingComparison, St
 from trainer.compress.serving import compare_with_vllm
 from trainer.compress.vllm_server import ServerFailed
 from trainer.data import TokenRow
+from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.loading import load_model
 from trainer.spec import CompressSpec, StageSpec
@@ -50,6 +53,16 @@ class Made:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Found:
+    """What measuring found."""
+
+    before: ModelFacts
+    after: ModelFacts
+    kl_from_source: float
+    kl_tokens: int
+
+
 def run(
     spec: CompressSpec, out: Path, emit: Emit, vllm_python: Path | None = None
 ) -> list[StageReport]:
@@ -63,12 +76,28 @@ def run(
     for index, stage in enumerate(spec.stages):
         report = _finished(plan, index, stage, out, reports)
         if report is None:
-            report = _run_stage(plan, index, stage, out, reports, emit)
+            with _full_disk_named(out):
+                report = _run_stage(plan, index, stage, out, reports, emit)
         emit("stage", {"index": index, "kind": stage.kind, "report": report.model_dump()})
         if not report.passed:
             raise GateFailed(report)
         reports.append(report)
     return reports
+
+
+@contextlib.contextmanager
+def _full_disk_named(out: Path) -> Iterator[None]:
+    """A full disk is told as such; safetensors has an error of its own for it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if "No space left" not in str(error) and "quota exceeded" not in str(error):
+            raise
+        raise BadInput(
+            f"the disk of {out} is full",
+            f"{shutil.disk_usage(out).free / 1e6:.0f} MB are free. Free some and submit again: "
+            "finished stages are kept.",
+        ) from error
 
 
 def _finished(
@@ -82,6 +111,8 @@ def _finished(
     except (FileNotFoundError, ValidationError):
         return None
     digest = _digest(plan, stage, _source(plan, stage, reports))
+    if report.serving_note.startswith(FAILED):
+        return None  # a server may fail to start for want of memory or time: that can pass
     if report.digest != digest or not (directory / "model" / "config.json").is_file():
         return None
     return report
@@ -95,20 +126,20 @@ def _run_stage(
     reports: Sequence[StageReport],
     emit: Emit,
 ) -> StageReport:
-    directory = _directory(out, index, stage)
-    source = _source(plan, stage, reports)
+    """Make the model, heal it, measure it, judge it; the report is written last."""
+    directory, source = _directory(out, index, stage), _source(plan, stage, reports)
     digest = _digest(plan, stage, source)
     emit("phase", {"name": f"stage {index}: {stage.kind}", "detail": str(source)})
     made = _make(plan, stage, source, directory, digest)
     healed = _heal(plan, stage, directory, emit)
     emit("phase", {"name": f"stage {index}: measure", "detail": str(directory / "model")})
     started = time.monotonic()
-    before = _before(plan, stage, reports)
-    after = plan.measuring.facts(directory / "model")
-    from_source, tokens = plan.measuring.kl(source, directory / "model")
-    failures = find_failures(stage.gate, before, after, from_source)
+    found = _measure(plan, stage, source, directory / "model", reports)
     serving, note = _compare(plan, stage, directory, emit)
-    failures += find_serving_failures(serving, note)
+    failures = [
+        *find_failures(stage.gate, found.before, found.after, found.kl_from_source),
+        *find_serving_failures(serving, note),
+    ]
     report = StageReport(
         index=index,
         kind=stage.kind,
@@ -118,13 +149,13 @@ def _run_stage(
         spec=stage.model_dump(mode="json"),
         source=str(source),
         model=str(directory / "model"),
-        before=before,
-        after=after,
-        kl_from_source=from_source,
-        kl_tokens=tokens,
+        before=found.before,
+        after=found.after,
+        kl_from_source=found.kl_from_source,
+        kl_tokens=found.kl_tokens,
         kl_split=plan.measuring.split,
         details=made.details,
-        notes=(*made.notes, *_ungated(stage, after)),
+        notes=(*made.notes, *_ungated(stage, found.after)),
         heal=healed,
         serving=serving,
         serving_note=note,
@@ -134,6 +165,18 @@ def _run_stage(
     )
     _write_report(directory, report)
     return report
+
+
+def _measure(
+    plan: Plan, stage: StageSpec, source: Path, model: Path, reports: Sequence[StageReport]
+) -> Found:
+    """Both sides of the stage. A source is not measured again: an earlier report has its facts."""
+    if not reports:
+        before = plan.measuring.facts(plan.start)
+    else:
+        before = reports[-1].after if stage.on == "previous" else reports[0].before
+    kl, tokens = plan.measuring.kl(source, model)
+    return Found(before, plan.measuring.facts(model), kl, tokens)
 
 
 def _make(plan: Plan, stage: StageSpec, source: Path, directory: Path, digest: str) -> Made:
@@ -219,13 +262,6 @@ def _write(path: Path, text: str) -> None:
     written = path.with_name(f".{path.name}.writing")
     written.write_text(text, "utf-8")
     written.replace(path)
-
-
-def _before(plan: Plan, stage: StageSpec, reports: Sequence[StageReport]) -> ModelFacts:
-    """Measured once: the facts of the start stand in the first report, others in the last."""
-    if not reports:
-        return plan.measuring.facts(plan.start)
-    return reports[-1].after if stage.on == "previous" else reports[0].before
 
 
 def _source(plan: Plan, stage: StageSpec, reports: Sequence[StageReport]) -> Path:

@@ -55,7 +55,7 @@ def test_no_descent_from_it_finds_anything_better() -> None:
         loss = torch.linalg.matrix_norm((weight - factors[0] @ factors[1]) @ x.T)
         loss.backward()
         optimizer.step()
-        assert float(loss) >= float(reached) * (1 - 1e-4)
+        assert float(loss.detach()) >= float(reached) * (1 - 1e-4)
 
 
 def test_full_rank_changes_nothing() -> None:
