@@ -31,8 +31,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
             continue
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
-        if not target.exists() or (
-            anchor and target.suffix == ".md" and anchor not in headings(target)
-        ):
+        unheaded = anchor and target.suffix == ".md"
+        if not target.exists() or (unheaded and anchor not in headings(target)):
             lost.append(link)
     assert lost == []
