@@ -75,7 +75,7 @@ def test_references_are_ids_names_and_versions(site: Site, made: Path) -> None:
     assert list(found.values()) == [first.id, second.id, first.id, second.id]
 
 
-@pytest.mark.parametrize("reference", ["studnet", "student@3", "model-nope"])
+@pytest.mark.parametrize("reference", ["studnet", "student@3", "zzz"])
 def test_an_unknown_name_is_told_with_near_ones(site: Site, made: Path, reference: str) -> None:
     publish(site, made)
     with pytest.raises(Problem, match="student") as raised, site.sessions.reading() as session:
