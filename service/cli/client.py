@@ -48,7 +48,12 @@ class Api:
         local = httpx.URL(url).host in LOOPBACK
         # A proxy of the environment can't reach this machine's own addresses.
         self._client = httpx.Client(
-            base_url=f"{url}/v1", timeout=TIMEOUT, transport=transport, trust_env=not local
+            base_url=f"{url}/v1",
+            timeout=TIMEOUT,
+            transport=transport,
+            trust_env=not local,
+            # A command asks little: connections that stay open would only be left open.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     def get(self, path: str, **query: Any) -> Any:
