@@ -17,6 +17,7 @@ from service.spec import BuildJob
 from service.tables import Artifact, Job, Teacher
 from workers.durable import Write, write_durably
 from workers.teacher import Endpoint, TeacherError
+from workers.tokens import Counter, token_counter
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
         if teacher is None:
             raise TeacherError("teacher_unknown", f"no teacher {spec.teacher!r}: register it")
         pool = _pool(site, session, spec)
-    plan = make_plan(spec, pool, _facts(teacher))
+        facts = _facts(teacher, token_counter(site.store, session, teacher.model))
+    plan = make_plan(spec, pool, facts)
     endpoint = find_endpoint(teacher, site.settings.request_timeout_s)
     return Work(job.id, root, spec, plan, endpoint, seeds_path(root, job.id), write)
 
@@ -84,13 +86,13 @@ def read_seeds(path: Path, offset: int, rows: int) -> list[Seed]:
         return [json.loads(lines.readline()) for _ in range(rows)]
 
 
-def _facts(teacher: Teacher) -> TeacherFacts:
+def _facts(teacher: Teacher, count_tokens: Counter | None) -> TeacherFacts:
     probe = teacher.probe
     return TeacherFacts(
         name=teacher.name,
         revision=probe.get("revision"),
         context_tokens=probe.get("context_tokens"),
-        count_tokens=None,
+        count_tokens=count_tokens,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prompts.dataset import read_manifest
+from prompts.dataset import read_manifest, read_rejected
 from prompts.record import Record
 from service import events, jobs
 from service.site import Site
@@ -217,6 +217,33 @@ def test_a_full_disk_holds_the_build_up_and_loses_nothing(site: Site, stub: Stub
     check_each_once(dataset_of(site, job_id), 120)
     with site.sessions.reading() as session:
         assert "disk_full" in [event.type for event in events.since(session, job_id)]
+
+
+def test_a_prompt_beyond_the_context_is_not_asked(
+    site: Site, stub: StubTeacher, tmp_path: Path
+) -> None:
+    # Here, not above: they take seconds to import, and this test alone needs them.
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    model = tmp_path / "model"
+    words = Tokenizer(WordLevel({"[UNK]": 0, "What": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = WhitespaceSplit()
+    template = "{% for message in messages %}{{ message.content }} {% endfor %}"
+    PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template).save_pretrained(model)
+    (model / "config.json").write_text("{}")
+    probe = {"ok": True, "context_tokens": 300}
+    register(site, stub.url, model=str(model), probe=probe)
+    seeds = sums(20)
+    seeds[7]["question"] = "What " * 60 + seeds[7]["question"]
+    job_id = submit(site, seeds)
+    run(site, job_id)
+    assert get_job(site, job_id).result["reasons"]["prompt_too_long"] == 1
+    (long,) = (row for row in read_rejected(dataset_of(site, job_id)) if row.id == "s00007")
+    assert "exceed the context of 300" in long.detail
+    assert stub.stats()["requests"] == 19
 
 
 def test_a_limit_asks_for_the_first_seeds_only(site: Site, stub: StubTeacher) -> None:
