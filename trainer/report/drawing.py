@@ -63,8 +63,16 @@ def axes(width: float = 5.4, height: float = 3.5) -> Iterator[tuple[Figure, Axes
         yield figure, figure.add_subplot()
 
 
+def settle(figure: Figure) -> None:
+    """Lay the figure out, once: where things are in pixels holds from here on."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
 def draw(name: str, title: str, alt: str, figure: Figure) -> Plot:
     """Render; to be called while `axes` is open, since some settings act only here."""
+    settle(figure)
     page = StringIO()
     figure.savefig(page, format="svg", metadata={"Date": None, "Creator": None})
     return Plot(name=name, title=title, alt=alt, svg=alone(name, alt, page.getvalue()))

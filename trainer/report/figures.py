@@ -45,7 +45,25 @@ class ModelFigures(Frozen):
 
 def model_figures(chain: Chain) -> tuple[ModelFigures, ...]:
     """Every model's figures, in the chain's order."""
-    return tuple(_figures(chain, row) for row in chain.models)
+    named = zip(chain.models, display_names(chain), strict=True)
+    return tuple(_figures(chain, row, name) for row, name in named)
+
+
+def named_apart(chain: Chain) -> Chain:
+    """The chain, labels that several models share numbered."""
+    names = display_names(chain)
+    rows = zip(chain.models, names, strict=True)
+    models = tuple(row.model_copy(update={"label": name}) for row, name in rows)
+    return chain.model_copy(update={"models": models})
+
+
+def display_names(chain: Chain) -> tuple[str, ...]:
+    """A name for each model, in the chain's order: its label, numbered where others share it."""
+    labels = [row.label for row in chain.models]
+    return tuple(
+        f"{label} ({labels[:place].count(label) + 1})" if labels.count(label) > 1 else label
+        for place, label in enumerate(labels)
+    )
 
 
 def skill_names(chain: Chain) -> tuple[str, ...]:
@@ -69,14 +87,14 @@ def find(chain: Chain, role: str) -> ModelRow | None:
     return next((row for row in chain.models if row.role == role), None)
 
 
-def _figures(chain: Chain, row: ModelRow) -> ModelFigures:
+def _figures(chain: Chain, row: ModelRow, name: str) -> ModelFigures:
     measured = measurement(row)
     skills = measured.skills if measured else {}
     stage = row.stage
     weight_bytes = _weight_bytes(row)
     return ModelFigures(
         id=row.id,
-        label=row.label,
+        label=name,
         role=row.role,
         passed=stage.passed if stage else None,
         skills=skills,

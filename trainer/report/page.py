@@ -13,6 +13,7 @@ from trainer.report.caveats import caveats
 from trainer.report.chain import Chain, Recipe
 from trainer.report.derive import Derived
 from trainer.report.drawing import FORBIDDEN, Plot
+from trainer.report.figures import named_apart
 from trainer.report.palette import DARK, LIGHT, css, themed
 from trainer.report.sections import all_tables
 
@@ -49,13 +50,14 @@ def _facts(chain: Chain, derived: Derived, drawings: list[dict[str, Any]]) -> di
     sections: dict[str, list[dict[str, Any]]] = {
         name: [] for name in ("models", "dataset", "training", "time", "lineage")
     }
+    named = named_apart(chain)
     for drawing in drawings:
         name = drawing["name"]
         sections["lineage" if name == "lineage" else SECTIONS.get(name, "models")].append(drawing)
     return {
-        "chain": chain,
+        "chain": named,
         "derived": derived,
-        "tables": all_tables(chain, derived),
+        "tables": all_tables(named, derived),
         "plots": sections,
         "caveats": caveats(chain),
         "elapsed": text.duration(derived.seconds) if derived.seconds is not None else None,

@@ -11,7 +11,7 @@ from trainer.measurement import Accuracy
 from trainer.report import text
 from trainer.report.chain import Chain, Part
 from trainer.report.derive import Derived, part_seconds
-from trainer.report.drawing import SOFT, Plot, axes, draw, shorten
+from trainer.report.drawing import SOFT, Plot, axes, draw, settle, shorten
 from trainer.report.figures import ModelFigures
 from trainer.report.labels import name_points
 from trainer.report.palette import LIGHT, MARKERS, SERIES
@@ -153,7 +153,7 @@ def _scatter(
         _widen(plot, [x for x, _, _ in points], written)
         plot.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         names = [(x, measured.share, shorten(model.label), SOFT) for x, measured, model in points]
-        figure.draw_without_rendering()  # settles where the axes are
+        settle(figure)
         taken = [box for x, measured, _ in points for box in _boxes(plot, x, measured)]
         name_points(figure, plot, names, taken)
         what = "bytes" if name.endswith("bytes") else "speed"

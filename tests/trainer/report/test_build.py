@@ -18,7 +18,7 @@ from trainer.events import silent
 from trainer.report.build import run
 from trainer.report.chain import Artifact, Chain, ModelRow, Part, Recipe
 
-HOSTILE = "<script>alert('x')</script> | **b** ]] & \" $a_1$ --> \x1b[31m \n# top"
+HOSTILE = "\x1b[31m<script>alert('x')</script> | **b** ]] & \" $a_1$ --> \n# top"
 
 
 class Page(HTMLParser):
@@ -236,7 +236,7 @@ def test_a_chain_of_nothing_still_says_so(tmp_path):
 def test_every_dash_of_the_page_has_a_reason(made, tmp_path):
     chain = made_up_chain()
     bare = ModelRow(id="lost", label="lost", role="stage", source="nowhere")
-    found = report(made_up_chain(models=(*chain.models, bare)), tmp_path)
+    found = report(made_up_chain(models=(*chain.models[:3], bare)), tmp_path)
 
     for directory in (made, found):
         dashes = [

@@ -100,3 +100,12 @@ def test_an_unmeasured_model_has_dashes():
     rows = summary_table(made_up_chain(models=(*chain.models, bare)))
 
     assert list(rows[-1].values()) == ["x", *["—"] * 6]
+
+
+def test_models_of_one_name_are_numbered():
+    chain = made_up_chain()
+    twice = tuple(row.model_copy(update={"label": "ptq"}) for row in chain.models[-2:])
+
+    rows = summary_table(made_up_chain(models=(*chain.models[:3], *twice)))
+
+    assert [row["model"] for row in rows] == ["teacher", "student base", "student", "ptq (1)", "ptq (2)"]  # noqa: E501  # fmt: skip
