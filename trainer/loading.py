@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    CompressedTensorsConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -30,7 +31,7 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
     _check_directory(source, ("config.json",), WEIGHTS)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype or "auto", quantization_config=_unpacked(source)
+            str(source), dtype=dtype or "auto", config=_config(source)
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{source} can't be loaded as a language model", _first(error)) from error
@@ -81,14 +82,15 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froze
     return frozenset(found)
 
 
-def _unpacked(source: str | Path) -> CompressedTensorsConfig | None:
+def _config(source: str | Path) -> PreTrainedConfig:
     """Compressed-tensors weights are unpacked at loading, activations still rounded as in the
     engine. Left packed, they would be unpacked by the whole model's first forward pass, and a
     pass through its body alone before that would fail."""
-    quantization = read_config(source).get("quantization_config") or {}
-    if quantization.get("quant_method") != "compressed-tensors":
-        return None
-    return CompressedTensorsConfig(dequantize=True)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(str(source))
+    quantization = config.to_dict().get("quantization_config") or {}
+    if quantization.get("quant_method") == "compressed-tensors":
+        config.quantization_config = {**quantization, "dequantize": True}
+    return config
 
 
 def _register_lowrank() -> None:

@@ -68,6 +68,7 @@ def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) 
 @pytest.mark.servers
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
 def test_vllm_serves_factorized_and_quantized_models_alike(tmp_path: Path) -> None:
     """Factorized, and those factors quantized: both loaded by vLLM and compared."""
     spec = CompressSpec(
