@@ -11,6 +11,7 @@ from service.tables import Chunk, ChunkState, Job, State
 from tests.workers.conftest import new_site
 from workers.lease import (
     Heart,
+    Key,
     Lease,
     beat,
     claim_chunk,
@@ -133,6 +134,19 @@ def test_one_late_beat_keeps_the_lease(session: Session) -> None:
     clock.at = 11
     beat(session, [lease])
     assert free_stale_chunks(session, watch) == []
+    assert not lease.lost.is_set()
+
+
+def test_a_beat_between_look_and_taking_keeps_the_lease(session: Session) -> None:
+    lease = leased(session)
+
+    class BeatenToIt(Watch):  # A fake: its observer is overtaken by the holder's beat.
+        def stale(self, key: Key, epoch: int, heartbeat: int) -> bool:
+            beat(session, [lease])
+            return True
+
+    assert free_stale_chunks(session, BeatenToIt()) == []
+    beat(session, [lease])
     assert not lease.lost.is_set()
 
 
