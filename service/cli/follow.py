@@ -110,6 +110,7 @@ class PlainLines:
     def heard(self, story: Story, event: Event) -> None:
         words = describe(event)
         if words is not None:
+            self._told[event.view["job_id"]] = words
             self._line(_name(story, event.view["job_id"]), words)
 
     def looked(self, story: Story) -> None:

@@ -32,6 +32,9 @@ class Story:
         data = event.view["data"]
         if event.type in ("progress", "step"):
             self.rates[event.view["job_id"]] = data
+        elif event.type == "phase":
+            # Figures of the phase before say nothing of this one.
+            self.rates.pop(event.view["job_id"], None)
         elif event.type == "stage":
             self.stages = [each for each in self.stages if each.get("index") != data.get("index")]
             self.stages.append(data)
