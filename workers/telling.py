@@ -75,6 +75,6 @@ class Teller:
         elif type == "step":
             figures = {key: data[key] for key in FIGURES if key in data}
             self._progress |= figures | {"done": data.get("step"), "unit": "steps"}
-            if "total" in data:
-                self._progress["total"] = data["total"]
+            if "steps" in data:
+                self._progress["total"] = data["steps"]
         self._changed = True

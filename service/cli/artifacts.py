@@ -14,6 +14,7 @@ from service.cli.client import Api
 from service.cli.failure import bad_input
 from service.cli.options import Json, Screen, Url, connect, screen
 from service.cli.recipes import send_file
+from service.cli.story import skills
 
 datasets = typer.Typer(help="What teachers were asked and said.", no_args_is_help=True)
 models = typer.Typer(help="Students, and what stages made of them.", no_args_is_help=True)
@@ -144,7 +145,10 @@ def report(
     if to_open:
         webbrowser.open(page)
     text = api.text(f"/reports/{found['id']}/files/report.md")
-    display.console.print(Markdown(text) if display.console.is_terminal else text, markup=False)
+    if display.console.is_terminal:
+        display.console.print(Markdown(text))
+    else:
+        display.say(text)
     display.say(f"page: {page}")
     display.say(f"files: {out or found['location']}")
 
@@ -180,6 +184,10 @@ def _describe(out: Screen, found: dict[str, Any]) -> None:
     for name, value in found["summary"].items():
         if isinstance(value, dict) and name in ("stage", "card"):
             continue  # Long, and told in full by --json and by the report.
+        if isinstance(value, dict) and name == "measurement":
+            out.say(f"  accuracy  {skills(value['skills'])}")
+            out.say(f"  size      {value['parameters']:,} parameters")
+            continue
         if value not in (None, {}, []):
             out.say(f"  {name:<9} {_short(value)}")
 

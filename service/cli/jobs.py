@@ -143,6 +143,6 @@ def _progress(job: dict[str, Any]) -> str:
     if job["waiting_for"]:
         return f"waits for {job['waiting_for']}"
     if progress.get("done") is None:
-        return str(progress.get("phase") or "")
+        return str(progress.get("phase") or "") if job["state"] == "running" else ""
     total = f"/{progress['total']}" if progress.get("total") else ""
     return f"{progress['done']}{total} {progress.get('unit', '')}"

@@ -84,7 +84,7 @@ def describe(event: Event) -> str | None:
         case "validation":
             return f"step {data.get('step')}: validation loss {_number(data.get('loss'))}"
         case "accuracy":
-            return f"accuracy {_skills(data.get('skills', {}))}"
+            return f"accuracy {skills(data.get('skills', {}))}"
         case "stage":
             return _stage(data)
         case "crash" | "warning" | "disk_full" | "teacher_unreachable" | "waiting":
@@ -115,10 +115,11 @@ def _stage(data: dict[str, Any]) -> str:
     return f"stage {data.get('index')} {data.get('kind')} {verdict}{why}"
 
 
-def _skills(skills: dict[str, Any]) -> str:
+def skills(measured: dict[str, Any]) -> str:
+    """Accuracies per skill in words."""
     return ", ".join(
         f"{skill} {100 * found['correct'] / found['n']:.0f}% of {found['n']}"
-        for skill, found in skills.items()
+        for skill, found in measured.items()
         if found.get("n")
     )
 
