@@ -1,6 +1,6 @@
-"""The whole chain over REST against the embedded stack: real Redis, Celery, vLLM; small models.
+"""The whole chain over REST against the embedded stack: real Redis, Celery and vLLM.
 
-What is asserted is that every part did its work on the artifacts of the part before it. How good the
+What is asserted: every part did its work on the artifacts of the part before it. How good the
 student gets is the demo's business (`make demo`), with more rows and more steps.
 """
 

@@ -35,3 +35,16 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         if not target.exists() or (unheaded and anchor not in headings(target)):
             lost.append(link)
     assert lost == []
+
+
+def test_every_test_that_the_capabilities_name_is_there() -> None:
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/capabilities.md").read_text()
+    )
+    assert len(named) > 30
+    lost = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).exists() or (name and f"def {name}(" not in (ROOT / path).read_text())
+    ]
+    assert lost == []
