@@ -27,6 +27,8 @@ from tests.workers.conftest import (
     wait_for,
 )
 from workers import redis_server
+from workers.adopt import ledger_folder
+from workers.work import build_folder
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -198,8 +200,9 @@ def traces(site: Site, job_id: str) -> tuple[object, ...]:
 
 
 def files(site: Site, job_id: str) -> list[Path]:
-    """A job's chunks and ledger: they go once its dataset is published."""
-    return [path for path in site.store.root.rglob("*") if job_id in str(path)]
+    """Where a job's chunks and ledger lie: both go once its dataset is published."""
+    folders = build_folder(site.store.root, job_id), ledger_folder(site.store.root, job_id)
+    return [folder for folder in folders if folder.exists()]
 
 
 def test_a_worker_asked_to_stop_gives_its_chunks_back(plant: Plant, stub: StubTeacher) -> None:
