@@ -75,6 +75,7 @@ def brute_force_mask(model, name, rows, stage):  # type: ignore[no-untyped-def]
 def test_padding_is_not_counted() -> None:
     """All rows in one padded batch see the same activations as each alone."""
     model, rows = tiny_llama(), token_rows()
+    model.model.embed_tokens.weight.data[0] = 1.0  # what rows are padded with, else all zeros
     linears = find_linears(find_layers(model).layers[0])
     sums: list[torch.Tensor] = []
     for groups in ([rows], [[row] for row in rows]):
