@@ -10,6 +10,7 @@ from examples.demo.tokenizer import SYSTEM_PROMPTS
 SYSTEM_RATE = 0.05
 # Until this share of the training, stories and instructions stay short.
 EASY_UNTIL = 0.15
+WORDS_RETURN_UNTIL = 0.8
 
 
 def draw_problems(
@@ -37,9 +38,25 @@ def draw_for_teacher(rng: Random, progress: float) -> world.Problem:
             rng, "train", steps, direct=rng.random() < 0.15, distractors=rng.choice((0, 1, 2))
         )
     if kind < 0.65:
-        shown = 0 if rng.random() < 0.04 else rng.randint(2, 10)
-        return world.draw_icl(rng, "train", shown, rng.choice((2, 2, 3)))
+        return draw_task(rng, progress)
     return world.draw_instruction(rng, "train", rng.choice((1, 1, 2) if easy else (1, 2, 2, 2, 3)))
+
+
+def draw_task(rng: Random, progress: float) -> world.Problem:
+    """A task in context; at first mostly ones whose very words come back."""
+    kind = rng.random()
+    if kind < 0.03:
+        return world.draw_icl(rng, "train", 0, 2)
+    if kind < 0.15:
+        return world.draw_kind(rng, "train")
+    early = progress < WORDS_RETURN_UNTIL
+    if kind < (0.5 if early else 0.2):
+        return world.draw_dictionary(rng, "train", rng.randint(3, 6), rng.randint(8, 12))
+    if kind < (0.7 if early else 0.35):
+        return world.draw_narrow_icl(
+            rng, "train", rng.randint(6, 12), rng.randint(2, 5), words_each=rng.randint(1, 4)
+        )
+    return world.draw_icl(rng, "train", rng.randint(4, 10), rng.choice((2, 2, 3, 3, 4)))
 
 
 def draw_for_student_base(rng: Random, progress: float) -> world.Problem:

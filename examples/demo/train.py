@@ -34,11 +34,11 @@ class Plan:
     rows: int = 64
     parts: int = 3
     seed: int = 0
-    matrix_rate: float = 3e-3
-    vector_rate: float = 3e-3
+    matrix_rate: float = 1.5e-3
+    vector_rate: float = 1.5e-3
     weight_decay: float = 0.01
     warmup_steps: int = 60
-    decay_share: float = 0.4
+    decay_share: float = 0.25
     checkpoint_every: int = 100
     evaluate_every: int = 250
 
@@ -168,7 +168,11 @@ def restore(run: Run, path: Path) -> None:
     state: dict[str, Any] = torch.load(path, weights_only=True)
     run.model.load_state_dict(state["model"])
     for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
+        peaks = [group["peak"] for group in optimizer.param_groups]
         optimizer.load_state_dict(saved)
+        # The plan decides the rates, so that a run can go on with other ones.
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["peak"] = peak
     run.step, run.elapsed_s = state["step"], state["elapsed_s"]
 
 
@@ -181,7 +185,7 @@ def main() -> None:
     """Read the command line, train, export."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=ROLES)
-    parser.add_argument("--work", type=Path, default=Path(".cache/demo-training"))
+    parser.add_argument("--work", type=Path, default=Path(".demo/training"))
     parser.add_argument("--out", type=Path, help="model directory (default: examples/demo/models)")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int, default=100_000)

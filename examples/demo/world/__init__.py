@@ -1,7 +1,14 @@
 """Three skills in plain English, with exact answers: stories, in-context tasks, instructions."""
 
 from examples.demo.world.instructions import draw_instruction, is_heldout_pair
-from examples.demo.world.mappings import draw_icl, draw_lookup, draw_mapping
+from examples.demo.world.mappings import (
+    draw_dictionary,
+    draw_icl,
+    draw_kind,
+    draw_lookup,
+    draw_mapping,
+    draw_narrow_icl,
+)
 from examples.demo.world.problem import Problem, Skill, Split, split_of
 from examples.demo.world.stories import draw_story
 
@@ -9,10 +16,13 @@ __all__ = [
     "Problem",
     "Skill",
     "Split",
+    "draw_dictionary",
     "draw_icl",
     "draw_instruction",
+    "draw_kind",
     "draw_lookup",
     "draw_mapping",
+    "draw_narrow_icl",
     "draw_story",
     "is_heldout_pair",
     "split_of",

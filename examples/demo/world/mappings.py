@@ -43,7 +43,50 @@ def draw_icl(rng: Random, split: Split, demonstrations: int, classes: int = 2) -
     The word asked about is not among the demonstrations, but its category is.
     """
     mapping = draw_mapping(rng, split, classes)
-    words = _draw_words(rng, mapping, demonstrations)
+    return _ask(mapping, _draw_words(rng, mapping, demonstrations), split)
+
+
+def draw_narrow_icl(
+    rng: Random, split: Split, demonstrations: int, classes: int, words_each: int
+) -> Problem:
+    """A task over `words_each` words of each category, so that words come back.
+
+    Looking up the very word is easy to learn, and the way to looking up its category.
+    """
+    mapping = draw_mapping(rng, split, classes)
+    pool = [word for c in mapping.categories for word in rng.sample(CATEGORIES[c], words_each)]
+    words = rng.choices(pool, k=demonstrations)
+    return _ask(mapping, [*words, rng.choice(words)], split)
+
+
+def draw_dictionary(rng: Random, split: Split, words: int, demonstrations: int) -> Problem:
+    """Every word has a label of its own and comes back: guessing among the labels hardly pays.
+
+    With two classes a model settles for any label that was shown; here it has to match.
+    """
+    pool = rng.sample([word for members in CATEGORIES.values() for word in members], words)
+    labels = dict(zip(pool, rng.sample(LABELS, words), strict=True))
+    drawn = rng.choices(pool, k=demonstrations)
+    query = rng.choice(drawn)
+    labelled = [(word, labels[word]) for word in drawn]
+    return icl_problem(labelled, query, labels[query], split, "dictionary")
+
+
+def draw_kind(rng: Random, split: Split) -> Problem:
+    """The category of a word, asked outright."""
+    category = rng.choice(list(CATEGORIES))
+    word = rng.choice(CATEGORIES[category])
+    return Problem(
+        skill="icl",
+        user=f"What kind of word is {word}?",
+        completion=category,
+        answer=category,
+        split=split,
+        seed={"input": word, "output": category, "task": "kind"},
+    )
+
+
+def _ask(mapping: Mapping, words: list[str], split: Split) -> Problem:
     labelled = [(word, mapping.label_of(word)) for word in words]
     query, answer = labelled.pop()
     return icl_problem(labelled, query, answer, split, mapping.name)

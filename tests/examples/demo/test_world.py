@@ -54,6 +54,20 @@ def test_a_task_is_determined_by_its_demonstrations() -> None:
         assert query not in shown
 
 
+def test_rows_whose_words_come_back_can_be_looked_up() -> None:
+    rng = Random(10)
+    for _ in range(300):
+        problem = world.draw_dictionary(rng, "train", 4, 8)
+        shown = dict(re.findall(r"Input: (\w+)\nOutput: (\w+)", problem.user))
+        assert shown[re.findall(r"Input: (\w+)", problem.user)[-1]] == problem.answer
+        assert len(set(shown.values())) == len(shown)
+
+
+def test_kinds_are_the_categories_of_tasks() -> None:
+    problem = world.draw_kind(Random(11), "train")
+    assert problem.answer == category(problem.user.removesuffix("?").split()[-1])
+
+
 def test_loss_targets_of_a_task_are_outputs_already_determined() -> None:
     problem = world.draw_icl(Random(5), "train", 8, 2)
     labels = re.findall(r"Output:( \w+)", problem.user)
