@@ -1,6 +1,7 @@
 """Matplotlib without a screen: one look for all plots, and SVG that is the same in every run."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -58,7 +59,9 @@ class Plot(Frozen):
 @contextmanager
 def axes(width: float = 5.4, height: float = 3.5) -> Iterator[tuple[Figure, Axes]]:
     """A figure of so many inches with one pair of axes; few inches, so that a phone can show it."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Text stays text: the reader's fonts draw it, whatever this one lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
 
@@ -96,5 +99,5 @@ def alone(name: str, alt: str, svg: str) -> str:
 
 def shorten(text: str, longest: int = 26) -> str:
     """A name short enough for a plot, without line breaks."""
-    line = " ".join(text.split())
+    line = re.sub(FORBIDDEN, "", " ".join(text.split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"

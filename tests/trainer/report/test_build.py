@@ -18,7 +18,7 @@ from trainer.events import silent
 from trainer.report.build import run
 from trainer.report.chain import Artifact, Chain, ModelRow, Part, Recipe
 
-HOSTILE = "\x1b[31m<script>alert('x')</script> | **b** ]] & \" $a_1$ --> \n# top"
+HOSTILE = "\x1b[31m名<script>alert('x')</script> | **b** ]] & \" $a_1$ --> \n# top"
 
 
 class Page(HTMLParser):
