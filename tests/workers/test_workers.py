@@ -206,7 +206,7 @@ def files(site: Site, job_id: str) -> list[Path]:
 
 
 def test_a_worker_asked_to_stop_gives_its_chunks_back(plant: Plant, stub: StubTeacher) -> None:
-    rows = 400
+    rows = 1000
     register(plant.site, stub.url)
     stub.faults(delay_s=0.1)
     worker = plant.worker("w0")
@@ -216,6 +216,9 @@ def test_a_worker_asked_to_stop_gives_its_chunks_back(plant: Plant, stub: StubTe
     with suppress(subprocess.TimeoutExpired):
         worker.wait(30)
     assert worker.poll() is not None
+    assert not ended(plant.site, job_id)
+    # The bell that it rang on its way out may have reached itself: the tick rings again.
+    plant.beat()
     plant.worker("w1")
     wait_for(lambda: ended(plant.site, job_id), 120)
     check_each_once(dataset_of(plant.site, job_id), rows)
