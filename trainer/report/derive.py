@@ -16,7 +16,7 @@ class Derived(Frozen):
     skills: tuple[str, ...]
     models: tuple[ModelFigures, ...]
     smallest: str | None
-    """Id of the model with the fewest bytes that met its gate; None without stages."""
+    """Id of the stage's model with fewest bytes that met its gate; it has fewer than the student."""
     verdicts: tuple[Verdict, ...]
     """By the rule of the demo, for each distilled skill."""
     table: list[dict[str, str]]
@@ -102,18 +102,20 @@ def _share(models: tuple[ModelFigures, ...], role: str, skill: str) -> str:
 
 
 def _smallest(models: tuple[ModelFigures, ...]) -> ModelFigures | None:
+    student = next((model.weight_bytes for model in models if model.role == "student"), None)
     stages = [
-        model
-        for model in models
+        (model.weight_bytes, place, model)
+        for place, model in enumerate(models)
         if model.role == "stage" and model.passed and model.weight_bytes is not None
     ]
-    return min(stages, key=lambda model: model.weight_bytes or 0) if stages else None
+    smaller = [found for found in stages if student is None or found[0] < student]
+    return min(smaller)[2] if smaller else None
 
 
 def _detail(chain: Chain, smallest: ModelFigures | None) -> str:
     if smallest is None:
         stages = [row for row in chain.models if row.role == "stage"]
-        return "No stage of compression met its gate." if stages else ""
+        return "No stage that met its gate made the student smaller." if stages else ""
     skill = chain.distilled[0] if chain.distilled else next(iter(smallest.skills), None)
     size = text.size(smallest.weight_bytes or 0)
     compared = ""

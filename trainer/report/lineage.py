@@ -49,7 +49,9 @@ def draw_lineage(chain: Chain) -> Plot | None:
     boxes = "".join(_box(place) for place in places.values() if place.artifact)
     alt = _in_words(places)
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
+        # Letters stay letters: a small graph is not blown up, a large one scrolls.
+        f'style="min-width: {0.8 * width:.0f}px; max-width: {1.2 * width:.0f}px">'
         f'<rect width="100%" height="100%" fill="{PAPER}"/>{edges}{boxes}</svg>'
     )
     return Plot(name="lineage", title="Lineage", alt=alt, svg=alone("lineage", alt, svg))

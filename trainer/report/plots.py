@@ -113,13 +113,7 @@ def wall_time(chain: Chain) -> Plot | None:
         spans = [_span(part, first.timestamp()) for part in parts]
         end = max(begin + seconds for begin, seconds in spans) or 1.0
         for row, (part, (begin, seconds)) in enumerate(zip(parts, spans, strict=True)):
-            fine = part.state == "succeeded"
-            colour = LIGHT["--blue"] if fine else LIGHT["--red"]
-            plot.barh(row, max(seconds, end / 300), left=begin, color=colour, height=0.6)
-            words = text.duration(seconds) + ("" if fine else f", {shorten(part.state)}")
-            late = begin + seconds > 0.7 * end
-            x = begin - end / 80 if late else begin + seconds + end / 80
-            plot.text(x, row, words, va="center", ha="right" if late else "left", fontsize=9)
+            _bar(plot, row, part, (begin, seconds), end)
         plot.set_yticks(range(len(parts)), [shorten(part.kind) for part in parts])
         plot.set(xlabel="time since the start", xlim=(0, end))
         plot.xaxis.set_major_formatter(FuncFormatter(lambda at, _: _clock(at)))
@@ -128,6 +122,28 @@ def wall_time(chain: Chain) -> Plot | None:
         plot.invert_yaxis()
         words = "; ".join(f"{part.kind} {text.duration(part_seconds(part) or 0)}" for part in parts)
         return draw("wall-time", "Wall time of the parts", f"Wall time: {words}.", figure)
+
+
+def _bar(plot: Axes, row: int, part: Part, span: tuple[float, float], end: float) -> None:
+    """A part's bar and its time: within it if there is room, else on the side that has some."""
+    begin, seconds = span
+    fine = part.state == "succeeded"
+    plot.barh(
+        row,
+        max(seconds, end / 300),
+        left=begin,
+        color=LIGHT["--blue"] if fine else LIGHT["--red"],
+        height=0.6,
+    )
+    words = text.duration(seconds) + ("" if fine else f", {shorten(part.state)}")
+    air = end / 80
+    if seconds > end / 3:
+        place, side, colour = begin + seconds / 2, "center", LIGHT["--paper"]
+    elif begin > end / 2:
+        place, side, colour = begin - air, "right", LIGHT["--ink"]
+    else:
+        place, side, colour = begin + seconds + air, "left", LIGHT["--ink"]
+    plot.text(place, row, words, va="center", ha=side, color=colour, fontsize=9)
 
 
 def _scatter(

@@ -17,6 +17,7 @@ from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.report.build import run
 from trainer.report.chain import Artifact, Chain, ModelRow, Part, Recipe
+from trainer.report.derive import derive
 
 HOSTILE = "\x1b[31m名<script>alert('x')</script> | **b** ]] & \" $a_1$ --> \n# top"
 
@@ -287,3 +288,13 @@ def test_the_report_needs_no_torch():
     )
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_stage_that_saves_no_byte_is_not_called_the_smallest() -> None:
+    chain = made_up_chain()
+
+    found = derive(made_up_chain(models=chain.models[:4]))
+
+    assert found.models[-1].label == "wanda"
+    assert found.smallest is None
+    assert found.detail == "No stage that met its gate made the student smaller."
