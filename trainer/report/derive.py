@@ -16,7 +16,7 @@ class Derived(Frozen):
     skills: tuple[str, ...]
     models: tuple[ModelFigures, ...]
     smallest: str | None
-    """Id of the stage's model with fewest bytes that met its gate; it has fewer than the student."""
+    """Id of the smallest model that met its gate, if it has fewer bytes than the student."""
     verdicts: tuple[Verdict, ...]
     """By the rule of the demo, for each distilled skill."""
     table: list[dict[str, str]]
