@@ -8,6 +8,7 @@ from service.problems import Fault, bad_input
 from service.spec import ReportJob
 from service.tables import Job
 from workers import facts
+from workers.chain_models import ends
 from workers.errands import Command, Errand, Output, measure
 from workers.inputs import Inputs, eval_paths, write_json
 
@@ -20,12 +21,12 @@ def report_commands(errand: Errand) -> Iterator[Command]:
     with errand.site.sessions.reading() as session:
         inputs = Inputs(errand.site.store, session, errand.used)
         evaluate = eval_paths(spec.evaluate, inputs) if spec.evaluate is not None else None
-        ends = facts.ends(inputs, parts)
+        found = ends(inputs, parts)
     if evaluate is not None:
-        for role, end in ends.items():
+        for role, end in found.items():
             if end.loadable:
                 yield from measure(errand, role, end.path, evaluate)
-    chain = facts.gather(errand, chain_job, parts, ends)
+    chain = facts.gather(errand, chain_job, parts, found)
     path = write_json(errand.folder / "chain.json", chain.model_dump(mode="json"))
     words = ("report", "--chain", str(path), "--out", str(errand.out))
     yield Command("report", words, chain_job.name)
