@@ -8,7 +8,7 @@ import logging
 import threading
 from functools import cache
 
-from celery.signals import worker_process_init
+from celery.signals import worker_init, worker_process_init
 
 from service.broker import TASKS
 from service.settings import load
@@ -96,6 +96,7 @@ def tick() -> None:
     reconcile.tick(site(), watch())
 
 
+@worker_init.connect  # type: ignore[untyped-decorator]  # where tasks are threads
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _log_plainly(**_: object) -> None:
     logging.basicConfig(
