@@ -2,10 +2,10 @@
 
 import argparse
 
-from benchmarks import size
+from benchmarks import kd_loss
 from benchmarks.result import Benchmark, as_json, as_text
 
-BENCHMARKS: dict[str, Benchmark] = {"size": size.run}
+BENCHMARKS: dict[str, Benchmark] = {"kd_loss": kd_loss.run}
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from importlib import metadata
 class Result:
     """Ours against a peer or a limit, measured interleaved in one run.
 
-    `ratio` is the median over rounds of ours to peer or limit, in the direction that `target` names.
+    `ratio` is the median over rounds of ours to peer or limit, as `target` names it.
     """
 
     name: str

@@ -58,8 +58,10 @@ def obstacle(folder: Path) -> str | None:
     """What would stop the demo later, found before anything is spent."""
     for model in ("teacher", "student-base"):
         if not (HERE / "models" / model / "model.safetensors").exists():
-            return f"examples/demo/models/{model} is incomplete: check the clone, or train it with "
-            f"`python -m examples.demo.train {model}`."
+            return (
+                f"examples/demo/models/{model} is incomplete: check the clone, or train it with "
+                f"`python -m examples.demo.train {model}`."
+            )
     free = shutil.disk_usage(folder).free
     if free < FREE_BYTES:
         return f"{free / 2**30:.1f} GiB free at {folder}; the demo needs {FREE_BYTES / 2**30:.0f}."
