@@ -71,7 +71,7 @@ def make_inputs(positions: int, vocabulary: int) -> Inputs:
 
     def random(*shape: int) -> Tensor:
         drawn: Tensor = torch.randn(*shape, generator=generator)
-        return drawn * shape[-1] ** -0.5
+        return drawn.div(float(shape[-1]) ** 0.5)
 
     return Inputs(
         random(positions, 1_024).requires_grad_(),
