@@ -151,20 +151,21 @@ def _wait(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and everything that it started."""
+    """End the server, which ends its children; then whatever of them is left."""
     try:
-        parent = psutil.Process(process.pid)
-        family = [*parent.children(recursive=True), parent]
+        children = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
-        family = []
-    for member in family:
+        children = []
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    _, alive = psutil.wait_procs(children, timeout=STOP_S)
+    for child in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
-            member.terminate()
-    _, alive = psutil.wait_procs(family, timeout=STOP_S)
-    for member in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.wait()
+            child.kill()
 
 
 def _tail(log: Path) -> str:
