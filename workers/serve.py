@@ -225,6 +225,8 @@ class _Serving:
         self._teller.tell("ready", facts)
         self._teller.show(ready=True, url=plan.base_url)
         self._teller.flush(force=True)
+        if self.job.parent_id is not None:
+            self._site.broker.ring("recipe", self.job.parent_id)
 
     def _stop(self) -> Stop | None:
         self._teller.flush()
