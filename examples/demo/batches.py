@@ -27,6 +27,8 @@ def encode(
 ) -> list[tuple[list[int], list[float]]]:
     """Each problem's token ids and the loss weight of each of them."""
     rendered = [render(problem) for problem in problems]
+    # Padding for generation leaves the backend padding everything it encodes from then on.
+    tokenizer.backend_tokenizer.no_padding()
     encodings = tokenizer.backend_tokenizer.encode_batch([text for text, _ in rendered])
     rows = []
     for problem, (_, ranges), encoding in zip(problems, rendered, encodings, strict=True):

@@ -6,9 +6,9 @@ from transformers import LlamaForCausalLM
 
 INTENT = {
     "teacher": (
-        "The demo's teacher. It solves all three skills of the demo world: story arithmetic with "
-        "the steps written out, tasks that only their demonstrations define, and compositions of "
-        "list operations, one line per operation."
+        "The demo's teacher. It is trained on all three skills of the demo world: story "
+        "arithmetic with the steps written out, tasks that only their demonstrations define, and "
+        "compositions of list operations, one line per operation."
     ),
     "student-base": (
         "The demo's student before distillation. It writes the world's language and does single "

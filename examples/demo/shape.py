@@ -71,6 +71,7 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, director
         pad_token_id=tokenizer.pad_token_id,
     )
     half.save_pretrained(staging)
+    tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(staging)
     _make_portable(staging / "tokenizer_config.json")
     directory.mkdir(parents=True, exist_ok=True)

@@ -74,6 +74,15 @@ def test_the_template_marks_what_the_assistant_writes(
     assert tokenizer.convert_ids_to_tokens(ids[-1]) == tokenizer.eos_token == "<|end|>"
 
 
+def test_rows_are_not_padded_after_the_tokenizer_padded_for_generation(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    problems = draw_problems("teacher", 0, 2, 0.5, 20)
+    before = encode(problems, tokenizer)
+    tokenizer(["one", "one two three"], padding=True)
+    assert encode(problems, tokenizer) == before
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_bundled_tokenizers_are_the_trained_one(role: Role) -> None:
     bundled = load_tokenizer(MODELS / role)
