@@ -36,7 +36,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with (data / "up.log").open("wb") as log:
         stack = subprocess.Popen(command, stdout=log, stderr=log, cwd=data)
     try:
-        yield httpx.Client(base_url=wait_until_up(stack, data), timeout=60)
+        with httpx.Client(base_url=wait_until_up(stack, data), timeout=60) as client:
+            yield client
     finally:
         stack.send_signal(signal.SIGINT)
         stack.wait(timeout=60)
@@ -82,6 +83,7 @@ def recipe(seeds: str, evaluation: str) -> dict[str, Any]:
             "seeds": seeds,
             "template": "{{ question }} Think step by step.",
             "sampling": {"max_tokens": 96},
+            "verify": "none",
         },
         "train": {
             "method": "rationale_then_answer",

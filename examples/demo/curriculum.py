@@ -32,12 +32,13 @@ def draw_for_teacher(rng: Random, progress: float) -> world.Problem:
     """All of the world: stories mostly with their steps, tasks in context, compositions."""
     easy = progress < EASY_UNTIL
     kind = rng.random()
-    if kind < 0.4:
-        steps = rng.choice((1, 1, 2, 2, 3) if easy else (1, 2, 2, 3, 3, 4, 4))
+    if kind < 0.55:
+        # Short stories as often as long ones, or it learns to write on where it should stop.
+        steps = rng.choice((1, 1, 2, 2, 3) if easy else (1, 2, 3, 4))
         return world.draw_story(
-            rng, "train", steps, direct=rng.random() < 0.15, distractors=rng.choice((0, 1, 2))
+            rng, "train", steps, direct=rng.random() < 0.1, distractors=rng.choice((0, 1, 1, 2, 2))
         )
-    if kind < 0.65:
+    if kind < 0.8:
         return draw_task(rng, progress)
     return world.draw_instruction(rng, "train", rng.choice((1, 1, 2) if easy else (1, 2, 2, 2, 3)))
 
