@@ -123,7 +123,7 @@ def main() -> None:
     """Read the command line, write the files, say how long they are."""
     parser = argparse.ArgumentParser(description="Write the demo's seed and evaluation files.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cot", type=int, default=1500)
+    parser.add_argument("--cot", type=int, default=4000)
     parser.add_argument("--icl", type=int, default=600)
     parser.add_argument("--if", dest="orders", type=int, default=600)
     parser.add_argument("--evaluation", type=int, default=300, help="rows per evaluation file")
