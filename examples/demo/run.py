@@ -28,7 +28,8 @@ RECIPE = HERE / "recipe.yaml"
 SKILL = "cot"
 FREE_BYTES = 2 * 2**30
 UNFINISHED = ("queued", "running")
-console = Console(highlight=False)
+# Wide enough for the table also where the output goes to a file, which has no width.
+console = Console(highlight=False, width=max(shutil.get_terminal_size().columns, 120))
 
 
 def main() -> int:
@@ -155,12 +156,15 @@ def seconds(job: dict[str, Any]) -> float:
 
 def show_places(api: httpx.Client, job: dict[str, Any], report: dict[str, Any]) -> None:
     """Where things lie."""
-    result = job["result"]
-    named = {"datasets": [result.get("dataset")], "models": [result.get("model")]}
-    named["models"] += result.get("models", [])[-1:]
-    for kind, ids in named.items():
-        for one in filter(None, ids):
-            console.print(f"{kind[:-1]:<8} {api.get(f'/v1/{kind}/{one}').json()['location']}")
+    parts = {child["part"]: child["result"] for child in job["children"]}
+    named = (
+        ("dataset", "datasets", parts.get("build", {}).get("dataset")),
+        ("student", "models", parts.get("train", {}).get("model")),
+        ("smallest", "models", parts.get("compress", {}).get("model")),
+    )
+    for name, kind, one in named:
+        if one is not None:
+            console.print(f"{name:<8} {api.get(f'/v1/{kind}/{one}').json()['location']}")
     console.print(f"report   {report['location']}/report.html")
 
 
