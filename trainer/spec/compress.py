@@ -1,81 +1,12 @@
-"""What training, compression and evaluation are asked for. Free of torch, so that a service can
-validate a recipe without loading it."""
+"""What is done to a trained model: one spec per stage, a union on `kind`."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from prompts.record import Frozen
-
-
-class Optimization(Frozen):
-    """One optimizer run: AdamW, linear warm-up, cosine decay to a tenth."""
-
-    learning_rate: float = Field(1e-3, gt=0)
-    """Peak."""
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    batch_size: int = Field(32, ge=1)
-    """Rows in one forward pass."""
-    accumulation: int = Field(1, ge=1)
-    """Forward passes in one optimizer step."""
-    epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    """Overrides epochs."""
-    max_length: int = Field(1024, ge=8)
-    """Tokens; longer rows are left out and counted."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is autocast; weights and optimizer stay fp32."""
-    seed: int = 0
-    checkpoint_steps: int = Field(100, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
-    eval_steps: int = Field(100, ge=1)
-    """Optimizer steps between measurements of the validation loss."""
-    threads: int | None = Field(None, ge=1)
-    """CPU threads; None takes all cores. Pinned, because results depend on it."""
-
-
-class _Train(Frozen):
-    version: Literal[1] = 1
-    dataset: str | None = None
-    """Dataset id, or a path when run without the service; None in a recipe takes the build's."""
-    student: str = Field(min_length=1)
-    """Model id, directory or hub name of the model to start from."""
-    name: str = "student"
-    optimization: Optimization = Optimization()
-
-
-class RationaleThenAnswer(_Train):
-    """Chain-of-thought distillation: cross-entropy on rationale and answer as one completion.
-
-    Needs a dataset with CoT rows.
-    """
-
-    method: Literal["rationale_then_answer"]
-
-
-class SequenceLevel(_Train):
-    """Sequence-level distillation: cross-entropy on a teacher's completions (arXiv:1606.07947)."""
-
-    method: Literal["sequence_level"]
-
-
-class ForwardKL(_Train):
-    """Standard distillation: KL(teacher || student) per completion token, teacher in process."""
-
-    method: Literal["forward_kl"]
-    teacher: str = Field(min_length=1)
-    """Model id, directory or hub name; must have the student's vocabulary."""
-    kd_temperature: float = Field(1.0, gt=0)
-    """Softens both distributions; the loss is scaled by its square."""
-    cross_entropy_weight: float = Field(0.0, ge=0, le=1)
-    """Share w of the hard loss: (1 - w) * KL + w * CE."""
-
-
-TrainSpec = Annotated[
-    RationaleThenAnswer | SequenceLevel | ForwardKL, Field(discriminator="method")
-]
+from trainer.spec.evaluation import EvalSpec
+from trainer.spec.optimization import Optimization
 
 
 class Gate(Frozen):
@@ -150,16 +81,6 @@ class QuantizePtq(_Stage):
 StageSpec = Annotated[
     WandaPrune | DepthPrune | SvdFactorize | QuantizePtq, Field(discriminator="kind")
 ]
-
-
-class EvalSpec(Frozen):
-    """How a model is measured: greedy answers on held-out rows, and its speed."""
-
-    data: str = Field(min_length=1)
-    """Id of an uploaded evaluation file (JSONL: id, skill, prompt, answer, check), or a path."""
-    limit_per_skill: int = Field(200, ge=1)
-    max_new_tokens: int = Field(160, ge=1)
-    batch_size: int = Field(64, ge=1)
 
 
 class CompressSpec(Frozen):

@@ -1,0 +1,35 @@
+"""How an optimizer run goes."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from prompts.record import Frozen
+
+
+class Optimization(Frozen):
+    """One optimizer run: AdamW, linear warm-up, cosine decay to a tenth."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak."""
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(32, ge=1)
+    """Rows in one forward pass."""
+    accumulation: int = Field(1, ge=1)
+    """Forward passes in one optimizer step."""
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    """Overrides epochs."""
+    max_length: int = Field(1024, ge=8)
+    """Tokens; longer rows are left out and counted."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast; weights and optimizer stay fp32."""
+    seed: int = 0
+    checkpoint_steps: int = Field(100, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    eval_steps: int = Field(100, ge=1)
+    """Optimizer steps between measurements of the validation loss."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; None takes all cores. Pinned, because results depend on it."""
