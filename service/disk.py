@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from prompts.dataset.files import sync
 from service.problems import Problem, disk_full
 
 BLOCK_BYTES = 1 << 20
@@ -75,7 +76,7 @@ def copy(source: Path, target: Path) -> Written:
         digests[inside.as_posix()] = written.sha256
         total += written.bytes
     for folder, _, _ in os.walk(target):
-        _sync_folder(Path(folder))
+        sync(Path(folder))
     listing = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(digests.items()))
     whole = digests.get("manifest.json", hashlib.sha256(listing.encode()).hexdigest())
     return Written(total, whole)
@@ -110,7 +111,7 @@ def publish(staged: Path, final: Path) -> None:
     """Give a finished file or directory its name, durably."""
     final.parent.mkdir(parents=True, exist_ok=True)
     staged.rename(final)
-    _sync_folder(final.parent)
+    sync(final.parent)
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -137,11 +138,3 @@ def _copy_file(source: Path, target: Path) -> Written:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

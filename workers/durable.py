@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from prompts.dataset.files import sync
+
 Write = Callable[[Path, bytes], None]
 
 
@@ -19,18 +21,14 @@ def write_durably(path: Path, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 def publish_durably(temporary: Path, path: Path) -> None:
     """Give a file that was written in full its name, and make both last."""
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(temporary)
     temporary.replace(path)
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 def make_directory(path: Path) -> None:
@@ -38,13 +36,4 @@ def make_directory(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in reversed(missing):
-        sync_directory(folder.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory last."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(folder.parent)
