@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 UNIX_SOCKET_PATH_LIMIT = 100
@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     """Port that the API listens on; 0 takes a free one."""
     api_url: str = Field(default_factory=_default_api_url)
     """Where the command line finds the API."""
+    api_key: SecretStr | None = None
+    """The key that the command line shows the API."""
+    secret: SecretStr | None = None
+    """Signs sessions and login links; by default a file of random bits in the data directory."""
     lease_s: float = Field(default=15.0, gt=0)
     """A worker whose heartbeat stands still for so long is taken for dead."""
     device_slots: int = Field(default=1, ge=1)

@@ -167,3 +167,30 @@ class Teacher(Base):
     probed_at: Mapped[datetime | None]
     serve_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ApiKey(Base):
+    """A key that programs, or people through the dashboard, show to be let in."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    """For whom or what it is."""
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    """Of the key, which is random and long enough that its digest tells nothing; the key itself is
+    stored nowhere."""
+    scopes: Mapped[list[str]]
+    """read, submit, train, admin."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class UsedLink(Base):
+    """A login link that was opened: none is good twice."""
+
+    __tablename__ = "used_links"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    used_at: Mapped[datetime] = mapped_column(default=now)
