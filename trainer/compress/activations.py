@@ -33,7 +33,7 @@ def observe(
         linear.register_forward_pre_hook(_seer(name, current, see))
         for name, linear in linears.items()
     ]
-    handles.append(until.register_forward_hook(_stop))
+    handles.append(stopping(until))
     try:
         for ids, mask in batches(rows, model.device):
             current[:] = [mask]
@@ -62,6 +62,11 @@ def run_until_reached(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> None
             model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         except _Reached:
             return
+
+
+def stopping(module: nn.Module) -> RemovableHandle:
+    """A hook by which a forward pass ends once `module` has run."""
+    return module.register_forward_hook(_stop)
 
 
 def remove(handles: Sequence[RemovableHandle]) -> None:
