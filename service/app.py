@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import db, errors, reconcile
+from service.addresses import API
 from service.routes import datasets, files, health, jobs, models, reports, teachers
 from service.settings import Settings, load
 from service.site import Site, open_site
@@ -22,12 +23,11 @@ log = logging.getLogger(__name__)
 DESCRIPTION = """
 Turns a large teacher language model into a small student that does the same job.
 
-Submit a job with `POST /v1/jobs`, follow it with `GET /v1/jobs/{id}/events`. Errors are problem
-documents (RFC 9457) whose `errors` say where in the request something is wrong.
+Submit a job with `POST /api/v1/jobs`, follow it with `GET /api/v1/jobs/{id}/events`. Errors are
+problem documents (RFC 9457) whose `errors` say where in the request something is wrong.
 """
 
 ROUTERS = (
-    health.router,
     jobs.router,
     files.router,
     datasets.router,
@@ -44,7 +44,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Retort", version="0.1.0", description=DESCRIPTION, lifespan=_lifespan)
     app.state.site = site
     for router in ROUTERS:
-        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix=API)
+    app.include_router(health.router)
     errors.install(app)
     return app
 

@@ -4,6 +4,9 @@ SQL holds the truth; a lost ring costs latency only, for `service.reconcile` rin
 """
 
 import logging
+import threading
+import time
+from collections import Counter
 
 from celery import Celery
 from kombu.entity import Queue
@@ -42,6 +45,11 @@ TRANSPORT_OPTIONS = {
     "socket_timeout": 5,
 }
 
+ANSWER_S = 1.0
+"""How long workers are waited for when they are asked what they serve."""
+ROLL_LASTS_S = 5.0
+"""So long their answers stand: whoever looks more often is told the same."""
+
 UNREACHABLE = (OperationalError, RedisError, OSError)
 """What a broker that is away looks like: through kombu, through redis' client, through a socket."""
 
@@ -50,6 +58,8 @@ class Broker:
     """A producer of doorbells. Connections are opened on the first ring and pooled."""
 
     def __init__(self, url: str) -> None:
+        self._roll: tuple[float, dict[str, int]] | None = None
+        self._roll_lock = threading.Lock()
         self._celery = Celery("retort", broker=url)
         self._celery.conf.update(
             task_serializer="json",
@@ -75,6 +85,21 @@ class Broker:
             log.warning("broker away, %s %s is rung again later: %s", kind, job_id, error)
             return False
         return True
+
+    def workers(self) -> dict[str, int]:
+        """Queue -> how many workers answer for it; none if the broker can't be reached. Takes up
+        to a second, and is asked anew every few seconds only."""
+        with self._roll_lock:
+            if self._roll is None or time.monotonic() - self._roll[0] > ROLL_LASTS_S:
+                self._roll = time.monotonic(), self._call_roll()
+            return dict(self._roll[1])
+
+    def _call_roll(self) -> dict[str, int]:
+        try:
+            found = self._celery.control.inspect(timeout=ANSWER_S).active_queues()
+        except UNREACHABLE:
+            return {}
+        return Counter(queue["name"] for queues in (found or {}).values() for queue in queues)
 
     def depth(self, queue: str) -> int | None:
         """How many doorbells wait in a queue; 0 if it doesn't exist yet, None if the broker can't

@@ -57,7 +57,7 @@ def wait_until_up(stack: "subprocess.Popen[bytes]", data: Path) -> str:
 def upload(api: httpx.Client, lines: list[bytes], name: str, purpose: str) -> str:
     """The id of an uploaded file."""
     answer = api.post(
-        "/v1/files", params={"name": name, "purpose": purpose}, content=b"\n".join(lines)
+        "/api/v1/files", params={"name": name, "purpose": purpose}, content=b"\n".join(lines)
     )
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
@@ -101,7 +101,7 @@ def follow(api: httpx.Client, job: str) -> dict[str, Any]:
     """The job when it has ended."""
     until = time.monotonic() + CHAIN_LIMIT_S
     while time.monotonic() < until:
-        found: dict[str, Any] = api.get(f"/v1/jobs/{job}").json()
+        found: dict[str, Any] = api.get(f"/api/v1/jobs/{job}").json()
         if found["state"] in ("succeeded", "failed", "cancelled"):
             return found
         time.sleep(1)
@@ -116,24 +116,24 @@ def test_a_recipe_becomes_a_smaller_model_and_a_report(api: httpx.Client) -> Non
         upload(api, seeds, "seeds.jsonl", "seeds"),
         upload(api, rows, "evaluation.jsonl", "evaluation"),
     )
-    job = follow(api, api.post("/v1/jobs", json=spec).raise_for_status().json()["id"])
+    job = follow(api, api.post("/api/v1/jobs", json=spec).raise_for_status().json()["id"])
     assert job["state"] == "succeeded", json.dumps(job, indent=1)
     parts = {child["part"]: child for child in job["children"]}
     assert list(parts) == ["serve", "build", "train", "compress", "report"]
 
     built = parts["build"]["result"]
     assert built["accepted"] + built["rejected"] + built["not_needed"] == SEEDS
-    dataset = api.get(f"/v1/datasets/{built['dataset']}").json()
+    dataset = api.get(f"/api/v1/datasets/{built['dataset']}").json()
     loaded = datasets.load_dataset(dataset["location"], cache_dir=os.environ.get("HF_CACHE"))
     assert sum(len(split) for split in loaded.values()) == built["accepted"]
 
     models = parts["compress"]["result"]["models"]
     assert len(models) == 4
-    sizes = [api.get(f"/v1/models/{model}").json()["bytes"] for model in models]
-    student = api.get(f"/v1/models/{parts['train']['result']['model']}").json()["bytes"]
+    sizes = [api.get(f"/api/v1/models/{model}").json()["bytes"] for model in models]
+    student = api.get(f"/api/v1/models/{parts['train']['result']['model']}").json()["bytes"]
     assert all(size < student for size in sizes[1:]), (student, sizes)
 
-    report = api.get(f"/v1/reports/{job['result']['report']}/report.json").raise_for_status()
+    report = api.get(f"/api/v1/reports/{job['result']['report']}/report.json").raise_for_status()
     chain = report.json()
     stages = [row["stage"] for row in chain["chain"]["models"] if row["stage"]]
     served = {stage["kind"]: stage["serving"] for stage in stages if stage["serving"]}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from service.addresses import ALIVE
 from service.settings import Settings
 from workers import redis_server
 from workers.data_lock import Refused
@@ -144,7 +145,7 @@ def answers_http(host: str, port: int) -> bool:
     """Whether an HTTP server answers there, whatever it says."""
     connection = http.client.HTTPConnection(_reachable(host), port, timeout=2)
     try:
-        connection.request("GET", "/v1/health")
+        connection.request("GET", ALIVE)
         return connection.getresponse().status < 500
     except (OSError, http.client.HTTPException):
         return False

@@ -98,23 +98,23 @@ def run(data: Path, begun: float) -> int:
 
 def unfinished(api: httpx.Client) -> str | None:
     """The demo's job that an earlier run left, if there is one."""
-    jobs = api.get("/v1/jobs", params={"kind": "recipe"}).raise_for_status().json()["jobs"]
+    jobs = api.get("/api/v1/jobs", params={"kind": "recipe"}).raise_for_status().json()["jobs"]
     return next((j["id"] for j in jobs if j["name"] == "demo" and j["state"] in UNFINISHED), None)
 
 
 def conclude(api: httpx.Client, begun: float) -> int:
     """Show times, table and verdict of the newest chain."""
-    jobs = api.get("/v1/jobs", params={"kind": "recipe"}).raise_for_status().json()["jobs"]
+    jobs = api.get("/api/v1/jobs", params={"kind": "recipe"}).raise_for_status().json()["jobs"]
     newest = next((j["id"] for j in jobs if j["name"] == "demo"), None)
     if newest is None:
         return 1
-    job = api.get(f"/v1/jobs/{newest}").raise_for_status().json()
+    job = api.get(f"/api/v1/jobs/{newest}").raise_for_status().json()
     if job["state"] in UNFINISHED:
         return 130
     if job["result"].get("report") is None:
         console.print(f"make demo: {job['state']}: {job['reason']}: {job['detail']}", style="red")
         return 1
-    report = api.get(f"/v1/reports/{job['result']['report']}").raise_for_status().json()
+    report = api.get(f"/api/v1/reports/{job['result']['report']}").raise_for_status().json()
     facts = json.loads((Path(report["location"]) / "report.json").read_text())
     chain = Chain.model_validate(facts["chain"])
     show_table(chain)
@@ -164,7 +164,7 @@ def show_places(api: httpx.Client, job: dict[str, Any], report: dict[str, Any]) 
     )
     for name, kind, one in named:
         if one is not None:
-            console.print(f"{name:<8} {api.get(f'/v1/{kind}/{one}').json()['location']}")
+            console.print(f"{name:<8} {api.get(f'/api/v1/{kind}/{one}').json()['location']}")
     console.print(f"report   {report['location']}/report.html")
 
 

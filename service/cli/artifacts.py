@@ -10,6 +10,7 @@ import typer
 from rich.markdown import Markdown
 from rich.table import Table
 
+from service.addresses import API
 from service.cli.client import Api
 from service.cli.failure import bad_input
 from service.cli.options import Json, Screen, Url, connect, screen
@@ -136,7 +137,7 @@ def report(
     """Show a report; with --out download it, with --open look at it in the browser."""
     api, display = connect(url), screen(as_json)
     found = api.get(f"/reports/{_report_id(api, reference)}")
-    page = f"{api.url}/v1/reports/{found['id']}/report.html"
+    page = f"{api.url}{API}/reports/{found['id']}/report.html"
     if out is not None:
         _download(api, f"/reports/{found['id']}/download", out)
     if as_json:

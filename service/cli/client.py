@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from service import runtime
+from service.addresses import API
 from service.cli.failure import refused, unreachable
 from service.settings import Settings
 
@@ -48,7 +49,7 @@ class Api:
         local = httpx.URL(url).host in LOOPBACK
         # A proxy of the environment can't reach this machine's own addresses.
         self._client = httpx.Client(
-            base_url=f"{url}/v1",
+            base_url=f"{url}{API}",
             timeout=TIMEOUT,
             transport=transport,
             trust_env=not local,

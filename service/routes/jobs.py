@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import events, jobs
+from service.addresses import API
 from service.routes.deps import PROBLEMS, TheSite
 from service.routes.examples import JOBS
 from service.site import Site
@@ -40,7 +41,7 @@ def submit_job(
 ) -> JobDetail:
     """Check a spec and queue it. What can be checked is checked before anything is spent."""
     job = jobs.submit(site, spec, idempotency_key=idempotency_key)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = f"{API}/jobs/{job.id}"
     return job_detail(job, [])
 
 

@@ -15,6 +15,10 @@ class FakeBroker:
     def __init__(self) -> None:
         self.rung: list[tuple[str, str]] = []
         self.away = False
+        self.serving = dict.fromkeys(QUEUES.values(), 1)
+
+    def workers(self) -> dict[str, int]:
+        return {} if self.away else self.serving
 
     def ring(self, kind: str, job_id: str) -> bool:
         if not self.away:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from service import runtime
+from service.addresses import READY
 from service.settings import broker_socket
 from tests.workers.conftest import wait_for
 
@@ -74,8 +75,9 @@ def test_up_refuses_a_second_and_stops_without_a_trace(start: Start, tmp_path: P
         first = start("--port", str(port))
         up = wait_up(data_dir, first)
     assert f":{port}" not in up.url  # somebody else listens there
-    with urlopen(f"{up.url}/v1/health") as answer:
-        assert json.load(answer)["status"] == "ok"
+    with urlopen(f"{up.url}{READY}") as answer:
+        health = json.load(answer)
+    assert (health["status"], all(health["workers"].values())) == ("ok", True), health
     assert oct((data_dir / "runtime.json").stat().st_mode)[-3:] == "600"
     assert oct(broker_socket(data_dir).parent.stat().st_mode)[-3:] == "700"
 
