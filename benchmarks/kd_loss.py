@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.result import Result
 from trainer.objectives import Head, divergence_term, forward_kl, head_loss
+from trainer.objectives.divergences import forward
 
 TARGET = 1.3
 ROUNDS = 7
@@ -83,7 +84,7 @@ def make_inputs(positions: int, vocabulary: int) -> Inputs:
 
 def ours(inputs: Inputs) -> float:
     """The trainer's chunked loss, backward included."""
-    term = divergence_term("forward_kl", inputs.teacher_hidden, Head(inputs.teacher_weight), 1.0)
+    term = divergence_term(forward, inputs.teacher_hidden, Head(inputs.teacher_weight), 1.0)
     count = inputs.hidden.shape[0]
     loss, _ = head_loss(inputs.hidden, Head(inputs.weight), {"kl": (1.0, term)}, count)
     return backward(loss, inputs)

@@ -13,6 +13,7 @@ from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.loading import load_model, load_tokenizer
 from trainer.objectives import Term, cross_entropy_term, divergence_term, keep
+from trainer.objectives.divergences import forward
 from trainer.spec import ForwardKL, RationaleThenAnswer, SequenceLevel
 from trainer.student import Objective, check_head, head_of, last_hidden
 
@@ -54,7 +55,7 @@ class TeacherDivergence:
         kept, _ = keep(hidden, input_ids, completion_mask)
         head = head_of(self.teacher)
         share = self.cross_entropy_weight
-        divergence = divergence_term(self.kind, kept, head, self.kd_temperature)
+        divergence = divergence_term(forward, kept, head, self.kd_temperature)
         terms = {self.kind: (1.0 - share, divergence)}
         if share > 0:
             terms["cross_entropy"] = (share, cross_entropy_term(targets))

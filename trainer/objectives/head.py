@@ -1,4 +1,4 @@
-"""Losses as pure functions: tensors in, nats out.
+"""A loss through the head of a language model, for kept positions only.
 
 B batch, T tokens, V vocabulary, D width, K kept positions (those that predict a completion
 token). Sums over kept tokens are divided by an explicit count, which the caller takes over the
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainer.objectives.divergences import Divergence, on_logits, upcast
+
 CHUNK_LOGITS = 2**22
 """Logits alive at once: 16 MB in fp32, about what stays in a CPU's caches."""
 
@@ -33,30 +35,6 @@ class Head:
         return F.linear(hidden, self.weight, self.bias)
 
 
-Divergence = Callable[[Tensor, Tensor, float], Tensor]
-"""(student logits [K, V], teacher logits [K, V], kd_temperature) -> nats [K]"""
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log q(target): logits [K, V], targets [K] -> nats [K]."""
-    return F.cross_entropy(upcast(logits), targets, reduction="none")
-
-
-def forward_kl(student_logits: Tensor, teacher_logits: Tensor, kd_temperature: float) -> Tensor:
-    """tau^2 KL(p || q), p the teacher and q the student, both softened by tau: -> nats [K].
-
-    The square keeps the gradient's scale the same for every tau (arXiv:1503.02531, section 2).
-    """
-    log_p = F.log_softmax(upcast(teacher_logits) / kd_temperature, dim=-1)
-    log_q = F.log_softmax(upcast(student_logits) / kd_temperature, dim=-1)
-    p = log_p.exp()
-    # Where p is 0 the term is 0, also when the teacher's log-probability is -inf.
-    terms = torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p))
-    return terms.sum(dim=-1) * kd_temperature**2
-
-
-DIVERGENCES: dict[str, Divergence] = {"forward_kl": forward_kl}
-
 Term = Callable[[Tensor, slice], Tensor]
 """(student logits of some kept positions [k, V], which positions) -> nats [k]"""
 
@@ -72,29 +50,39 @@ def keep(hidden: Tensor, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
     return before.index_select(0, positions), input_ids[:, 1:].reshape(-1)[positions]
 
 
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log q(target): logits [K, V], targets [K] -> nats [K]."""
+    return F.cross_entropy(upcast(logits), targets, reduction="none")
+
+
 def cross_entropy_term(targets: Tensor) -> Term:
     """Cross-entropy with targets [K], as a term of `head_loss`."""
     return lambda logits, part: cross_entropy(logits, targets[part])
 
 
 def divergence_term(
-    kind: str, teacher_hidden: Tensor, teacher_head: Head, kd_temperature: float
+    divergence: Divergence, teacher_hidden: Tensor, teacher_head: Head, kd_temperature: float
 ) -> Term:
     """A divergence from a teacher, as a term of `head_loss`.
 
     teacher_hidden [K, D'] of the same kept positions; both heads over one tokenizer. The
     teacher's logits too are made chunk by chunk, and get no gradient.
     """
-    divergence = DIVERGENCES[kind]
 
     def term(logits: Tensor, part: slice) -> Tensor:
         with torch.no_grad():
             teacher_logits = teacher_head.logits(teacher_hidden[part])
         # Heads may be padded to different sizes; beyond the tokenizer's tokens nothing is said.
         size = min(logits.shape[-1], teacher_logits.shape[-1])
-        return divergence(logits[:, :size], teacher_logits[:, :size], kd_temperature)
+        return on_logits(divergence, logits[:, :size], teacher_logits[:, :size], kd_temperature)
 
     return term
+
+
+def weighted(term: Term, weights: Tensor) -> Term:
+    """A term whose positions count by weights [K]. The count that it is divided by stays the
+    number of positions: a doubtful row pulls less, it doesn't make the others pull more."""
+    return lambda logits, part: term(logits, part) * weights[part]
 
 
 def head_loss(
@@ -112,11 +100,6 @@ def head_loss(
     size = chunk or max(1, CHUNK_LOGITS // head.weight.shape[0])
     total, sums = _ChunkedHead.apply(hidden, head.weight, head.bias, terms, size)  # type: ignore[no-untyped-call]
     return total / count, dict(zip(terms, (sums / count).unbind(), strict=True))
-
-
-def upcast(tensor: Tensor) -> Tensor:
-    """16-bit to fp32; fp32 and fp64 stay what they are."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 class _ChunkedHead(torch.autograd.Function):

@@ -1,0 +1,37 @@
+"""Losses as pure functions: tensors in, nats out."""
+
+from trainer.objectives.divergences import (
+    DIVERGENCES,
+    Divergence,
+    forward_kl,
+    on_logits,
+    tempered,
+    upcast,
+)
+from trainer.objectives.head import (
+    Head,
+    Term,
+    cross_entropy,
+    cross_entropy_term,
+    divergence_term,
+    head_loss,
+    keep,
+    weighted,
+)
+
+__all__ = [
+    "DIVERGENCES",
+    "Divergence",
+    "Head",
+    "Term",
+    "cross_entropy",
+    "cross_entropy_term",
+    "divergence_term",
+    "forward_kl",
+    "head_loss",
+    "keep",
+    "on_logits",
+    "tempered",
+    "upcast",
+    "weighted",
+]
