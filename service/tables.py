@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -22,6 +32,8 @@ class State(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
+    """Nobody works on it until it is resumed: by a person, or by its teacher's answering again."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -83,6 +95,14 @@ class Job(Base):
     owner: Mapped[str | None] = mapped_column(String(200))
     heartbeat: Mapped[int] = mapped_column(BigInteger, default=0)
     """A counter that the owner moves; observers time its standing still on their own clock."""
+    goal: Mapped[int | None]
+    """Of a build with `target_rows`: how many rows to accept before the asking ends. Raised when
+    duplicates leave too few."""
+    smoke: Mapped[str | None] = mapped_column(String(16))
+    """passed or overruled, once the smoke gate of a build is behind it."""
+    paused_at: Mapped[datetime | None]
+    paused_s: Mapped[float] = mapped_column(Float, default=0.0)
+    """Seconds of the pauses that are over: they don't count for a budget of time."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -106,8 +126,14 @@ class Chunk(Base):
     accepted: Mapped[int] = mapped_column(default=0)
     rejected: Mapped[int] = mapped_column(default=0)
     not_needed: Mapped[int] = mapped_column(default=0)
-    spent: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """requests, prompt_tokens, completion_tokens, teacher_seconds: what its ledger holds."""
+    requests: Mapped[int] = mapped_column(default=0)
+    """This and the next four: what its ledger holds."""
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    teacher_seconds: Mapped[float] = mapped_column(Float, default=0.0)
+    """Seconds of its requests, added up."""
+    price: Mapped[float] = mapped_column(Float, default=0.0)
+    """By the prices of the registered teachers."""
     path: Mapped[str | None] = mapped_column(Text)
     sha256: Mapped[str | None] = mapped_column(String(64))
 
@@ -166,6 +192,14 @@ class Teacher(Base):
     """ok, context_tokens, max_logprobs, tokenizer_sha256, revision, latency_s, error."""
     probed_at: Mapped[datetime | None]
     serve_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    max_in_flight: Mapped[int | None]
+    """Most requests under way at once, over all jobs and workers; None: each job's own limit."""
+    gpus: Mapped[int | None]
+    """How many its server has: what a budget of GPU seconds is counted by."""
+    price_prompt: Mapped[float | None] = mapped_column(Float)
+    """Of a million prompt tokens."""
+    price_completion: Mapped[float | None] = mapped_column(Float)
+    """Of a million completion tokens."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -194,3 +228,27 @@ class UsedLink(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     used_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class JobTeacher(Base):
+    """Who a build's teacher was when the build began: one that was swapped is not asked on."""
+
+    __tablename__ = "job_teachers"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    teacher: Mapped[str] = mapped_column(String(200), primary_key=True)
+    identity: Mapped[dict[str, Any]]
+    """See `service.identity.Identity`."""
+
+
+class Grant(Base):
+    """A drain's part of a teacher with a limit of its own; see workers/shares.py."""
+
+    __tablename__ = "grants"
+
+    teacher: Mapped[str] = mapped_column(String(200), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(200), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(40))
+    wanted: Mapped[int]
+    """What its job could use in all."""
+    granted: Mapped[int]

@@ -1,7 +1,6 @@
 """The end of a build: chunks merged in input order, the dataset published, the job over."""
 
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +84,14 @@ def _detail(manifest: Manifest) -> str | None:
 
 
 def _spent(chunks: list[Chunk]) -> dict[str, float]:
-    spent: Counter[str] = Counter()
-    for chunk in chunks:
-        spent.update(chunk.spent)
-    spent["teacher_seconds"] = round(spent["teacher_seconds"], 3)
-    names = ("requests", "prompt_tokens", "completion_tokens", "teacher_seconds")
-    return {name: spent[name] for name in names}
+    seconds = sum(chunk.teacher_seconds for chunk in chunks)
+    price = sum(chunk.price for chunk in chunks)
+    return {
+        "requests": sum(chunk.requests for chunk in chunks),
+        "prompt_tokens": sum(chunk.prompt_tokens for chunk in chunks),
+        "completion_tokens": sum(chunk.completion_tokens for chunk in chunks),
+        "teacher_seconds": round(seconds, 3),
+    } | ({"price": round(price, 6)} if price else {})
 
 
 def _tidy(root: Path, job: Job) -> None:

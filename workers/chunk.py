@@ -98,7 +98,6 @@ def close_chunk(sessions: "sessionmaker[Session]", work: Work, chunk: OpenChunk)
         "owner": None,
         "path": path.relative_to(work.root).as_posix(),
         "sha256": written.sha256,
-        "spent": chunk.spent(),
     }
     with sessions.begin() as session:
-        return write_chunk_row(session, lease, done | chunk.counts)
+        return write_chunk_row(session, lease, done | chunk.counts | chunk.spent())

@@ -1,0 +1,176 @@
+"""One question to a teacher over the OpenAI-compatible HTTP API: one attempt, and what it means.
+
+Who asks again, how often and how many at once is for the caller (workers/teacher.py).
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from prompts.plan import REFUSED, Request
+from prompts.record import Call
+from service.settings import secret
+from service.tables import Teacher
+
+BUSY = frozenset({408, 409, 425, 429})
+"""Statuses of a teacher that is there, but not now: waited out for as long as it takes."""
+
+
+class TeacherError(Exception):
+    """The job can't go on: `reason` is one word, the message says what to do."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+class BusyError(Exception):
+    """The teacher is there and asked us to come back."""
+
+    def __init__(self, retry_after_s: float | None):
+        super().__init__()
+        self.retry_after_s = retry_after_s
+
+
+class NoAnswerError(Exception):
+    """Nothing that counts as an answer: no connection, a timeout, a 5xx, a body that isn't one."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a teacher is asked."""
+
+    name: str
+    base_url: str
+    """Ends in /v1."""
+    model: str
+    key: str | None = None
+    timeout_s: float = 600.0
+    """Of one request, its wait in the teacher's own queue included."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+def find_endpoint(teacher: Teacher, timeout_s: float) -> Endpoint:
+    """Where a registered teacher is asked, its key fetched. Raises `TeacherError`."""
+    name = teacher.name
+    key = secret(teacher.api_key_env) if teacher.api_key_env else None
+    if teacher.api_key_env and key is None:
+        raise TeacherError(
+            "teacher_refused_key",
+            f"the key of teacher {name} is expected in the environment variable "
+            f"{teacher.api_key_env}, which the workers don't have: set it and start them again",
+        )
+    return Endpoint(name, teacher.base_url.rstrip("/"), teacher.served_model, key, timeout_s)
+
+
+async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request) -> Call:
+    """One attempt. A refusal for good of this one request is a `Call` too, with `error`.
+
+    Raises `BusyError`, `NoAnswerError`, or `TeacherError` if the refusal is for the whole job.
+    """
+    try:
+        async with http.post(
+            f"{endpoint.base_url}/chat/completions",
+            json=_body(endpoint, request),
+            headers=endpoint.headers,
+            timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
+        ) as response:
+            text = await response.text(errors="replace")
+            if response.status != 200:
+                return _refusal(endpoint, request, response, text)
+            return _answer(request, json.loads(text))
+    except TimeoutError as error:
+        raise NoAnswerError(f"no answer within {endpoint.timeout_s:.0f} s") from error
+    except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
+        raise NoAnswerError(f"{type(error).__name__}: {error}") from error
+
+
+def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": [message.model_dump() for message in request.messages],
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+    }
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if sampling.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+    return body
+
+
+def _answer(request: Request, body: Any) -> Call:
+    choice = body["choices"][0]
+    message, usage = choice["message"], body.get("usage") or {}
+    return Call(
+        row=request.row,
+        step=request.step,
+        sample=request.sample,
+        text=message.get("content") or "",
+        reasoning=message.get("reasoning_content") or message.get("reasoning"),
+        finish_reason=choice.get("finish_reason") or "stop",
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens") or 0,
+    )
+
+
+def _refusal(
+    endpoint: Endpoint, request: Request, response: aiohttp.ClientResponse, text: str
+) -> Call:
+    status, headers = response.status, response.headers
+    if status in BUSY or (status == 503 and "Retry-After" in headers):
+        raise BusyError(_seconds(headers.get("Retry-After")))
+    if status >= 500:
+        raise NoAnswerError(f"HTTP {status}: {text[:300]}")
+    require_entry(endpoint, status, text)
+    return refused(request, f"HTTP {status}: {text[:2000]}")
+
+
+def require_entry(endpoint: Endpoint, status: int, text: str) -> None:
+    """Raises `TeacherError` for the statuses that mean the whole job: key or model refused."""
+    if status in (401, 403):
+        raise TeacherError(
+            "teacher_refused_key",
+            f"teacher {endpoint.name} refused the key (HTTP {status}: {text[:300]}). Set the "
+            "environment variable that its registration names for the workers, and submit again.",
+        )
+    if status == 404:
+        raise unknown_model(endpoint, f"HTTP 404: {text[:300]}")
+
+
+def unknown_model(endpoint: Endpoint, words: str) -> TeacherError:
+    """The server doesn't know the model that the teacher was registered with."""
+    return TeacherError(
+        "teacher_unknown_model",
+        f"{endpoint.base_url} knows no model {endpoint.model!r} ({words}). "
+        f"Register teacher {endpoint.name} again with a name from its /v1/models.",
+    )
+
+
+def refused(request: Request, error: str) -> Call:
+    """The call of a request that will never be answered."""
+    return Call(
+        row=request.row,
+        step=request.step,
+        sample=request.sample,
+        text="",
+        finish_reason=REFUSED,
+        error=error,
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    if retry_after is None:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        return None  # An HTTP date: clocks may differ, so the own backoff has to do.
