@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import db, errors, reconcile
+from service import access, db, errors, reconcile
 from service.addresses import API
-from service.routes import datasets, files, health, jobs, models, reports, teachers
+from service.routes import datasets, files, health, jobs, keys, models, reports, teachers
 from service.settings import Settings, load
 from service.site import Site, open_site
 
@@ -34,6 +34,7 @@ ROUTERS = (
     models.router,
     reports.router,
     teachers.router,
+    keys.router,
 )
 
 
@@ -47,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router, prefix=API)
     app.include_router(health.router)
     errors.install(app)
+    app.add_middleware(access.Gate)
     return app
 
 
@@ -54,6 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     site: Site = app.state.site
     await asyncio.to_thread(db.upgrade, site.sessions.engine)
+    await asyncio.to_thread(access.require_keys_elsewhere, site)
     reconciling = asyncio.create_task(_reconcile(site))
     yield
     reconciling.cancel()

@@ -26,6 +26,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _bug)
 
 
+def database_away(error: Exception) -> Problem:
+    """503: the database can't be used just now."""
+    log.error("database: %s", error)
+    detail = "The database is away or busy. Try again in a moment."
+    return Problem(503, "database", "The database can't be used", detail)
+
+
 def faults(errors: Sequence[Any], body: Any) -> tuple[Fault, ...]:
     """Pydantic's errors as faults, at the places that a user wrote."""
     return tuple(
@@ -96,9 +103,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
-    log.error("database: %s", error)
-    detail = "The database is away or busy. Try again in a moment."
-    return _answer(request, Problem(503, "database", "The database can't be used", detail))
+    return _answer(request, database_away(error))
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from service.tables import Artifact, Event, Job, Teacher
+from service.tables import ApiKey, Artifact, Event, Job, Teacher
 
 
 def _utc(value: datetime) -> datetime:
@@ -107,6 +107,34 @@ class TeacherView(_View):
     """ok, context_tokens, max_logprobs, tokenizer_sha256, revision, latency_s, error."""
     probed_at: Moment | None
     serve_job_id: str | None
+
+
+class KeyView(_View):
+    """An API key, without the key."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: Moment
+    last_used_at: Moment | None
+    revoked_at: Moment | None
+
+
+class MadeKey(KeyView):
+    """A key that was just made."""
+
+    key: str
+    """Shown this once."""
+
+
+def key_view(key: ApiKey) -> KeyView:
+    """A row for a list."""
+    return KeyView.model_validate(key)
+
+
+def made_key(key: ApiKey, token: str) -> MadeKey:
+    """A row with the key itself, for whoever made it."""
+    return MadeKey(**key_view(key).model_dump(), key=token)
 
 
 def job_view(job: Job) -> JobView:

@@ -18,7 +18,8 @@ import psutil
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import db, runtime, settings
+from service import db, keys, login, runtime, settings
+from service.access import is_loopback
 from service.settings import Settings, broker_socket
 from service.tables import now
 from workers import stack
@@ -85,6 +86,7 @@ class Supervisor:
         self._start_together([api, *workers, stack.beat_plan(self.settings, environment)])
         if not self._stop.is_set():
             self._describe(ready=True)
+            self._say("dashboard", "ready", login.link(self.settings, self.settings.api_url))
             self._say("up", "ready", f"{self.settings.api_url}  Ctrl-C stops everything")
 
     def _check_disk(self) -> None:
@@ -117,9 +119,16 @@ class Supervisor:
         try:
             engine = db.make_engine(self.settings.database_url)
             db.upgrade(engine)
+            with db.sessions(engine).reading() as session:
+                shut = keys.any_made(session)
             engine.dispose()
         except SQLAlchemyError as error:
             raise Refused(f"the database can't be used: {error}") from error
+        if not (shut or is_loopback(self.settings.host)):
+            raise Refused(
+                f"{self.settings.host} can be reached by other machines, and no key was made. Make "
+                "one first: retort keys create NAME --scope admin"
+            )
         self._say("database", "ready", f"{engine.url.render_as_string(hide_password=True)}")
 
     def _worker(self, queue: str, environment: dict[str, str]) -> PartPlan:

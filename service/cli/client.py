@@ -44,13 +44,16 @@ class Event:
 class Api:
     """Requests to one API. Every method raises Failure: unreachable, or what the API refused."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, transport: httpx.BaseTransport | None = None, key: str | None = None
+    ) -> None:
         self.url = url
         local = httpx.URL(url).host in LOOPBACK
         # A proxy of the environment can't reach this machine's own addresses.
         self._client = httpx.Client(
             base_url=f"{url}{API}",
             timeout=TIMEOUT,
+            headers={"Authorization": f"Bearer {key}"} if key else None,
             transport=transport,
             trust_env=not local,
             # A command asks little: connections that stay open would only be left open.

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from service.cli import artifacts, jobs, stack, teachers
+from service.cli import artifacts, jobs, keys, stack, teachers
 from service.cli.failure import INTERRUPTED, Failure
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 app.command("up")(stack.up)
 app.command("down")(stack.down)
+app.command("login")(keys.login_link)
 app.command("run")(jobs.run)
 app.command("serve")(jobs.serve)
 app.command("jobs")(jobs.list_jobs)
@@ -30,6 +31,7 @@ app.command("report")(artifacts.report)
 app.add_typer(artifacts.datasets, name="datasets")
 app.add_typer(artifacts.models, name="models")
 app.add_typer(teachers.app, name="teachers")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from service import settings
+from service import settings as environment
 from service.cli.client import Api, api_url
 from service.cli.failure import bad_input
 
@@ -49,13 +49,15 @@ def screen(as_json: bool) -> Screen:
 
 def connect(url: str | None) -> Api:
     """The API to talk to. Raises Failure for settings that can't be."""
-    return Api(api_url(url, load_settings()))
+    settings = load_settings()
+    key = settings.api_key.get_secret_value() if settings.api_key is not None else None
+    return Api(api_url(url, settings), key=key)
 
 
-def load_settings(data_dir: Path | None = None) -> settings.Settings:
+def load_settings(data_dir: Path | None = None) -> environment.Settings:
     """The environment's settings. Raises Failure where they make no sense."""
     try:
-        loaded = settings.load()
+        loaded = environment.load()
     except ValidationError as error:
         faults = [
             {"location": f"RETORT_{'.'.join(map(str, one['loc'])).upper()}", "message": one["msg"]}

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service.access import Caller
 from service.site import Site
 
 
@@ -13,7 +14,14 @@ def site_of(request: Request) -> Site:
     return site
 
 
+def caller_of(request: Request) -> Caller:
+    """Whoever asks, as the gate found."""
+    caller: Caller = request.state.caller
+    return caller
+
+
 TheSite = Annotated[Site, Depends(site_of)]
+TheCaller = Annotated[Caller, Depends(caller_of)]
 
 _FAULT = {
     "type": "object",
@@ -35,6 +43,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         "content": {"application/problem+json": {"schema": _PROBLEM}},
     }
     for status, description in {
+        401: "A key is needed, or the one shown doesn't hold.",
+        403: "The key lacks the scope, or the request may be forged.",
         404: "No such thing; `detail` lists near names.",
         409: "In conflict with something that stands.",
         422: "Something in the request can't work; `errors` say where.",

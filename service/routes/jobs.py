@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import events, jobs
+from service import access, events, jobs
 from service.addresses import API
-from service.routes.deps import PROBLEMS, TheSite
+from service.routes.deps import PROBLEMS, TheCaller, TheSite
 from service.routes.examples import JOBS
 from service.site import Site
 from service.spec import JobSpec
@@ -35,11 +35,13 @@ Key = Annotated[
 @router.post("/jobs", status_code=202, responses=PROBLEMS)
 def submit_job(
     site: TheSite,
+    caller: TheCaller,
     spec: Annotated[JobSpec, Body(openapi_examples=JOBS)],
     response: Response,
     idempotency_key: Key = None,
 ) -> JobDetail:
     """Check a spec and queue it. What can be checked is checked before anything is spent."""
+    caller.require(access.required_for(spec))
     job = jobs.submit(site, spec, idempotency_key=idempotency_key)
     response.headers["Location"] = f"{API}/jobs/{job.id}"
     return job_detail(job, [])

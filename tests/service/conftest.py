@@ -72,7 +72,7 @@ async def api(site: Site) -> AsyncIterator[httpx.AsyncClient]:
     app.state.site.sessions.engine.dispose()
     app.state.site = site
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://retort") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 

@@ -1,0 +1,127 @@
+"""Commands about who is let in. They work on the database itself: the first key is made before an
+API can be asked for it, and whoever may read the database may do everything anyway."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.table import Table
+
+from service import db, keys, login, runtime
+from service.cli.failure import Failure, bad_input, refused
+from service.cli.options import Json, load_settings, screen
+from service.keys import NewKey
+from service.problems import Problem
+from service.site import Site, open_site
+from service.views import KeyView, key_view, made_key
+
+app = typer.Typer(help="API keys of this installation.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="For whom or what it is.", show_default=False)],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="read, submit, train or admin; may be given again. Default: read, submit."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and show it, this once. With the first one, the API asks everybody for a key."""
+    out = screen(as_json)
+    wanted = _wanted(name, scope)
+    with _installation() as site:
+        key, token = keys.create(site, wanted)
+    if as_json:
+        out.document(made_key(key, token).model_dump(mode="json"))
+    out.say(f"{key.id} {key.name} ({', '.join(key.scopes)})")
+    out.say(token)
+    out.say("Keep it: nobody can show it again. `export RETORT_API_KEY=...` gives it to retort.")
+
+
+@app.command("list")
+def list_keys(as_json: Json = False) -> None:
+    """List keys, newest first."""
+    with _installation() as site:
+        found = [key_view(key) for key in keys.listing(site)]
+    out = screen(as_json)
+    if as_json:
+        out.document([key.model_dump(mode="json") for key in found])
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("key", "name", "scopes", "made", "last used", ""):
+        table.add_column(column, overflow="fold")
+    for key in found:
+        table.add_row(*_cells(key))
+    out.console.print(table if found else "no keys: this machine alone is served, without any")
+
+
+@app.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its id.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Make a key useless from now on."""
+    with _installation() as site:
+        found = key_view(keys.revoke(site, key_id))
+    out = screen(as_json)
+    if as_json:
+        out.document(found.model_dump(mode="json"))
+    out.say(f"{found.id} {found.name} is revoked")
+
+
+def login_link(as_json: Json = False) -> None:
+    """Print a link that opens the dashboard, once."""
+    settings, out = load_settings(), screen(as_json)
+    up = runtime.read(settings.data_dir)
+    url = up.url if up is not None and runtime.alive(up) else settings.api_url
+    link = login.link(settings, url)
+    if as_json:
+        out.document({"link": link})
+    out.say(link)
+    out.say(f"Good once, for {login.LINK_S // 60} minutes.")
+
+
+def _wanted(name: str, scopes: list[str] | None) -> NewKey:
+    given = {"name": name} | ({"scopes": scopes} if scopes else {})
+    try:
+        return NewKey.model_validate(given)
+    except ValidationError as error:
+        errors = [
+            {"location": ".".join(map(str, one["loc"])), "message": one["msg"]}
+            for one in error.errors()
+        ]
+        raise bad_input("No such key can be made", errors=errors) from error
+
+
+@contextmanager
+def _installation() -> Iterator[Site]:
+    site = open_site(load_settings())
+    try:
+        db.upgrade(site.sessions.engine)
+        yield site
+    except Problem as problem:
+        raise _failure(problem) from problem
+    finally:
+        site.sessions.engine.dispose()
+
+
+def _failure(problem: Problem) -> Failure:
+    return refused(problem.document("keys"))
+
+
+def _cells(key: KeyView) -> tuple[str, ...]:
+    used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
+    made = f"{key.created_at:%Y-%m-%d %H:%M}"
+    return (
+        key.id,
+        key.name,
+        ", ".join(key.scopes),
+        made,
+        used,
+        "revoked" if key.revoked_at else "",
+    )
