@@ -66,6 +66,19 @@ class End(StrEnum):
     """Target reached, budget spent or job cancelled before the row was asked."""
 
 
+class CallSignal(Frozen):
+    """What the teacher thought of one completion, token by token. T tokens, k kept of each."""
+
+    token_ids: tuple[int, ...]
+    """[T] as the teacher's tokenizer numbers them."""
+    top_ids: tuple[tuple[int, ...], ...]
+    """[T, k]"""
+    top_logprobs: tuple[tuple[float, ...], ...]
+    """[T, k]"""
+    logprobs: tuple[float, ...]
+    """[T] of the tokens themselves."""
+
+
 class Call(Frozen):
     """One answer of the teacher: an entry of the ledger, paid for, never asked again.
 
@@ -88,6 +101,10 @@ class Call(Frozen):
     completion_tokens: int = 0
     error: str | None = None
     """What the server said when it refused for good."""
+    teacher: str | None = None
+    """Name of the teacher that answered; None: the plan's."""
+    signal: CallSignal | None = None
+    """What the request's `signal_top_k` asked for."""
 
 
 class Record(Frozen):

@@ -129,11 +129,11 @@ class Drain:
 
     async def _feed_row(self, chunk: OpenChunk, place: int, seed: Seed) -> None:
         step = self._next_step(chunk, seed)
-        if isinstance(step, Request) and self.stopped is None:
+        if isinstance(step, tuple) and self.stopped is None:
             await self._window.room()
         elif place % 16 == 0:
             await asyncio.sleep(0)  # Rows that need no request must not starve those that do.
-        if not isinstance(step, Request):
+        if not isinstance(step, tuple):
             self._end(chunk, place, step)
         elif self.stopped in SOFT:
             self._end(chunk, place, self._not_needed(chunk, seed))
@@ -142,23 +142,41 @@ class Drain:
             chunk.waiting[task] = place
             task.add_done_callback(lambda done: self._row_done(chunk, done))
 
-    async def _row(self, chunk: OpenChunk, place: int, seed: Seed, request: Request) -> None:
-        step: Request | Record | Rejected = request
-        while isinstance(step, Request):
-            answer = await self._asker.ask(step, lambda: wait_until_held(chunk.lease))
-            if answer is None:
+    async def _row(
+        self, chunk: OpenChunk, place: int, seed: Seed, requests: tuple[Request, ...]
+    ) -> None:
+        step: tuple[Request, ...] | Record | Rejected = requests
+        while isinstance(step, tuple):
+            if not await self._ask_all(chunk, step):
                 if self.stopped in SOFT:
                     self._end(chunk, place, self._not_needed(chunk, seed))
                 return
-            entry = Entry(*answer)
-            await chunk.writer.append(entry)
-            chunk.entries.setdefault(seed["id"], []).append(entry)
-            self._counts["requests"] += 1
-            self._counts["completion_tokens"] += entry.call.completion_tokens
             step = self._next_step(chunk, seed)
         self._end(chunk, place, step)
 
-    def _next_step(self, chunk: OpenChunk, seed: Seed) -> Request | Record | Rejected:
+    async def _ask_all(self, chunk: OpenChunk, requests: tuple[Request, ...]) -> bool:
+        """Ask side by side; False if a stop left one unanswered. Those that are answered are kept
+        even if another raises."""
+        asked = [self._ask(chunk, request) for request in requests]
+        answered = await asyncio.gather(*asked, return_exceptions=True)
+        for outcome in answered:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return all(answered)
+
+    async def _ask(self, chunk: OpenChunk, request: Request) -> bool:
+        async with self._window.slot():
+            answer = await self._asker.ask(request, lambda: wait_until_held(chunk.lease))
+            if answer is None:
+                return False
+            entry = Entry(*answer)
+            await chunk.writer.append(entry)
+        chunk.entries.setdefault(request.row, []).append(entry)
+        self._counts["requests"] += 1
+        self._counts["completion_tokens"] += entry.call.completion_tokens
+        return True
+
+    def _next_step(self, chunk: OpenChunk, seed: Seed) -> tuple[Request, ...] | Record | Rejected:
         return self._work.plan.next(seed, chunk.calls(seed))
 
     def _not_needed(self, chunk: OpenChunk, seed: Seed) -> Rejected:
@@ -289,7 +307,7 @@ class Drain:
     def _rates(self) -> dict[str, Any]:
         elapsed = max(1e-9, time.monotonic() - self._started)
         return {
-            "in_flight": len(self._window),
+            "in_flight": self._window.in_flight,
             "requests_per_s": round(self._counts["requests"] / elapsed, 2),
             "completion_tokens_per_s": round(self._counts["completion_tokens"] / elapsed, 1),
         }

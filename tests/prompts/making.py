@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from prompts.plan import Plan, TeacherFacts, make_plan
+from prompts.plan import Plan, Request, TeacherFacts, make_plan
 from prompts.record import Call, Record, Rejected, Seed
 from prompts.spec import CotBuild, IclBuild, InstructionBuild, build_spec
 
@@ -21,6 +21,13 @@ def spec_of(kind: str, **fields: Any) -> Any:
 def plan_of(spec: IclBuild | CotBuild | InstructionBuild, pool: list[Seed] | None = None) -> Plan:
     """A plan against a teacher of unknown context."""
     return make_plan(spec, pool, TEACHER)
+
+
+def requests_of(plan: Plan, seed: Seed, calls: list[Call] | None = None) -> tuple[Request, ...]:
+    """What a row asks next; it must not have ended."""
+    step = plan.next(seed, calls or [])
+    assert isinstance(step, tuple)
+    return step
 
 
 def said(seed: Seed, text: str, finish_reason: str = "stop", **fields: Any) -> list[Call]:

@@ -2,28 +2,27 @@ import json
 
 import pytest
 
-from prompts.plan import Request, TeacherFacts, content_hash, make_plan, row_number
+from prompts.plan import TeacherFacts, content_hash, make_plan, sampling_seed
 from prompts.record import Call, Kind, Message, Reason, Record, Rejected, Usage
-from tests.prompts.making import labelled, plan_of, questions, said, spec_of
+from tests.prompts.making import labelled, plan_of, questions, requests_of, said, spec_of
 
 SEED = {"id": "q", "question": "What is 3 + 4?", "answer": "3 + 4 = 7\n#### 7", "extra": ["kept"]}
 
 
 def test_a_row_is_asked_once_and_its_request_is_the_same_in_any_process() -> None:
-    first = plan_of(spec_of("cot")).next(SEED, [])
-    assert isinstance(first, Request)
+    (first,) = requests_of(plan_of(spec_of("cot")), SEED)
     assert (first.row, first.step, first.sample) == ("q", 0, 0)
     assert [turn.role for turn in first.messages] == ["user"]
     assert first.messages[0].content.startswith("What is 3 + 4?\n")
-    assert first == plan_of(spec_of("cot")).next(dict(SEED), [])
+    assert (first,) == plan_of(spec_of("cot")).next(dict(SEED), [])
+    assert first.teacher == "teacher"
 
 
 def test_a_right_chain_of_thought_becomes_a_record() -> None:
     plan = plan_of(spec_of("cot"))
-    request = plan.next(SEED, [])
+    (request,) = requests_of(plan, SEED)
     text = "Three and four make 7. The answer is 7.0."
     record = plan.next(SEED, said(SEED, text, prompt_tokens=11, completion_tokens=9))
-    assert isinstance(request, Request)
     assert isinstance(record, Record)
     assert record.prompt == request.messages
     assert record.completion == (Message(role="assistant", content=text),)
@@ -93,7 +92,7 @@ def test_a_prompt_that_does_not_fit_is_not_asked(context: int | None, asked: boo
     teacher = TeacherFacts("teacher", context_tokens=context, count_tokens=lambda messages: 44)
     row = make_plan(spec_of("cot"), None, teacher).next(SEED, [])
     if asked:
-        assert isinstance(row, Request)
+        assert isinstance(row, tuple)
         return
     assert isinstance(row, Rejected)
     assert row.reason == Reason.PROMPT_TOO_LONG
@@ -148,13 +147,24 @@ def test_split_does_not_depend_on_id_or_demonstrations() -> None:
 
 def test_each_row_has_its_own_sampling_seed() -> None:
     plan = plan_of(spec_of("cot", sampling={"seed": 5, "temperature": 1}))
-    requests = [plan.next(seed, []) for seed in questions(50)]
-    sent = [request.sampling.seed for request in requests if isinstance(request, Request)]
-    assert sent == [5 + row_number(f"q{i}") for i in range(50)]
+    requests = [requests_of(plan, seed)[0] for seed in questions(50)]
+    sent = [request.sampling.seed for request in requests]
+    assert sent == [sampling_seed(5, f"q{i}") for i in range(50)]
     assert len(set(sent)) == 50
     record = plan.next(SEED, said(SEED, "The answer is 7."))
     assert isinstance(record, Record)
-    assert json.loads(record.sampling)["seed"] == 5 + row_number("q")
+    assert json.loads(record.sampling)["seed"] == sampling_seed(5, "q")
+
+
+def test_every_sample_of_every_step_has_its_own_seed() -> None:
+    seeds = {
+        sampling_seed(2**31 - 1, f"q{row}", step, sample)
+        for row in range(40)
+        for step in range(4)
+        for sample in range(16)
+    }
+    assert len(seeds) == 40 * 4 * 16
+    assert max(seeds) < 2**31
 
 
 def test_a_row_not_needed_keeps_what_was_paid_for() -> None:

@@ -1,48 +1,19 @@
 """What to ask next for a row, or how it ended: pure in the seed and its ledger entries."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
 from prompts.checks import Reply, first_fault
 from prompts.demonstrations import Pool, choose, make_pool
+from prompts.plan.request import REFUSED, NotNeeded, Request, TeacherFacts
 from prompts.record import Call, Kind, Message, Reason, Record, Rejected, Seed, Usage
 from prompts.reply import read_reply
 from prompts.spec import CotBuild, IclBuild, InstructionBuild, Sampling
 from prompts.split import input_key, split_of
 from prompts.template import Template, compile_template
-
-REFUSED = "error"
-"""The finish_reason of a Call that the server refused for good."""
-
-NotNeeded = Literal["target", "budget", "cancelled"]
-
-
-@dataclass(frozen=True)
-class TeacherFacts:
-    """What a plan must know of the teacher; found out before, passed in."""
-
-    name: str
-    """As registered, and as the spec names it."""
-    revision: str | None = None
-    context_tokens: int | None = None
-    """None: unknown; then no prompt is refused for its length."""
-    count_tokens: Callable[[tuple[Message, ...]], int] | None = None
-    """Tokens of a conversation under the teacher's chat template, generation prompt included."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One question to the teacher; the ledger's entry for it has the key (row, step, sample)."""
-
-    row: str
-    step: int
-    sample: int
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    """With the row's own seed in `seed`."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +26,12 @@ class Plan:
     system: Template | None
     pool: Pool | None
 
-    def next(self, seed: Seed, calls: Sequence[Call]) -> Request | Record | Rejected:
-        """The next request of a row, or how the row ended.
+    def next(self, seed: Seed, calls: Sequence[Call]) -> tuple[Request, ...] | Record | Rejected:
+        """The requests of a row that may be asked now, side by side, or how the row ended.
 
-        `calls` are the row's ledger entries, in any order; the same ones give the same result in
-        any process. A `Record` may still fall to `duplicate` when the dataset is assembled.
+        A tuple is never empty and holds no request that `calls` answers. `calls` are the row's
+        ledger entries, in any order; the same ones give the same result in any process. A `Record`
+        may still fall to `duplicate` when the dataset is assembled.
         """
         row = self._row(seed)
         call = next((call for call in calls if (call.step, call.sample) == (0, 0)), None)
@@ -82,7 +54,7 @@ class Plan:
         system = Message(role="system", content=self.system.render(seed))
         return _Row(seed, key, demos, (system, user))
 
-    def _ask(self, row: "_Row") -> Request | Rejected:
+    def _ask(self, row: "_Row") -> tuple[Request, ...] | Rejected:
         wanted = self.spec.demonstrations if isinstance(self.spec, IclBuild) else 0
         if len(row.demos) < wanted:
             detail = f"the pool holds {len(row.demos)} for this row, the spec asks for {wanted}"
@@ -90,7 +62,7 @@ class Plan:
         too_long = self._too_long(row.prompt)
         if too_long is not None:
             return self._rejected(row, Reason.PROMPT_TOO_LONG, too_long)
-        return Request(row.seed["id"], 0, 0, row.prompt, self._sampling(row))
+        return (Request(row.seed["id"], 0, 0, row.prompt, self._sampling(row), self.teacher.name),)
 
     def _too_long(self, prompt: tuple[Message, ...]) -> str | None:
         context, count = self.teacher.context_tokens, self.teacher.count_tokens
@@ -163,7 +135,7 @@ class Plan:
         given = self.spec.sampling
         if given.seed is None:
             return given
-        return given.model_copy(update={"seed": given.seed + row_number(row.seed["id"])})
+        return given.model_copy(update={"seed": sampling_seed(given.seed, row.seed["id"])})
 
 
 @dataclass(frozen=True)
@@ -202,6 +174,11 @@ def make_plan(
 def row_number(row: str) -> int:
     """A number in 0..2^31-1 that belongs to a row's id, for the row's own sampling seed."""
     return int.from_bytes(sha256(row.encode()).digest()[:4], "big") >> 1
+
+
+def sampling_seed(base: int, row: str, step: int = 0, sample: int = 0) -> int:
+    """The seed of one request, 0..2^31-1: every sample of every step of every row has its own."""
+    return (base + row_number(row) + step * 1_000_003 + sample * 7919) % 2**31
 
 
 def content_hash(prompt: Sequence[Message], completion: Sequence[Message]) -> str:

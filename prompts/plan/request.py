@@ -1,0 +1,47 @@
+"""What passes between a plan and those who ask the teacher."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prompts.record import Message
+from prompts.spec import Sampling
+
+REFUSED = "error"
+"""The finish_reason of a Call that the server refused for good."""
+
+NotNeeded = Literal["target", "budget", "cancelled"]
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What a plan must know of the teacher; found out before, passed in."""
+
+    name: str
+    """As registered, and as the spec names it."""
+    revision: str | None = None
+    context_tokens: int | None = None
+    """None: unknown; then no prompt is refused for its length."""
+    count_tokens: Callable[[tuple[Message, ...]], int] | None = None
+    """Tokens of a conversation under the teacher's chat template, generation prompt included."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the teacher; the ledger's entry for it has the key (row, step, sample)."""
+
+    row: str
+    step: int
+    sample: int
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    """With the seed of this row, step and sample in `seed`."""
+    teacher: str
+    """Name of the registered teacher that is asked: a judge may be another one than the row's."""
+    schema: Mapping[str, Any] | None = None
+    """A JSON schema that the server is told to keep the completion to."""
+    signal_top_k: int | None = None
+    """Ask for the log-probabilities of this many tokens per position, kept as `Call.signal`."""
+    prefix: str | None = None
+    """Key of a beginning that many prompts share: once one request has warmed it, the server's
+    prefix cache holds it for the others."""
