@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import zstandard
@@ -24,6 +25,11 @@ LEVEL = 3
 HEAD = struct.Struct("<II")
 """Bytes of a block's body, and their CRC-32."""
 _LENGTH = struct.Struct("<I")
+Cuts = tuple[int, ...]
+_SMALL: Cuts = (0, 8, 16)
+"""Bits at which 16-bit numbers are cut into planes."""
+_IDS: Cuts = (0, 8, 16, 24)
+"""Of token ids, below 2**24."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,11 @@ def encode_block(header: SignalHeader, row_ids: Sequence[str], rows: Sequence[Co
     sections = [
         json.dumps(list(row_ids), ensure_ascii=False).encode(),
         np.array([len(row.token_ids) for row in rows], np.uint32).tobytes(),
-        *_planes(ranks, 2),
-        *_planes(token_ids[ranks == ids.shape[1]], 3),
-        *_planes(ids.T, 3),
-        *_planes(values.T, 2),
-        *_planes(np.concatenate([row.tail for row in rows]), 2),
+        *_planes(ranks, _SMALL),
+        *_planes(token_ids[ranks == ids.shape[1]], _IDS),
+        *_planes(ids.T, _IDS),
+        *_planes(values.T, _SMALL),
+        *_planes(np.concatenate([row.tail for row in rows]), _SMALL),
     ]
     compressor = zstandard.ZstdCompressor(level=LEVEL)
     packed = [compressor.compress(section) for section in sections]
@@ -77,16 +83,16 @@ def decode_block(header: SignalHeader, body: bytes) -> Block:
 def _decoded(header: SignalHeader, sections: list[bytes]) -> Block:
     row_ids = tuple(json.loads(sections[0]))
     lengths = np.frombuffer(sections[1], np.uint32)
-    ranks = _joined(sections[2:4]).astype(np.int64)
+    ranks = _joined(sections[2:4], _SMALL).astype(np.int64)
     shape = (header.width, len(ranks))
-    ids = np.ascontiguousarray(_joined(sections[7:10]).reshape(shape).T)
-    values = _joined(sections[10:12]).astype(np.uint16).reshape(shape).T
+    ids = np.ascontiguousarray(_joined(sections[7:10], _IDS).reshape(shape).T)
+    values = _joined(sections[10:12], _SMALL).astype(np.uint16).reshape(shape).T
     codes = np.cumsum(values, axis=1, dtype=np.uint16) if header.kind == "top_k" else values
     rows = CodedRow(
-        _tokens(ranks, ids, _joined(sections[4:7])),
+        _tokens(ranks, ids, _joined(sections[4:7], _IDS)),
         ids,
         np.ascontiguousarray(codes),
-        _joined(sections[12:14]).astype(np.uint16),
+        _joined(sections[12:14], _SMALL).astype(np.uint16),
     )
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     if len(lengths) != len(row_ids) or starts[-1] != len(ranks) or len(rows.tail) != len(ranks):
@@ -107,7 +113,8 @@ def _sections(body: bytes) -> Iterator[bytes]:
 def _ranks(token_ids: NDArray[np.int32], ids: NDArray[np.int32]) -> NDArray[np.int64]:
     """Where each token stands among its k entries; k if it is not there."""
     equal = ids == token_ids[:, None]
-    return np.where(equal.any(axis=1), equal.argmax(axis=1), ids.shape[1])
+    ranks: NDArray[np.int64] = np.where(equal.any(axis=1), equal.argmax(axis=1), ids.shape[1])
+    return ranks
 
 
 def _tokens(
@@ -119,14 +126,17 @@ def _tokens(
     return tokens
 
 
-def _planes(numbers: NDArray[np.integer], count: int) -> list[bytes]:
-    """Byte 0 of all numbers, then byte 1 of all numbers, ..."""
+def _planes(numbers: NDArray[np.integer], cuts: Cuts) -> list[bytes]:
+    """The bits up to the first cut of all numbers, then those up to the second, ..."""
     flat = np.ascontiguousarray(numbers)
-    return [((flat >> (8 * place)) & 255).astype(np.uint8).tobytes() for place in range(count)]
+    return [
+        ((flat >> low) & ((1 << (high - low)) - 1)).astype(np.uint8).tobytes()
+        for low, high in pairwise(cuts)
+    ]
 
 
-def _joined(planes: Sequence[bytes]) -> NDArray[np.int32]:
+def _joined(planes: Sequence[bytes], cuts: Cuts) -> NDArray[np.int32]:
     joined = np.frombuffer(planes[0], np.uint8).astype(np.int32)
-    for place, plane in enumerate(planes[1:], 1):
-        joined |= np.frombuffer(plane, np.uint8).astype(np.int32) << (8 * place)
+    for plane, low in zip(planes[1:], cuts[1:], strict=False):
+        joined |= np.frombuffer(plane, np.uint8).astype(np.int32) << low
     return joined
