@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import access, db, errors, reconcile
 from service.addresses import API
-from service.routes import datasets, files, health, jobs, keys, models, reports, teachers
+from service.routes import datasets, files, health, jobs, keys, models, reports, schedules, teachers
 from service.settings import Settings, load
 from service.site import Site, open_site
 
@@ -35,6 +35,7 @@ ROUTERS = (
     reports.router,
     teachers.router,
     keys.router,
+    schedules.router,
 )
 
 

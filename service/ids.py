@@ -4,7 +4,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["job", "ds", "model", "report", "file", "key"]
+Prefix = Literal["job", "ds", "model", "report", "file", "key", "sched"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EPOCH_S = 1767225600

@@ -7,15 +7,17 @@ from collections import Counter
 
 from sqlalchemy import select
 
-from service import chain, jobs
+from service import chain, jobs, timetable
 from service.broker import QUEUES
 from service.site import Site
-from service.tables import Job, State
+from service.tables import Job, State, now
 
 
 def tick(site: Site) -> int:
-    """Ring again for queued jobs and running builds, and advance recipes. Returns the number of
+    """Submit what schedules ask for, ring again for queued jobs and running builds, and advance
+    recipes. Returns the number of
     doorbells rung: none for a queue that already holds as many as there are jobs for it."""
+    timetable.tick(site, now())
     with site.sessions.reading() as session:
         open_jobs = list(
             session.execute(

@@ -27,6 +27,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def utc(moment: datetime) -> datetime:
+    """A stored moment with its zone: SQLite forgets it, and what is stored is UTC always."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
 class State(StrEnum):
     """Where a job stands."""
 
@@ -184,7 +189,9 @@ class Teacher(Base):
     """Ends in /v1."""
     served_model: Mapped[str] = mapped_column(Text)
     api_key_env: Mapped[str | None] = mapped_column(String(200))
-    """Name of the environment variable that holds the key: the key itself is never stored."""
+    """Name of the environment variable that holds the key."""
+    api_key_sealed: Mapped[str | None] = mapped_column(Text)
+    """The key, encrypted with the installation's secret (service/vault.py); never shown again."""
     licence: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
     """Directory, model id or hub name of its weights and tokenizer, where they are at hand."""
@@ -252,3 +259,66 @@ class Grant(Base):
     wanted: Mapped[int]
     """What its job could use in all."""
     granted: Mapped[int]
+
+
+class RunState(StrEnum):
+    """What became of a slot."""
+
+    WAITING = "waiting"
+    """Claimed; its job is not submitted yet."""
+    SUBMITTED = "submitted"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    """Its job was refused; `detail` says why."""
+
+
+class Schedule(Base):
+    """A job that runs by cron; see service/timetable.py."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    cron: Mapped[str] = mapped_column(String(200))
+    time_zone: Mapped[str] = mapped_column(String(100))
+    spec: Mapped[dict[str, Any]]
+    """Of the job, with its names as they were given."""
+    overlap: Mapped[str] = mapped_column(String(16))
+    missed: Mapped[str] = mapped_column(String(16))
+    incremental: Mapped[bool]
+    paused: Mapped[bool] = mapped_column(default=False)
+    next_at: Mapped[datetime] = mapped_column(index=True)
+    """The first slot that nobody has claimed."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Run(Base):
+    """A slot of a schedule, claimed by this row's insert."""
+
+    __tablename__ = "schedule_runs"
+    __table_args__ = (UniqueConstraint("schedule_id", "slot_utc"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id"))
+    slot_utc: Mapped[datetime]
+    """When it was due; when it was asked for, if by hand."""
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    by_hand: Mapped[bool] = mapped_column(default=False)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    detail: Mapped[str | None] = mapped_column(Text)
+    """Why it was skipped or failed."""
+
+
+class Reply(Base):
+    """What a request with an Idempotency-Key was answered, to be answered again."""
+
+    __tablename__ = "replies"
+
+    key_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Of the caller's credentials and the key."""
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int | None]
+    """None while the first request is under way."""
+    headers: Mapped[dict[str, Any]]
+    body: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(default=now, index=True)

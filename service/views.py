@@ -1,19 +1,13 @@
 """How rows look from outside: what the API answers with."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from service.tables import ApiKey, Artifact, Event, Job, Teacher
+from service.tables import ApiKey, Artifact, Event, Job, Run, Schedule, Teacher, utc
 
-
-def _utc(value: datetime) -> datetime:
-    # SQLite forgets the zone; what is stored is UTC always.
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-Moment = Annotated[datetime, AfterValidator(_utc)]
+Moment = Annotated[datetime, AfterValidator(utc)]
 
 
 class _View(BaseModel):
@@ -49,6 +43,8 @@ class JobDetail(JobView):
 
     spec: dict[str, Any]
     children: list[JobView]
+    schedule_id: str | None = None
+    """The schedule that it is a run of."""
 
 
 class JobPage(_View):
@@ -142,10 +138,11 @@ def job_view(job: Job) -> JobView:
     return JobView.model_validate(job)
 
 
-def job_detail(job: Job, children: list[Job]) -> JobDetail:
+def job_detail(job: Job, children: list[Job], schedule_id: str | None = None) -> JobDetail:
     """A row in full."""
     fields = JobView.model_validate(job).model_dump()
-    return JobDetail(**fields, spec=job.spec, children=[job_view(child) for child in children])
+    parts = [job_view(child) for child in children]
+    return JobDetail(**fields, spec=job.spec, children=parts, schedule_id=schedule_id)
 
 
 def artifact_view(artifact: Artifact, location: str) -> ArtifactView:
@@ -164,3 +161,69 @@ def teacher_view(teacher: Teacher) -> TeacherView:
 def event_view(event: Event) -> EventView:
     """A row."""
     return EventView.model_validate(event)
+
+
+class RunView(_View):
+    """What became of a slot of a schedule."""
+
+    id: int
+    slot_utc: Moment
+    state: str
+    """waiting, submitted, skipped or failed."""
+    by_hand: bool
+    job_id: str | None
+    detail: str | None
+
+
+class RunPage(_View):
+    """A page of runs, newest first."""
+
+    runs: list[RunView]
+    next: str | None
+
+
+class ScheduleView(_View):
+    """A schedule as lists show it."""
+
+    id: str
+    name: str
+    cron: str
+    time_zone: str
+    spec: dict[str, Any]
+    """Of the job that it submits."""
+    overlap: str
+    missed: str
+    incremental: bool
+    paused: bool
+    created_at: Moment
+    coming: list[Moment] = []
+    """The next five slots; none while it is paused."""
+
+
+class ScheduleDetail(ScheduleView):
+    """A schedule with its newest runs."""
+
+    runs: list[RunView]
+
+
+class SchedulePage(_View):
+    """A page of schedules, newest first."""
+
+    schedules: list[ScheduleView]
+    next: str | None
+
+
+def run_view(run: Run) -> RunView:
+    """A row."""
+    return RunView.model_validate(run)
+
+
+def schedule_view(schedule: Schedule, coming: list[datetime]) -> ScheduleView:
+    """A row, with its next slots."""
+    return ScheduleView.model_validate(schedule).model_copy(update={"coming": coming})
+
+
+def schedule_detail(schedule: Schedule, coming: list[datetime], runs: list[Run]) -> ScheduleDetail:
+    """A row in full."""
+    fields = schedule_view(schedule, coming).model_dump()
+    return ScheduleDetail(**fields, runs=[run_view(run) for run in runs])

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from service.cli import artifacts, jobs, keys, stack, teachers
+from service.cli import artifacts, jobs, keys, schedules, stack, teachers
 from service.cli.failure import INTERRUPTED, Failure
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(artifacts.datasets, name="datasets")
 app.add_typer(artifacts.models, name="models")
 app.add_typer(teachers.app, name="teachers")
 app.add_typer(keys.app, name="keys")
+app.add_typer(schedules.app, name="schedules")
 
 
 def main() -> None:

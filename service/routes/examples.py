@@ -74,6 +74,19 @@ JOBS: dict[str, Example] = {
     },
 }
 
+SCHEDULES: dict[str, Example] = {
+    "nightly": {
+        "summary": "A build each night, caught up once after an outage",
+        "value": {
+            "name": "nightly",
+            "cron": "30 2 * * *",
+            "time_zone": "Europe/Berlin",
+            "missed": "one",
+            "job": JOBS["build"]["value"],
+        },
+    },
+}
+
 TEACHERS: dict[str, Example] = {
     "local": {
         "summary": "A vLLM server on this machine",

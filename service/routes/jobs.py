@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import access, events, jobs
+from service import access, events, jobs, timetable
 from service.addresses import API
 from service.routes.deps import PROBLEMS, TheCaller, TheSite
 from service.routes.examples import JOBS
@@ -70,7 +70,8 @@ def list_jobs(
 def show_job(site: TheSite, job_id: str) -> JobDetail:
     """A job with its spec and, for a recipe, its parts."""
     with site.sessions.reading() as session:
-        return job_detail(jobs.get(session, job_id), jobs.children(session, job_id))
+        job, schedule_id = jobs.get(session, job_id), timetable.schedule_of(session, job_id)
+        return job_detail(job, jobs.children(session, job_id), schedule_id)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=PROBLEMS)

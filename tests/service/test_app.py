@@ -9,6 +9,7 @@ from service.routes import examples
 from service.settings import Settings
 from service.spec import job_spec
 from service.teachers import Registration
+from service.timetable import ScheduleSpec
 
 HEAVY = ("torch", "transformers", "vllm", "workers")
 
@@ -26,6 +27,7 @@ def test_every_request_body_has_examples_that_are_valid(settings: Settings) -> N
         (job_spec.validate_python, examples.JOBS),
         (Registration.model_validate, examples.TEACHERS),
         (DatasetImport.model_validate, examples.IMPORTS),
+        (ScheduleSpec.model_validate, examples.SCHEDULES),
     ):
         for example in given.values():
             parse(example["value"])
