@@ -4,8 +4,8 @@ from prompts.dataset.assemble import assemble
 from prompts.dataset.chunk import ChunkFile, write_chunk
 from prompts.dataset.files import DatasetError, file_sha256
 from prompts.dataset.importer import import_dataset
-from prompts.dataset.manifest import Counts, Manifest, ShardFile, read_manifest
-from prompts.dataset.read import read_rejected, read_rows
+from prompts.dataset.manifest import Counts, Manifest, ShardFile, SignalSummary, read_manifest
+from prompts.dataset.read import open_signal, read_rejected, read_rows
 
 __all__ = [
     "ChunkFile",
@@ -13,9 +13,11 @@ __all__ = [
     "DatasetError",
     "Manifest",
     "ShardFile",
+    "SignalSummary",
     "assemble",
     "file_sha256",
     "import_dataset",
+    "open_signal",
     "read_manifest",
     "read_rejected",
     "read_rows",

@@ -17,9 +17,11 @@ from prompts.dataset.files import DatasetError, sync, write_text
 from prompts.dataset.manifest import MANIFEST, Manifest
 from prompts.dataset.schema import CHUNK_SCHEMA, RECORD_SCHEMA, REJECTED_SCHEMA
 from prompts.dataset.shards import Shards
+from prompts.dataset.signals import SignalParts
 from prompts.dataset.tally import Tally
 from prompts.record import End, Reason
 from prompts.seen import Seen, digest16
+from prompts.signal import SUFFIX
 from prompts.split import SPLITS
 
 SHARD_BYTES = 256 << 20
@@ -33,15 +35,19 @@ def assemble(
     seeds: int,
     name: str = "dataset",
     deduplicate: bool = True,
+    target_rows: int | None = None,
     totals: Mapping[str, float] | None = None,
     shard_rows: int = 50_000,
     shard_bytes: int = SHARD_BYTES,
+    signal: bool = False,
 ) -> Manifest:
     """Merges chunk files, given in input order, to a dataset at `target`; streams.
 
     `target` appears as a whole or not at all; its manifest is written last. `recipe` goes into
     recipe.yaml, `totals` into the manifest beside the tokens counted here. `shard_bytes` is of
-    rows before compression. Of rows with the same prompt and completion the first is kept.
+    rows before compression. With `signal` each chunk's signal lies beside it, under its name with
+    another suffix; that of accepted rows is copied. Of rows with the same prompt and completion the
+    first is kept.
     Raises DatasetError if `target` exists, an id comes twice or the rows aren't `seeds` many, and
     OSError (a full disk, say) with nothing left behind.
     """
@@ -53,16 +59,19 @@ def assemble(
         shards = [
             Shards(root, part, schema, shard_rows, shard_bytes) for part, schema in parts.items()
         ]
+        signals = SignalParts(root)
         try:
-            for accepted, others in _sorted_out(chunks, deduplicate):
+            for chunk, accepted, others in _sorted_out(chunks, deduplicate):
                 tally.add(accepted, others)
                 _distribute(shards, accepted, others)
+                if signal and len(accepted):
+                    signals.copy(chunk.with_suffix(SUFFIX), accepted["id"].to_pylist())
             _check_count(tally.rows, seeds)
             files = tuple(file for part in shards for file in part.finish(root))
+            manifest = tally.manifest(name, files, totals or {}, signals.finish())
         finally:
-            for part in shards:
+            for part in (*shards, signals):
                 part.abandon()
-        manifest = tally.manifest(name, files, totals or {})
         _describe(root, manifest, recipe)
     return manifest
 
@@ -80,8 +89,10 @@ def _unpublished(target: Path) -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _sorted_out(chunks: Iterable[Path], deduplicate: bool) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Yields (accepted rows, all other rows) of `CHUNK_SCHEMA`, a batch at a time."""
+def _sorted_out(
+    chunks: Iterable[Path], deduplicate: bool
+) -> Iterator[tuple[Path, pa.Table, pa.Table]]:
+    """Yields (chunk, accepted rows, all other rows) of `CHUNK_SCHEMA`, a batch at a time."""
     ids, hashes = Seen(), Seen()
     for chunk in chunks:
         for table in read_batches(chunk):
@@ -90,7 +101,7 @@ def _sorted_out(chunks: Iterable[Path], deduplicate: bool) -> Iterator[tuple[pa.
             if duplicates:
                 table = _rejected_duplicates(table, duplicates)
             is_accepted = pc.equal(table["end"], End.ACCEPTED.value)
-            yield table.filter(is_accepted), table.filter(pc.invert(is_accepted))
+            yield chunk, table.filter(is_accepted), table.filter(pc.invert(is_accepted))
 
 
 def _check_ids(ids: Seen, table: pa.Table) -> None:

@@ -34,6 +34,31 @@ class ShardFile(Frozen):
     sha256: str
 
 
+class SignalPart(Frozen):
+    """One file of the teacher signal."""
+
+    path: str
+    """Relative to the dataset."""
+    rows: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+class SignalSummary(Frozen):
+    """The teacher signal beside the rows; its files' headers say more."""
+
+    kind: Literal["top_k", "sampled"]
+    width: int
+    """Entries a token."""
+    temperature: float
+    teacher: str
+    rows: int
+    """Of the accepted rows, those that have a signal."""
+    tokens: int
+    files: tuple[SignalPart, ...]
+
+
 class Manifest(Frozen):
     """What a dataset holds."""
 
@@ -53,6 +78,8 @@ class Manifest(Frozen):
     totals: dict[str, float]
     """prompt_tokens and completion_tokens of all rows, and what the maker adds (GPU seconds)."""
     files: tuple[ShardFile, ...]
+    signal: SignalSummary | None = None
+    """None: no signal was asked for, or no row was accepted."""
 
 
 def read_manifest(path: Path) -> Manifest:

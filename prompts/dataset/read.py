@@ -7,7 +7,9 @@ from typing import Any
 from prompts.dataset.chunk import read_batches
 from prompts.dataset.files import DatasetError
 from prompts.dataset.manifest import ShardFile, read_manifest
+from prompts.dataset.signals import FOLDER
 from prompts.record import Record, Rejected
+from prompts.signal import SignalReader
 from prompts.split import SplitName
 
 _BATCH_ROWS = 256
@@ -25,6 +27,20 @@ def read_rejected(path: Path) -> Iterator[Rejected]:
         yield Rejected.model_validate(row)
 
 
+def open_signal(path: Path) -> SignalReader:
+    """The teacher signal of the dataset at `path`.
+
+    Raises DatasetError if the dataset has none or a file of it isn't the manifest's, and
+    SignalError for a damaged one.
+    """
+    summary = read_manifest(path).signal
+    if summary is None:
+        raise DatasetError(f"{path} has no teacher signal: build it with one, or rescore it")
+    for part in summary.files:
+        _check_present(path / part.path, part.bytes)
+    return SignalReader(path / FOLDER)
+
+
 def _rows(path: Path, part: str) -> Iterator[dict[str, Any]]:
     for file in read_manifest(path).files:
         if file.part == part:
@@ -34,8 +50,12 @@ def _rows(path: Path, part: str) -> Iterator[dict[str, Any]]:
 
 def _present(path: Path, file: ShardFile) -> Path:
     shard = path / file.path
-    size = shard.stat().st_size if shard.is_file() else None
-    if size != file.bytes:
-        found = "is missing" if size is None else f"has {size} bytes, not {file.bytes}"
-        raise DatasetError(f"{shard} {found}: the dataset is incomplete; copy it again")
+    _check_present(shard, file.bytes)
     return shard
+
+
+def _check_present(file: Path, wanted: int) -> None:
+    size = file.stat().st_size if file.is_file() else None
+    if size != wanted:
+        found = "is missing" if size is None else f"has {size} bytes, not {wanted}"
+        raise DatasetError(f"{file} {found}: the dataset is incomplete; copy it again")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prompts.dataset.manifest import Counts, Manifest, ShardFile
+from prompts.dataset.manifest import Counts, Manifest, ShardFile, SignalSummary
 from prompts.record import End
 from prompts.split import SPLITS
 
@@ -38,7 +38,11 @@ class Tally:
         return self._counted["end"].total()
 
     def manifest(
-        self, name: str, files: tuple[ShardFile, ...], totals: Mapping[str, float]
+        self,
+        name: str,
+        files: tuple[ShardFile, ...],
+        totals: Mapping[str, float],
+        signal: SignalSummary | None = None,
     ) -> Manifest:
         """All that was counted, as a manifest."""
         counted = self._counted
@@ -59,6 +63,7 @@ class Tally:
             teacher_revisions=tuple(sorted(counted["revision"])),
             totals={**self._tokens, **totals},
             files=files,
+            signal=signal,
         )
 
     def _count(self, name: str, column: pa.ChunkedArray) -> None:

@@ -7,8 +7,10 @@ A row is a `TopKRow` (the k likeliest tokens and the log mass of all others) or 
 (n drawn tokens with importance weights). docs/signal.md has the format and its error bounds.
 """
 
+from prompts.signal.calls import signal_of, signals_of, to_row
+from prompts.signal.fingerprint import template_sha256, tokenizer_sha256, vocabulary_size
 from prompts.signal.header import SignalHeader
-from prompts.signal.reader import SignalReader
+from prompts.signal.reader import SUFFIX, SignalReader
 from prompts.signal.rows import (
     LOGPROB_ERROR_NATS,
     RowSignal,
@@ -17,10 +19,11 @@ from prompts.signal.rows import (
     TopKRow,
     top_k_row,
 )
-from prompts.signal.writer import SignalFile, SignalWriter, write_signal
+from prompts.signal.writer import SignalFile, SignalWriter, signal_file, write_signal
 
 __all__ = [
     "LOGPROB_ERROR_NATS",
+    "SUFFIX",
     "RowSignal",
     "SampledRow",
     "SignalError",
@@ -29,6 +32,13 @@ __all__ = [
     "SignalReader",
     "SignalWriter",
     "TopKRow",
+    "signal_file",
+    "signal_of",
+    "signals_of",
+    "template_sha256",
+    "to_row",
+    "tokenizer_sha256",
     "top_k_row",
+    "vocabulary_size",
     "write_signal",
 ]

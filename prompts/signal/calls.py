@@ -1,0 +1,42 @@
+"""From the ledger's calls to the rows of a signal file."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from prompts.record import Call, CallSignal, Record, Rejected
+from prompts.signal.rows import TopKRow, top_k_row
+
+
+def signals_of(
+    rows: Iterable[Record | Rejected], calls: Mapping[str, Sequence[Call]]
+) -> Iterator[tuple[str, TopKRow]]:
+    """(row id, signal) of every accepted row, in order.
+
+    Of a row's calls, given by row id, the signal is that of the one whose text became the
+    completion. An accepted row without one is passed over.
+    """
+    for row in rows:
+        if isinstance(row, Record):
+            found = signal_of(row, calls.get(row.id, ()))
+            if found is not None:
+                yield row.id, found
+
+
+def signal_of(record: Record, calls: Iterable[Call]) -> TopKRow | None:
+    """The signal of the call whose text is the record's completion."""
+    text = record.completion[-1].content
+    for call in calls:
+        if call.signal is not None and call.text == text:
+            return to_row(call.signal)
+    return None
+
+
+def to_row(signal: CallSignal) -> TopKRow:
+    """A ledger's signal as arrays, likeliest first, with its tail."""
+    shape = (len(signal.token_ids), -1) if signal.token_ids else (0, 1)
+    return top_k_row(
+        np.array(signal.token_ids, np.int32),
+        np.array(signal.top_ids, np.int32).reshape(shape),
+        np.array(signal.top_logprobs, np.float32).reshape(shape),
+    )
