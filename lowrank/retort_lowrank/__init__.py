@@ -6,15 +6,37 @@ A factorized model's configuration carries `ranks`, a map from a linear's name i
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from retort_lowrank import families
+from retort_lowrank.families import LowRankLlamaConfig, LowRankLlamaForCausalLM, LowRankLlamaModel
 from retort_lowrank.linear import LowRankLinear, factorize_linears
-from retort_lowrank.llama import LowRankLlamaConfig, LowRankLlamaForCausalLM, LowRankLlamaModel
 
-FACTORIZED = {"llama": (LowRankLlamaConfig, LowRankLlamaForCausalLM)}
-"""Dense `model_type` -> its factorized configuration and model; a new family is one line."""
+TYPES = {
+    "llama": (LowRankLlamaConfig, LowRankLlamaModel, LowRankLlamaForCausalLM),
+    "mistral": (
+        families.LowRankMistralConfig,
+        families.LowRankMistralModel,
+        families.LowRankMistralForCausalLM,
+    ),
+    "qwen2": (
+        families.LowRankQwen2Config,
+        families.LowRankQwen2Model,
+        families.LowRankQwen2ForCausalLM,
+    ),
+    "qwen3": (
+        families.LowRankQwen3Config,
+        families.LowRankQwen3Model,
+        families.LowRankQwen3ForCausalLM,
+    ),
+}
+"""Dense `model_type` -> configuration, decoder, decoder with head."""
 
-AutoConfig.register(LowRankLlamaConfig.model_type, LowRankLlamaConfig)
-AutoModel.register(LowRankLlamaConfig, LowRankLlamaModel)
-AutoModelForCausalLM.register(LowRankLlamaConfig, LowRankLlamaForCausalLM)
+FACTORIZED = {family: (config, causal) for family, (config, _, causal) in TYPES.items()}
+"""Dense `model_type` -> its factorized configuration and model."""
+
+for config, body, causal in TYPES.values():
+    AutoConfig.register(config.model_type, config)
+    AutoModel.register(config, body)
+    AutoModelForCausalLM.register(config, causal)
 
 __all__ = [
     "FACTORIZED",

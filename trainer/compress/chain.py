@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from trainer.checkpoint import publish
-from trainer.compress import depth, ptq, svd, wanda
+from trainer.compress import depth, folding, magnitude, ptq, sparsegpt, svd, wanda, width
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
 from trainer.compress.heal import heal_model, with_threads
 from trainer.compress.measuring import digest_model
@@ -31,9 +31,13 @@ from trainer.loading import load_model
 from trainer.spec import CompressSpec, StageSpec
 
 STAGES: dict[str, Callable[[Any, PreTrainedModel, Sequence[TokenRow]], Outcome]] = {
+    "magnitude": magnitude.apply,
     "wanda": wanda.apply,
+    "sparsegpt": sparsegpt.apply,
     "depth": depth.apply,
+    "width": width.apply,
     "svd": svd.apply,
+    "tensor": folding.apply,
     "ptq": ptq.apply,
 }
 VERSION = 1

@@ -1,6 +1,8 @@
-"""Structured pruning of whole decoder layers by block influence (ShortGPT, arXiv:2403.03853)."""
+"""Structured pruning of whole decoder layers: by block influence (ShortGPT, arXiv:2403.03853), or
+by the loss of the model without the layer (Shortened LLaMA, arXiv:2402.02834)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from trainer.compress.activations import batches, remove, run_until_reached
 from trainer.compress.layout import find_layers
+from trainer.compress.likelihood import next_token_loss
 from trainer.compress.outcome import Outcome
 from trainer.data import TokenRow
 from trainer.errors import BadInput
@@ -27,10 +30,10 @@ def apply(stage: DepthPrune, model: PreTrainedModel, rows: Sequence[TokenRow]) -
             f"depth pruning would remove {stage.layers} of {count} layers",
             f"At least one must stay: ask for {count - 1} at most.",
         )
-    influence = block_influence(model, rows)
-    removed = sorted(range(count), key=lambda index: (influence[index], index))[: stage.layers]
+    scores = IMPORTANCE[stage.importance](model, rows)
+    removed = sorted(range(count), key=lambda index: (scores[index], index))[: stage.layers]
     remove_layers(model, removed)
-    return Outcome(model, {"block_influence": influence, "removed_layers": sorted(removed)})
+    return Outcome(model, {stage.importance: scores, "removed_layers": sorted(removed)})
 
 
 def block_influence(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
@@ -61,6 +64,34 @@ def block_influence(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[fl
     finally:
         remove(handles)
     return [float(value) for value in 1 - sums / tokens]
+
+
+def perplexity_without(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
+    """The perplexity of the rows with each decoder layer left out in turn, the others in place."""
+
+    def skip(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        before = args[0] if args else kwargs["hidden_states"]
+        return (before, *output[1:]) if isinstance(output, tuple) else before
+
+    found = []
+    for layer in find_layers(model).layers:
+        handle = layer.register_forward_hook(skip, with_kwargs=True)
+        try:
+            with torch.inference_mode():
+                total, tokens = 0.0, 0
+                for ids, mask in batches(rows, model.device):
+                    loss, kept = next_token_loss(model, ids, mask)
+                    total, tokens = total + float(loss), tokens + kept
+        finally:
+            handle.remove()
+        found.append(math.exp(total / tokens))
+    return found
+
+
+IMPORTANCE: dict[str, Callable[[PreTrainedModel, Sequence[TokenRow]], list[float]]] = {
+    "block_influence": block_influence,
+    "perplexity": perplexity_without,
+}
 
 
 def remove_layers(model: PreTrainedModel, removed: Sequence[int]) -> None:

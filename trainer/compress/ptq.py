@@ -1,7 +1,9 @@
-"""Post-training quantization by llmcompressor, saved in compressed-tensors' format.
+"""Post-training quantization, saved in compressed-tensors' format.
 
-Round-to-nearest takes each channel's largest weight as its scale; GPTQ (arXiv:2210.17323) rounds
-column by column and lets later columns mend earlier errors on the calibration rows.
+Round-to-nearest takes each channel's (or group's) largest weight as its scale; GPTQ
+(arXiv:2210.17323) rounds column by column and lets later columns mend earlier errors on the
+calibration rows; both are llmcompressor's. SmoothQuant and AWQ rescale first (see `smoothing`),
+then round to nearest: llmcompressor's AWQ needs an accelerator, and its mappings go by name.
 """
 
 import sys
@@ -12,8 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from trainer.compress.layout import find_layers, find_linears
+from trainer.compress.moments import Collect, collect
 from trainer.compress.outcome import Outcome
+from trainer.compress.schemes import SCHEMES, check_groups, config_group, others, targets_of
+from trainer.compress.smoothing import awq, smooth, smoothquant
 from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.spec import QuantizePtq
@@ -24,17 +28,25 @@ SIMULATED = (
 )
 
 
-def apply(stage: QuantizePtq, model: PreTrainedModel, rows: Sequence[TokenRow]) -> Outcome:
-    """Quantize every linear of the decoder layers; `save_pretrained` then writes int8 weights.
+def apply(
+    stage: QuantizePtq,
+    model: PreTrainedModel,
+    rows: Sequence[TokenRow],
+    gather: Collect = collect,
+) -> Outcome:
+    """Quantize every linear of the decoder layers; `save_pretrained` then writes packed weights.
 
     The model must have been loaded from a directory with its tokenizer. Raises BadInput where
-    llmcompressor isn't installed or the layers hold no linears.
+    llmcompressor isn't installed, the layers hold no linears, or a group size doesn't divide.
     """
-    for layer in find_layers(model).layers:
-        find_linears(layer)
-    # The head stays in the model's own type: it is tied to the embeddings more often than not.
-    head = model.get_output_embeddings()
-    ignored = [name for name, module in model.named_modules() if module is head]
+    check_groups(targets_of(model), stage.scheme, stage.group_size)
+    ignored = others(model)
+    details: dict[str, Any] = {"ignored": ignored, "format": "compressed-tensors"}
+    if stage.algorithm == "smoothquant":
+        details["largest_scales"] = smooth(model, rows, gather, smoothquant)
+    elif stage.algorithm == "awq":
+        chosen = awq(SCHEMES[stage.scheme], stage.group_size)
+        details["largest_scales"] = smooth(model, rows, gather, chosen)
     oneshot, modifier = _llmcompressor(stage, ignored)
     calibration: DataLoader[dict[str, torch.Tensor]] = DataLoader(
         [_inputs(row) for row in rows],  # type: ignore[arg-type]
@@ -47,7 +59,6 @@ def apply(stage: QuantizePtq, model: PreTrainedModel, rows: Sequence[TokenRow]) 
         num_calibration_samples=len(rows),
         clear_sparse_session=True,
     )
-    details: dict[str, Any] = {"ignored": ignored, "format": "compressed-tensors"}
     return Outcome(quantized, details, (SIMULATED,))
 
 
@@ -64,9 +75,9 @@ def _llmcompressor(
             "ptq needs llmcompressor", "Install the extra: pip install 'retort-distill[quantize]'."
         ) from error
     _log_to_stderr()
-    kinds = {"rtn": QuantizationModifier, "gptq": GPTQModifier}
-    modifier = kinds[stage.algorithm](targets="Linear", scheme=stage.scheme, ignore=ignored)
-    return oneshot, modifier
+    kind = GPTQModifier if stage.algorithm == "gptq" else QuantizationModifier
+    group = config_group(stage.scheme, stage.group_size)
+    return oneshot, kind(config_groups={"group_0": group}, ignore=ignored)
 
 
 def _log_to_stderr() -> None:

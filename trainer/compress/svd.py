@@ -1,116 +1,110 @@
-"""Low-rank factors by activation-whitened truncated SVD (SVD-LLM, arXiv:2403.07378).
+"""Low-rank factors by truncated SVD of scaled weights.
 
-A linear's weight W [m, n] becomes left [m, r] @ right [r, n]. X [N, n] are its inputs on
-calibration rows, and S S^T = X^T X its Cholesky factor: |(W - W') X^T|_F = |(W - W') S|_F, so the
-truncated SVD of W S, with S^-1 folded into the right factor, is the best W' of its rank on them.
+A linear's weight W [m, n] becomes left [m, r] @ right [r, n]: the truncated SVD of W S, with S^-1
+folded into the right factor. X [N, n] are its inputs on calibration rows.
+
+- whitening (SVD-LLM, arXiv:2403.07378): S S^T = X^T X, so that |(W - W') X^T|_F = |(W - W') S|_F
+  and W' is the best of its rank on them;
+- activation (ASVD, arXiv:2312.05821): S = diag(mean|x_j| ^ alpha);
+- none: S = I (Eckart and Young, 1936).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from retort_lowrank import FACTORIZED
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainer.compress.activations import observe
 from trainer.compress.layout import find_layers, pick_linears
+from trainer.compress.moments import DAMPING, Collect, Moments, collect, damped_cholesky
 from trainer.compress.outcome import Outcome
+from trainer.compress.ranks import (
+    Matrix,
+    error,
+    parameters,
+    rank_for,
+    within_error,
+    within_parameters,
+)
 from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.spec import SvdFactorize
 
-DAMPING = 1e-6
-"""Added to the diagonal of X^T X, as a share of its mean; raised tenfold until Cholesky works."""
+HEADER_BYTES = 200
+"""What a safetensors file says of each tensor, at most; a budget in bytes leaves room for it."""
 
 
-def apply(stage: SvdFactorize, model: PreTrainedModel, rows: Sequence[TokenRow]) -> Outcome:
+@dataclass(frozen=True)
+class Scale:
+    """S of a linear: lower triangular [n, n], a diagonal [n], or None for I."""
+
+    lower: Tensor | None = None
+    diagonal: Tensor | None = None
+    damping: float | None = None
+
+    def apply(self, weight: Tensor) -> Tensor:
+        """W S"""
+        if self.lower is not None:
+            return weight @ self.lower
+        return weight if self.diagonal is None else weight * self.diagonal
+
+    def undo(self, right: Tensor) -> Tensor:
+        """right S^-1"""
+        if self.lower is not None:
+            return torch.linalg.solve_triangular(self.lower, right, upper=False, left=False)
+        return right if self.diagonal is None else right / self.diagonal
+
+
+def apply(
+    stage: SvdFactorize,
+    model: PreTrainedModel,
+    rows: Sequence[TokenRow],
+    gather: Collect = collect,
+) -> Outcome:
     """A model of the factorized type with the targets in two factors; the rest is shared.
 
     Activations are the unfactorized model's. Raises BadInput for an architecture without a
-    factorized type and for targets that the layers lack.
+    factorized type, for targets that the layers lack, and for budgets that can't be met.
     """
-    _check_type(model)
+    check_type(model)
     layout = find_layers(model)
+    targets = [pick_linears(layer, stage.targets) for layer in layout.layers]
+    ranks, allocation = _choose_ranks(stage, model, rows, gather)
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     errors: dict[str, dict[str, float]] = {}
-    for index, layer in enumerate(layout.layers):
-        linears = pick_linears(layer, stage.targets)
-        grams = gram_matrices(model, linears, rows, layer)
-        whitenings = {id(gram): whitening(gram) for gram in grams.values()}
-        for name, linear in linears.items():
-            weight, gram = linear.weight.detach().double(), grams[name]
-            rank = rank_for(name, weight.shape, stage.parameter_ratio)
-            if stage.whitening:
-                left, right = factorize_whitened(weight, whitenings[id(gram)], rank)
-            else:
-                left, right = factorize_plain(weight, rank)
-            full = f"{layout.name}.{index}.{name}"
+    dampings = []
+    for index, moments in enumerate(gather(model, rows)):
+        scales = _scales(stage, {name: moments[name] for name in targets[index]})
+        for name, linear in targets[index].items():
+            full, weight = f"{layout.name}.{index}.{name}", linear.weight.detach().double()
+            left, right = factorize(weight, scales[name], ranks[full])
+            dampings.append(scales[name].damping or 0.0)
             factors[full] = (left, right)
-            errors[full] = {
-                "rank": rank,
-                "relative_error": relative_error(weight, left @ right, gram),
-            }
-    return _outcome(model, factors, errors)
+            lost = relative_error(weight, left @ right, moments[name].gram)
+            errors[full] = {"rank": ranks[full], "relative_error": lost}
+    details = {"linears": errors, "largest_damping": max(dampings), **allocation}
+    return _outcome(model, factors, details)
 
 
-def rank_for(name: str, shape: Sequence[int], parameter_ratio: float) -> int:
-    """The largest r with r (m + n) <= ratio * m n. Raises BadInput where that is 0."""
-    m, n = shape
-    rank = int(parameter_ratio * m * n / (m + n))
-    if rank == 0:
-        raise BadInput(
-            f"parameter_ratio {parameter_ratio} leaves {name} ({m} x {n}) no rank",
-            f"Rank 1 alone takes {(m + n) / (m * n):.3f} of its parameters; ask for more.",
-        )
-    return rank
+def make_scale(stage: SvdFactorize, moments: Moments) -> Scale:
+    """S of a linear from what it is given."""
+    if stage.scaling == "whitening":
+        lower, damping = damped_cholesky(moments.gram)
+        return Scale(lower=lower, damping=damping)
+    if stage.scaling == "activation":
+        # an input that is always 0 must not make S singular
+        least = moments.mean_abs.max().clamp_min(1e-30) * DAMPING
+        return Scale(diagonal=moments.mean_abs.clamp_min(least) ** stage.alpha)
+    return Scale()
 
 
-def gram_matrices(
-    model: PreTrainedModel,
-    linears: Mapping[str, nn.Linear],
-    rows: Sequence[TokenRow],
-    layer: nn.Module,
-) -> dict[str, Tensor]:
-    """X^T X [n, n] in fp64 for each linear; linears fed the same tensor share one object."""
-    grams: dict[str, Tensor] = {}
-    fed: dict[str, Tensor] = {}
-
-    def see(name: str, x: Tensor, mask: Tensor) -> None:
-        sharer = next((other for other, tensor in fed.items() if tensor is x), None)
-        fed[name] = x
-        if sharer is not None:
-            grams[name] = grams[sharer]
-            return
-        kept = x[mask].double()
-        if name in grams:
-            grams[name] += kept.T @ kept
-        else:
-            grams[name] = kept.T @ kept
-
-    observe(model, linears, rows, see, until=layer)
-    return grams
-
-
-def whitening(gram: Tensor) -> Tensor:
-    """Lower S [n, n] with S S^T = gram + damping; fp64."""
-    scale = gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    damping = DAMPING
-    while True:
-        damped = gram + damping * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        lower: Tensor
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            return lower
-        damping *= 10
-
-
-def factorize_whitened(weight: Tensor, whitener: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def factorize(weight: Tensor, scale: Scale, rank: int) -> tuple[Tensor, Tensor]:
     """left [m, r], right [r, n] that minimise |(W - left right) S|_F; fp64."""
-    left, scaled = factorize_plain(weight @ whitener, rank)
-    # right S = scaled, with S lower triangular
-    right = torch.linalg.solve_triangular(whitener, scaled, upper=False, left=False)
-    return left, right
+    left, scaled = factorize_plain(scale.apply(weight), rank)
+    return left, scale.undo(scaled)
 
 
 def factorize_plain(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -130,7 +124,8 @@ def relative_error(weight: Tensor, approximation: Tensor, gram: Tensor) -> float
     return float(squared.sqrt())
 
 
-def _check_type(model: PreTrainedModel) -> None:
+def check_type(model: PreTrainedModel) -> None:
+    """Refuse what has no factorized type."""
     if model.config.model_type in FACTORIZED:
         return
     factorized = model.config.model_type.startswith("retort_lowrank")
@@ -142,10 +137,82 @@ def _check_type(model: PreTrainedModel) -> None:
     )
 
 
+def _scales(stage: SvdFactorize, moments: Mapping[str, Moments]) -> dict[str, Scale]:
+    """Linears that read one tensor share one S."""
+    made = {id(each): make_scale(stage, each) for each in moments.values()}
+    return {name: made[id(each)] for name, each in moments.items()}
+
+
+def _choose_ranks(
+    stage: SvdFactorize, model: PreTrainedModel, rows: Sequence[TokenRow], gather: Collect
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Each target's rank by full name, and what the report says of how they were chosen."""
+    layout = find_layers(model)
+    shapes = {
+        f"{layout.name}.{index}.{name}": (linear.out_features, linear.in_features)
+        for index, layer in enumerate(layout.layers)
+        for name, linear in pick_linears(layer, stage.targets).items()
+    }
+    ratio = stage.parameter_ratio
+    if stage.max_bytes is not None:
+        ratio = ratio_for_bytes(model, shapes, stage.max_bytes)
+    if stage.ranks == "uniform":
+        ranks = {name: rank_for(name, shape, ratio) for name, shape in shapes.items()}
+        return ranks, {"parameter_ratio": ratio}
+    matrices = _spectra(stage, model, rows, gather)
+    if stage.max_relative_error is not None:
+        ranks = within_error(matrices, stage.max_relative_error)
+    else:
+        ranks = within_parameters(matrices, int(ratio * sum(m * n for m, n in shapes.values())))
+    spent = parameters(matrices, ranks)
+    share = spent / sum(m * n for m, n in shapes.values())
+    even = {name: rank_for(name, shape, share) for name, shape in shapes.items()}
+    return ranks, {
+        "parameter_ratio": share,
+        "error_by_loss": error(matrices, ranks),
+        "error_uniform": error(matrices, even),
+        "parameters_by_loss": spent,
+        "parameters_uniform": parameters(matrices, even),
+    }
+
+
+def ratio_for_bytes(
+    model: PreTrainedModel, shapes: Mapping[str, tuple[int, int]], max_bytes: int
+) -> float:
+    """The share of the targets' parameters that a model of `max_bytes` leaves them."""
+    size = torch.empty((), dtype=model.dtype).element_size()
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    within = sum(m * n for m, n in shapes.values())
+    tensors = sum(1 for _ in model.parameters()) + len(shapes)
+    ratio = ((max_bytes - HEADER_BYTES * tensors) / size - (whole - within)) / within
+    if not 0 < ratio < 1:
+        raise BadInput(
+            f"max_bytes {max_bytes} can't be met by factorizing these targets",
+            f"The model takes {whole * size} bytes, {(whole - within) * size} of them outside of "
+            "the targets: ask for something between the two.",
+        )
+    return ratio
+
+
+def _spectra(
+    stage: SvdFactorize, model: PreTrainedModel, rows: Sequence[TokenRow], gather: Collect
+) -> dict[str, Matrix]:
+    layout = find_layers(model)
+    found = {}
+    for index, moments in enumerate(gather(model, rows)):
+        linears = pick_linears(layout.layers[index], stage.targets)
+        scales = _scales(stage, {name: moments[name] for name in linears})
+        for name, linear in linears.items():
+            values = torch.linalg.svdvals(scales[name].apply(linear.weight.detach().double()))
+            shape = (linear.out_features, linear.in_features)
+            found[f"{layout.name}.{index}.{name}"] = Matrix(shape, values)
+    return found
+
+
 def _outcome(
     model: PreTrainedModel,
     factors: Mapping[str, tuple[Tensor, Tensor]],
-    errors: dict[str, dict[str, float]],
+    details: dict[str, Any],
 ) -> Outcome:
     config_class, model_class = FACTORIZED[model.config.model_type]
     prefix = f"{model.base_model_prefix}."
@@ -153,12 +220,12 @@ def _outcome(
     for name in ("model_type", "architectures", "transformers_version"):
         values.pop(name, None)
     ranks = {name.removeprefix(prefix): left.shape[1] for name, (left, _) in factors.items()}
-    made = model_class(config_class(**values, ranks=ranks))
-    nn.Module.to(made, model.device, model.dtype)
+    made: PreTrainedModel = model_class(config_class(**values, ranks=ranks))
+    for parameter in made.parameters():  # not buffers: rotary frequencies stay in fp32
+        parameter.data = parameter.data.to(model.device, model.dtype)
     made.load_state_dict(_factorized_state(model, factors))
     made.tie_weights()
     made.generation_config = model.generation_config
-    details: dict[str, Any] = {"linears": errors, "damping": DAMPING}
     made.train(False)
     return Outcome(made, details)
 

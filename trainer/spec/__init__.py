@@ -6,10 +6,14 @@ from trainer.spec.compress import (
     DepthPrune,
     Gate,
     Heal,
+    MagnitudePrune,
     QuantizePtq,
+    SparseGptPrune,
     StageSpec,
     SvdFactorize,
+    TensorFactorize,
     WandaPrune,
+    WidthPrune,
 )
 from trainer.spec.evaluation import EvalSpec
 from trainer.spec.optimization import Optimization
@@ -22,12 +26,16 @@ __all__ = [
     "ForwardKL",
     "Gate",
     "Heal",
+    "MagnitudePrune",
     "Optimization",
     "QuantizePtq",
     "RationaleThenAnswer",
     "SequenceLevel",
+    "SparseGptPrune",
     "StageSpec",
     "SvdFactorize",
+    "TensorFactorize",
     "TrainSpec",
     "WandaPrune",
+    "WidthPrune",
 ]

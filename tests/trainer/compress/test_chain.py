@@ -194,7 +194,6 @@ def test_calibration_rows_and_branches_matter(inputs: dict[str, str], tmp_path: 
         ([{"kind": "ptq", "heal": HEAL}], "can't be healed"),
         ([{"kind": "depth", "layers": 3}], "would leave 0 layers"),
         ([{"kind": "depth", "layers": 2}, {"kind": "depth"}], "would leave 0 layers"),
-        ([{"kind": "svd"}, {"kind": "svd"}], "can't factorize"),
         ([{"kind": "wanda"}, {"kind": "svd", "targets": ["nope"]}], "no linear named nope"),
     ],
 )
@@ -218,5 +217,24 @@ def test_bad_inputs_are_refused(inputs: dict[str, str], tmp_path: Path) -> None:
     ):
         with pytest.raises(BadInput, match=message):
             run(make_spec({**inputs, **changes}, stage), tmp_path / "out", silent)
-    with pytest.raises(ValidationError, match="can't follow ptq"):
-        make_spec(inputs, {"kind": "ptq"}, stage)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (["ptq", "depth"], r"stages\[1\]: depth can't follow ptq"),
+        (["depth", "svd", "svd"], r"stages\[2\]: svd factorizes a model once"),
+        (["svd", "wanda", "width"], r"stages\[2\]: width cuts whole matrices"),
+        (["svd", "tensor"], r"stages\[1\]: tensor folds whole matrices"),
+    ],
+)
+def test_orders_that_can_not_work_are_refused_by_the_spec(
+    stages: list[str], message: str, inputs: dict[str, str]
+) -> None:
+    specs: list[dict[str, Any]] = [{"kind": kind} for kind in stages]
+    for spec in specs:
+        if spec["kind"] == "width":
+            spec["hidden"] = 8
+    with pytest.raises(ValidationError, match=message):
+        make_spec(inputs, *specs)
+    make_spec(inputs, *[{**spec, "on": "start"} for spec in specs])

@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.trainer.compress.models import logits, token_rows
 from tests.trainer.compress.world import make_llama, write_model
 from tests.trainer.conftest import save_model
 from trainer.compress import ptq, svd
+from trainer.compress.rounding import rtn
+from trainer.compress.schemes import SCHEMES
 from trainer.compress.size import measure_shape, tensor_bytes
+from trainer.errors import BadInput
 from trainer.loading import load_model
 from trainer.spec import QuantizePtq, SvdFactorize
 
@@ -63,6 +67,54 @@ def test_gptq_differs_from_rtn_and_both_stay_near(tmp_path: Path) -> None:
     assert not torch.equal(rtn, gptq)
     for quantized in (rtn, gptq):
         assert 0 < float((quantized - dense).abs().mean()) < 0.1 * float(dense.std())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "algorithm", "bits"),
+    [("W4A16", "rtn", 4), ("W4A16", "gptq", 4), ("W4A16", "awq", 4), ("W8A16", "rtn", 8),
+     ("FP8", "rtn", 8), ("W8A8", "smoothquant", 8)],
+)  # fmt: skip
+def test_each_scheme_is_stored_in_its_bits_and_loads(
+    scheme: str, algorithm: str, bits: int, tmp_path: Path
+) -> None:
+    source = write_model(tmp_path / "m")
+    fields = {"group_size": 32} if scheme == "W4A16" else {}
+    target = quantize(source, tmp_path / "q", scheme=scheme, algorithm=algorithm, **fields)
+    name = "model.layers.1.mlp.up_proj"
+    stored = sum(
+        size
+        for tensor, size in tensor_bytes(target).items()
+        if tensor.startswith(f"{name}.weight") and not tensor.endswith(("scale", "shape"))
+    )
+    dense = load_model(source)
+    weight = dense.model.layers[1].mlp.up_proj.weight
+    assert stored == weight.numel() * bits // 8
+    made = load_model(target)
+    if algorithm == "rtn":
+        expected = rtn(weight, SCHEMES[scheme], 32)
+        assert torch.allclose(made.model.layers[1].mlp.up_proj.weight, expected, rtol=1e-2)
+    distance = float((logits(made) - logits(dense)).abs().mean() / logits(dense).std())
+    assert 0 < distance < {"W4A16": 0.6, "FP8": 0.3}.get(scheme, 0.1)
+
+
+def test_a_group_size_that_does_not_divide_names_the_linear(tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path / "m"))
+    stage = QuantizePtq(kind="ptq", scheme="W4A16")
+    with pytest.raises(BadInput, match=r"128 doesn't divide the 64 inputs of model.layers.0.self"):
+        ptq.apply(stage, model, token_rows(2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scheme": "W4A16", "algorithm": "smoothquant"}, "use rtn, gptq, awq"),
+        ({"scheme": "FP8"}, "use rtn"),
+        ({"group_size": 64}, "scheme: W4A16 alone"),
+    ],
+)
+def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        QuantizePtq(kind="ptq", **fields)
 
 
 def test_factors_are_quantized_and_load_again(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from tests.trainer.compress.models import logits, tiny_llama, token_rows
 from trainer.compress import wanda
 from trainer.compress.activations import observe
 from trainer.compress.layout import find_layers, find_linears
+from trainer.compress.masks import keep_in_rows
 from trainer.spec import WandaPrune
 
 
@@ -20,21 +21,21 @@ def test_scores_are_weight_times_input_norm() -> None:
 
 def test_the_lowest_of_each_row_go_not_the_lowest_of_all() -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0, 4.0], [40.0, 30.0, 20.0, 10.0]])
-    kept = wanda.keep_mask(scores, WandaPrune(kind="wanda", sparsity=0.5))
+    kept = keep_in_rows(scores, 0.5, "unstructured")
     assert kept.tolist() == [[False, False, True, True], [True, True, False, False]]
 
 
 def test_sparsity_decides_how_many() -> None:
     scores = torch.rand(5, 40)
     for sparsity in (0.1, 0.25, 0.9):
-        kept = wanda.keep_mask(scores, WandaPrune(kind="wanda", sparsity=sparsity))
+        kept = keep_in_rows(scores, sparsity, "unstructured")
         assert (~kept).sum(dim=1).tolist() == [round(40 * sparsity)] * 5
 
 
 def test_n_of_each_m_neighbours_stay() -> None:
     scores = torch.rand(6, 16)
     for pattern, kept_each, group in (("2:4", 2, 4), ("4:8", 4, 8)):
-        kept = wanda.keep_mask(scores, WandaPrune(kind="wanda", pattern=pattern))
+        kept = keep_in_rows(scores, 0.5, pattern)
         grouped, groups = kept.reshape(-1, group), scores.reshape(-1, group)
         assert (grouped.sum(dim=1) == kept_each).all()
         lowest_kept = groups.masked_fill(~grouped, 9).min(dim=1).values
@@ -42,7 +43,7 @@ def test_n_of_each_m_neighbours_stay() -> None:
 
 
 def test_ties_still_give_the_exact_count() -> None:
-    kept = wanda.keep_mask(torch.zeros(3, 8), WandaPrune(kind="wanda", sparsity=0.5))
+    kept = keep_in_rows(torch.zeros(3, 8), 0.5, "unstructured")
     assert kept.sum(dim=1).tolist() == [4, 4, 4]
 
 

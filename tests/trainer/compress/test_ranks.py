@@ -1,0 +1,53 @@
+"""Ranks under one budget, against every possible choice."""
+
+import itertools
+
+import pytest
+import torch
+
+from trainer.compress.ranks import Matrix, error, parameters, within_error, within_parameters
+from trainer.errors import BadInput
+
+
+def matrices() -> dict[str, Matrix]:
+    shape = (6, 6)
+    return {
+        "flat": Matrix(shape, torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0]).double()),
+        "steep": Matrix(shape, torch.tensor([9.0, 1.0, 0.1, 0.1, 0.0, 0.0]).double()),
+        "even": Matrix(shape, torch.tensor([3.0, 2.5, 2.0, 0.3, 0.2, 0.1]).double()),
+    }
+
+
+def choices(given: dict[str, Matrix]) -> list[dict[str, int]]:
+    counts = [range(1, matrix.most + 1) for matrix in given.values()]
+    return [dict(zip(given, ranks, strict=True)) for ranks in itertools.product(*counts)]
+
+
+@pytest.mark.parametrize("budget", [36, 48, 60, 72, 96])
+def test_no_choice_within_the_budget_loses_less(budget: int) -> None:
+    given = matrices()
+    found = within_parameters(given, budget)
+    within = [ranks for ranks in choices(given) if parameters(given, ranks) <= budget]
+    assert parameters(given, found) <= budget
+    assert error(given, found) == pytest.approx(min(error(given, ranks) for ranks in within))
+
+
+@pytest.mark.parametrize("bound", [0.7, 0.6, 0.5])
+def test_no_choice_within_the_bound_is_smaller(bound: float) -> None:
+    given = matrices()
+    found = within_error(given, bound)
+    good = [ranks for ranks in choices(given) if error(given, ranks) <= bound]
+    assert error(given, found) <= bound
+    assert parameters(given, found) == min(parameters(given, ranks) for ranks in good)
+
+
+def test_what_can_not_be_met_is_refused() -> None:
+    with pytest.raises(BadInput, match="leave some matrix no rank"):
+        within_parameters(matrices(), 35)
+    with pytest.raises(BadInput, match="no ranks bring the error down"):
+        within_error(matrices(), 0.01)
+
+
+def test_losses_are_the_tail_of_the_squares() -> None:
+    steep = Matrix((2, 2), torch.tensor([3.0, 1.0]).double())
+    assert steep.losses() == pytest.approx([1.0, 0.1, 0.0])

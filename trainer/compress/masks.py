@@ -1,0 +1,83 @@
+"""Which weights of a matrix [m, n] stay, given a score for each: m outputs, n inputs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainer.compress.outcome import Outcome
+from trainer.errors import BadInput
+
+DENSE = "a mask alone shrinks nothing: the zeros are stored and multiplied like any number, so "
+DENSE += "bytes and latency stay as they were"
+
+Pattern = Literal["unstructured", "2:4", "4:8"]
+
+
+def keep_in_rows(scores: Tensor, sparsity: float, pattern: Pattern) -> Tensor:
+    """True for what stays, compared within each output row: [m, n] -> [m, n].
+
+    Unstructured drops the round(sparsity * n) lowest of each row; n:m keeps the n highest of each
+    m neighbours. Among equals the first is dropped.
+    """
+    if pattern == "unstructured":
+        return _drop_lowest(scores, round(sparsity * scores.shape[1]))
+    kept, group = group_of(pattern, scores.shape[1])
+    return _drop_lowest(scores.reshape(-1, group), group - kept).reshape(scores.shape)
+
+
+def keep_in_all(scores: Tensor, sparsity: float, pattern: Pattern) -> Tensor:
+    """As `keep_in_rows`, but unstructured compares the whole matrix."""
+    if pattern == "unstructured":
+        whole = scores.reshape(1, -1)
+        return _drop_lowest(whole, round(sparsity * scores.numel())).reshape(scores.shape)
+    return keep_in_rows(scores, sparsity, pattern)
+
+
+def group_of(pattern: Pattern, inputs: int) -> tuple[int, int]:
+    """(n, m) of an n:m pattern. Raises BadInput where m doesn't divide the inputs."""
+    kept, group = (int(part) for part in pattern.split(":"))
+    if inputs % group:
+        raise BadInput(
+            f"pattern {pattern} doesn't fit a linear with {inputs} inputs",
+            f"{inputs} is no multiple of {group}. Use pattern: unstructured.",
+        )
+    return kept, group
+
+
+def check_layers(layer_sparsities: Sequence[float] | None, layers: int, path: str) -> None:
+    """One share for each layer, or none at all."""
+    if layer_sparsities is not None and len(layer_sparsities) != layers:
+        raise BadInput(
+            f"{path}.layer_sparsities has {len(layer_sparsities)} values",
+            f"The model has {layers} decoder layers: give one share for each.",
+        )
+
+
+def zero_share(linears: Sequence[Mapping[str, nn.Linear]]) -> dict[str, Any]:
+    """Zeros among the weights of each layer's linears."""
+    counts = [
+        (
+            sum(int((linear.weight == 0).sum()) for linear in each.values()),
+            sum(linear.weight.numel() for linear in each.values()),
+        )
+        for each in linears
+    ]
+    total = sum(size for _, size in counts)
+    return {
+        "sparsity": sum(zeros for zeros, _ in counts) / total,
+        "layer_sparsities": [zeros / size for zeros, size in counts],
+        "pruned_linears_parameters": total,
+    }
+
+
+def masked(model: Any, linears: Sequence[Mapping[str, nn.Linear]], **details: Any) -> Outcome:
+    """The outcome of a stage that only sets weights to zero."""
+    return Outcome(model, {**zero_share(linears), **details}, (DENSE,))
+
+
+def _drop_lowest(scores: Tensor, count: int) -> Tensor:
+    """[rows, width] -> bool [rows, width] with exactly `count` False in each row."""
+    lowest = scores.argsort(dim=1, stable=True)[:, :count]
+    return torch.ones_like(scores, dtype=torch.bool).scatter_(1, lowest, False)

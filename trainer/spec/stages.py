@@ -1,0 +1,208 @@
+"""The stages of a compression: one spec per method, each with its own `kind`."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from prompts.record import Frozen
+from trainer.spec.optimization import Optimization
+
+
+class Gate(Frozen):
+    """How much a stage may lose before the chain stops."""
+
+    max_accuracy_drop: float | None = Field(0.10, ge=0, le=1)
+    """Of mean accuracy on the evaluation rows, absolute; None does not look."""
+    max_kl: float | None = Field(None, gt=0)
+    """Nats per token from the model before the stage; None does not look."""
+
+
+class Heal(Frozen):
+    """A short training run after a stage, towards the model the chain started from."""
+
+    method: Literal["forward_kl", "sequence_level"] = "forward_kl"
+    optimization: Optimization = Optimization()
+
+
+class Stage(Frozen):
+    """What every stage has."""
+
+    on: Literal["previous", "start"] = "previous"
+    """The model it works on: the stage before, or the model that the chain started from."""
+    gate: Gate = Gate()
+    heal: Heal | None = None
+    calibration_rows: int = Field(128, ge=1)
+    """Rows of the dataset's train split whose activations the stage looks at."""
+
+
+class _Mask(Stage):
+    """Weights set to zero within the linears of the decoder layers."""
+
+    sparsity: float = Field(0.5, gt=0, lt=1)
+    """Share of each linear's weights that become zero."""
+    layer_sparsities: tuple[float, ...] | None = None
+    """One share for each decoder layer in the place of `sparsity`."""
+    pattern: Literal["unstructured", "2:4", "4:8"] = "unstructured"
+    """n:m keeps n of each m inputs and fixes the sparsity."""
+
+    @model_validator(mode="after")
+    def _pattern_fixes_the_sparsity(self) -> "_Mask":
+        if self.pattern != "unstructured" and (self.sparsity != 0.5 or self.layer_sparsities):
+            raise ValueError(f"pattern {self.pattern} zeroes half: leave sparsity at 0.5")
+        for index, share in enumerate(self.layer_sparsities or ()):
+            if not 0 <= share < 1:
+                raise ValueError(f"layer_sparsities[{index}] is {share}: give 0 or more, below 1")
+        return self
+
+    def in_layer(self, index: int) -> float:
+        """The share of a layer's weights that go."""
+        return self.layer_sparsities[index] if self.layer_sparsities else self.sparsity
+
+
+class MagnitudePrune(_Mask):
+    """Unstructured pruning by |W| over each linear: the floor that needs no data."""
+
+    kind: Literal["magnitude"]
+
+
+class WandaPrune(_Mask):
+    """Unstructured pruning by |W| * ||x||, within each output row (arXiv:2306.11695)."""
+
+    kind: Literal["wanda"]
+
+
+class SparseGptPrune(_Mask):
+    """Unstructured pruning that mends what it removes with the weights left (arXiv:2301.00774)."""
+
+    kind: Literal["sparsegpt"]
+    damping: float = Field(0.01, gt=0)
+    """Added to the diagonal of X^T X, as a share of its mean."""
+    block: int = Field(128, ge=1)
+    """Columns whose mask is chosen at once."""
+
+    @model_validator(mode="after")
+    def _groups_within_blocks(self) -> "SparseGptPrune":
+        if self.pattern != "unstructured" and self.block % int(self.pattern[-1]):
+            raise ValueError(f"block {self.block} is no multiple of the groups of {self.pattern}")
+        return self
+
+
+class DepthPrune(Stage):
+    """Structured pruning of whole layers, the least important first."""
+
+    kind: Literal["depth"]
+    layers: int = Field(1, ge=1)
+    """How many layers go."""
+    importance: Literal["block_influence", "perplexity"] = "block_influence"
+    """1 - cos(in, out) (arXiv:2403.03853), or the loss without the layer (arXiv:2402.02834)."""
+
+
+class WidthPrune(Stage):
+    """Structured pruning of units, the same number in each layer: an ordinary smaller model."""
+
+    kind: Literal["width"]
+    feed_forward: int | None = Field(None, ge=1)
+    """Units of each feed-forward block that stay."""
+    key_value_groups: int | None = Field(None, ge=1)
+    """Whole groups of attention heads that stay, each with its key and value."""
+    heads_per_group: int | None = Field(None, ge=1)
+    """Query heads that stay in each group."""
+    hidden: int | None = Field(None, ge=1)
+    """Units of the residual stream that stay."""
+    importance: Literal["activation", "taylor"] = "activation"
+    """Mean |activation| (arXiv:2407.14679), or |w dL/dw| of coupled weights (arXiv:2305.11627)."""
+
+    @model_validator(mode="after")
+    def _something_goes(self) -> "WidthPrune":
+        sizes = (self.feed_forward, self.key_value_groups, self.heads_per_group, self.hidden)
+        if not any(sizes):
+            raise ValueError(
+                "name at least one of feed_forward, key_value_groups, heads_per_group and hidden"
+            )
+        return self
+
+
+TARGETS = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class SvdFactorize(Stage):
+    """Low-rank factors by truncated SVD of the weights, scaled by what they are given."""
+
+    kind: Literal["svd"]
+    parameter_ratio: float = Field(0.6, gt=0, lt=1)
+    """r (m + n) / (m n): what the factors keep of the targets' parameters."""
+    max_bytes: int | None = Field(None, ge=1)
+    """Search ranks for a model of at most so many bytes of weights, instead of a ratio."""
+    max_relative_error: float | None = Field(None, gt=0, lt=1)
+    """Search the smallest ranks whose outputs lose at most this, instead of a ratio."""
+    scaling: Literal["whitening", "activation", "none"] = "whitening"
+    """SVD-LLM (arXiv:2403.07378), ASVD (arXiv:2312.05821), or the plain Eckart-Young truncation."""
+    alpha: float = Field(0.5, ge=0, le=1)
+    """ASVD's exponent of the mean |activation|."""
+    ranks: Literal["uniform", "by_loss"] = "uniform"
+    """One ratio for all targets, or the same number of parameters where they lose least."""
+    targets: tuple[str, ...] = Field(TARGETS, min_length=1)
+    """Names of the linears to factorize."""
+
+    @model_validator(mode="after")
+    def _one_way_to_say_how_much(self) -> "SvdFactorize":
+        given = {"max_bytes": self.max_bytes, "max_relative_error": self.max_relative_error}
+        searched = [name for name, value in given.items() if value is not None]
+        if len(searched) == 2 or (searched and self.parameter_ratio != 0.6):
+            raise ValueError("give one of parameter_ratio, max_bytes and max_relative_error")
+        if self.max_relative_error is not None and self.ranks == "uniform":
+            raise ValueError("max_relative_error chooses ranks by loss: set ranks: by_loss")
+        if self.alpha != 0.5 and self.scaling != "activation":
+            raise ValueError("alpha is read by scaling: activation alone")
+        return self
+
+
+class TensorFactorize(Stage):
+    """Experimental: attention folded to [D, head size, 2, heads] and decomposed (arXiv:2501.15674).
+
+    The weights are stored multiplied out; the report says what the factors would take.
+    """
+
+    kind: Literal["tensor"]
+    form: Literal["tucker", "cp"] = "tucker"
+    parameter_ratio: float = Field(0.5, gt=0, lt=1)
+    """What the factors keep of the folded weights' parameters."""
+    starts: int = Field(3, ge=1, le=20)
+    """Random starts of CP, of which the best is kept."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _only_cp_starts_at_random(self) -> "TensorFactorize":
+        if self.form == "tucker" and (self.starts != 3 or self.seed != 0):
+            raise ValueError("starts and seed are read by form: cp alone")
+        return self
+
+
+ALGORITHMS = {
+    "W8A8": ("rtn", "gptq", "smoothquant"),
+    "W8A16": ("rtn", "gptq"),
+    "W4A16": ("rtn", "gptq", "awq"),
+    "FP8": ("rtn",),
+}
+"""Scheme -> the algorithms that make it."""
+
+
+class QuantizePtq(Stage):
+    """Post-training quantization, exported as compressed-tensors."""
+
+    kind: Literal["ptq"]
+    scheme: Literal["W8A8", "W8A16", "W4A16", "FP8"] = "W8A8"
+    """W8A8: int8 weights per channel, int8 activations per token. W8A16: int8 weights per channel.
+    W4A16: int4 weights per group. FP8: e4m3 weights per channel, activations per token."""
+    algorithm: Literal["rtn", "gptq", "smoothquant", "awq"] = "gptq"
+    group_size: int = Field(128, ge=1)
+    """Inputs that share a scale in W4A16."""
+
+    @model_validator(mode="after")
+    def _an_algorithm_makes_the_scheme(self) -> "QuantizePtq":
+        if self.algorithm not in ALGORITHMS[self.scheme]:
+            known = ", ".join(ALGORITHMS[self.scheme])
+            raise ValueError(f"algorithm {self.algorithm} doesn't make {self.scheme}: use {known}")
+        if self.group_size != 128 and self.scheme != "W4A16":
+            raise ValueError("group_size is read by scheme: W4A16 alone")
+        return self
