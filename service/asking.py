@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 
 from prompts.plan import REFUSED, Request
-from prompts.record import Call
+from prompts.record import Call, CallSignal
+from prompts.spec import Sampling
+from service.logprobs import NoLogprobsError, read_chat_signal, signal_parameters
 from service.settings import secret
 from service.tables import Teacher
 
@@ -24,6 +26,11 @@ class TeacherError(Exception):
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
         self.reason = reason
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the job waits for somebody or something, and did not fail."""
+        return self.reason.startswith("paused_")
 
 
 class BusyError(Exception):
@@ -84,7 +91,7 @@ async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request
             text = await response.text(errors="replace")
             if response.status != 200:
                 return _refusal(endpoint, request, response, text)
-            return _answer(request, json.loads(text))
+            return _answer(endpoint, request, json.loads(text))
     except TimeoutError as error:
         raise NoAnswerError(f"no answer within {endpoint.timeout_s:.0f} s") from error
     except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
@@ -92,22 +99,33 @@ async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request
 
 
 def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
-    sampling = request.sampling
     body: dict[str, Any] = {
         "model": endpoint.model,
-        "messages": [message.model_dump() for message in request.messages],
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
+        "messages": [message.model_dump(exclude_none=True) for message in request.messages],
+        **_sampling(request.sampling),
     }
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed
-    if sampling.logprobs is not None:
-        body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+    if request.schema is not None:
+        shape = {"name": "reply", "schema": dict(request.schema), "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": shape}
+    if request.signal_top_k is not None:
+        body |= signal_parameters(request.signal_top_k)
     return body
 
 
-def _answer(request: Request, body: Any) -> Call:
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    """A spec's sampling as the server's parameters: what `Sampling` has is the allow-list, and
+    goes under its own name but for those that the API calls otherwise."""
+    given = sampling.model_dump(mode="json", exclude_none=True)
+    logprobs = given.pop("logprobs", None)
+    if logprobs is not None:
+        given |= {"logprobs": True, "top_logprobs": logprobs}
+    thinking = given.pop("enable_thinking", None)
+    if thinking is not None:
+        given["chat_template_kwargs"] = {"enable_thinking": thinking}
+    return given
+
+
+def _answer(endpoint: Endpoint, request: Request, body: Any) -> Call:
     choice = body["choices"][0]
     message, usage = choice["message"], body.get("usage") or {}
     return Call(
@@ -119,7 +137,21 @@ def _answer(request: Request, body: Any) -> Call:
         finish_reason=choice.get("finish_reason") or "stop",
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
+        signal=_signal(endpoint, request, choice),
     )
+
+
+def _signal(endpoint: Endpoint, request: Request, choice: dict[str, Any]) -> CallSignal | None:
+    if request.signal_top_k is None:
+        return None
+    try:
+        return read_chat_signal(choice, request.signal_top_k)
+    except NoLogprobsError as error:
+        raise TeacherError(
+            "teacher_without_signal",
+            f"teacher {endpoint.name} gives no signal of the {request.signal_top_k} likeliest "
+            f"tokens: {error}. Build without `signal`, or serve the teacher with vLLM.",
+        ) from error
 
 
 def _refusal(

@@ -1,5 +1,6 @@
 """Whether a teacher is still the one that a job began with: model, context, tokenizer, template."""
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
@@ -54,18 +55,23 @@ async def identify(
     """Ask the server who it is; costs no token. Raises `NoAnswerError`, and `TeacherError` if it
     refuses the key or doesn't serve the model."""
     entry = await _entry(http, endpoint)
-    here = directory is not None and directory.is_dir()
+    weights = tokenizer = None
+    if directory is not None and directory.is_dir():
+        weights = await asyncio.to_thread(weights_digest, directory)
+        tokenizer = await asyncio.to_thread(tokenizer_digest, directory)
     return Identity(
         served_model=endpoint.model,
         root=entry.get("root"),
         context_tokens=entry.get("max_model_len"),
         tokens_sha256=await _tokens(http, endpoint),
-        weights=weights_digest(directory) if here and directory else None,
-        tokenizer_sha256=tokenizer_digest(directory) if here and directory else None,
+        weights=weights,
+        tokenizer_sha256=tokenizer,
     )
 
 
-async def answers(http: aiohttp.ClientSession, endpoint: Endpoint) -> None:
+async def answers(
+    http: aiohttp.ClientSession, endpoint: Endpoint, timeout_s: float = PROBE_S
+) -> None:
     """Ask for one token: health routes stay green on hung engines. Raises `NoAnswerError`."""
     body = {
         "model": endpoint.model,
@@ -73,7 +79,8 @@ async def answers(http: aiohttp.ClientSession, endpoint: Endpoint) -> None:
         "max_tokens": 1,
         "temperature": 0,
     }
-    status, said = await _ask(http, endpoint, f"{endpoint.base_url}/chat/completions", body)
+    url = f"{endpoint.base_url}/chat/completions"
+    status, said = await _ask(http, endpoint, url, body, timeout_s)
     if status >= 500 or status in (408, 429):
         raise NoAnswerError(f"HTTP {status}: {said!s:.300}")
 
@@ -105,9 +112,13 @@ async def _tokens(http: aiohttp.ClientSession, endpoint: Endpoint) -> str | None
 
 
 async def _ask(
-    http: aiohttp.ClientSession, endpoint: Endpoint, url: str, body: dict[str, Any] | None
+    http: aiohttp.ClientSession,
+    endpoint: Endpoint,
+    url: str,
+    body: dict[str, Any] | None,
+    timeout_s: float = ASK_S,
 ) -> tuple[int, Any]:
-    timeout = aiohttp.ClientTimeout(total=ASK_S if body is None else PROBE_S, connect=5)
+    timeout = aiohttp.ClientTimeout(total=timeout_s, connect=5)
     try:
         async with http.request(
             "GET" if body is None else "POST",

@@ -18,7 +18,7 @@ from service.ids import make_id
 from service.problems import conflict, not_found
 from service.site import Site
 from service.spec import JobSpec, job_spec
-from service.tables import FINISHED, Job, State, now
+from service.tables import FINISHED, Chunk, Job, State, now
 
 
 def submit(
@@ -128,7 +128,11 @@ def cancel(site: Site, job_id: str) -> Job:
     with site.sessions.writing.begin() as session:
         job = get(session, job_id)
         family = [*children(session, job_id), job]
-        at_work = [(member.kind, member.id) for member in family if member.state == State.RUNNING]
+        at_work = [
+            (member.kind, member.id)
+            for member in family
+            if member.state in (State.RUNNING, State.PAUSED)
+        ]
         for member in family:
             _cancel_one(session, member.id)
         session.expire_all()
@@ -141,13 +145,20 @@ def cancel(site: Site, job_id: str) -> Job:
 
 
 def _cancel_one(session: Session, job_id: str) -> None:
-    queued = (Job.id == job_id) & (Job.state == State.QUEUED)
+    unbegun = ~select(Chunk.job_id).where(Chunk.job_id == job_id).exists()
+    waiting = (Job.state == State.QUEUED) | ((Job.state == State.PAUSED) & unbegun)
+    queued = (Job.id == job_id) & waiting
     if _end(session, queued, job_id, State.CANCELLED, "cancelled", None, {}):
         return
     told = session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.state == State.RUNNING, Job.cancel_requested.is_(False))
-        .values(cancel_requested=True)
+        .where(
+            Job.id == job_id,
+            Job.state.in_([State.RUNNING, State.PAUSED]),
+            Job.cancel_requested.is_(False),
+        )
+        # A paused build runs once more: its worker publishes what was paid for.
+        .values(cancel_requested=True, state=State.RUNNING, reason=None, detail=None)
         .returning(Job.id)
         .execution_options(synchronize_session=False)
     ).first()
@@ -209,7 +220,7 @@ def _name(spec: JobSpec) -> str:
             return spec.build.name
         case "train":
             return spec.train.name
-        case "recipe" | "serve":
+        case "recipe" | "serve" | "batch":
             return spec.name
         case "compress" | "report":
             return spec.kind

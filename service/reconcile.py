@@ -7,7 +7,7 @@ from collections import Counter
 
 from sqlalchemy import select
 
-from service import chain, jobs, timetable
+from service import chain, jobs, pausing, timetable
 from service.broker import QUEUES
 from service.site import Site
 from service.tables import Job, State, now
@@ -18,11 +18,13 @@ def tick(site: Site) -> int:
     recipes. Returns the number of
     doorbells rung: none for a queue that already holds as many as there are jobs for it."""
     timetable.tick(site, now())
+    # A worker that is rung for one of these asks the teacher for a token.
+    awaits_teacher = (Job.state == State.PAUSED) & (Job.reason == pausing.TEACHER)
     with site.sessions.reading() as session:
         open_jobs = list(
             session.execute(
                 select(Job.id, Job.kind, Job.state, Job.cancel_requested)
-                .where(Job.state.in_([State.QUEUED, State.RUNNING]))
+                .where(Job.state.in_([State.QUEUED, State.RUNNING]) | awaits_teacher)
                 .order_by(Job.id)
             )
         )

@@ -1,18 +1,19 @@
 """The end of a build: chunks merged in input order, the dataset published, the job over."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from prompts.dataset import Manifest
+from prompts.dataset import Manifest, ShortError
 from prompts.dataset import assemble as merge
-from service import jobs
+from service import events, jobs
 from service.site import Site
-from service.tables import Chunk, Job, State
+from service.tables import Chunk, ChunkState, Job, State
 from workers.adopt import ledger_folder
-from workers.lease import Lease
+from workers.lease import Lease, write_job
 from workers.ledger import LeaseLostError
 from workers.pulse import tell_progress
 from workers.work import build_folder, build_spec
@@ -29,7 +30,11 @@ def assemble(site: Site, lease: Lease) -> None:
         chunks = list(session.scalars(ordered))
     staged = build_folder(site.store.root, lease.job_id) / f"dataset-{lease.epoch}"
     spent = _spent(chunks)
-    manifest = _merge(site.store.root, job, chunks, staged, spent)
+    try:
+        manifest = _merge(site.store.root, job, chunks, staged, spent)
+    except ShortError as short:
+        _ask_on(site, lease, job, short.accepted)
+        return
     _publish(site, lease, job, staged, manifest, spent)
     _tidy(site.store.root, job)
 
@@ -45,8 +50,31 @@ def _merge(
         seeds=sum(chunk.rows for chunk in chunks),
         name=spec.name,
         deduplicate=spec.deduplicate,
+        signal=spec.signal is not None,
+        target_rows=spec.target_rows,
         totals={name: spent[name] for name in ("requests", "teacher_seconds")},
     )
+
+
+def _ask_on(site: Site, lease: Lease, job: Job, accepted: int) -> None:
+    """Duplicates left too few rows: raise the goal and open the chunks with unasked rows again.
+    Their ledgers stay, so nothing is asked twice."""
+    target, goal = build_spec(job).target_rows or 0, job.goal or 0
+    missing = target - accepted
+    more = max(missing, math.ceil(missing * goal / max(1, accepted)))
+    with site.sessions.writing.begin() as session:
+        if not write_job(session, lease, {"goal": goal + more, "owner": None}):
+            raise LeaseLostError(job.id)
+        unasked = Chunk.job_id == job.id, Chunk.state == ChunkState.DONE, Chunk.not_needed > 0
+        again = {"state": ChunkState.PENDING, "not_needed": 0, "epoch": Chunk.epoch + 1}
+        session.execute(
+            update(Chunk)
+            .where(*unasked)
+            .values(**again)
+            .execution_options(synchronize_session=False)
+        )
+        events.emit(session, job.id, "goal", {"accepted": accepted, "goal": goal + more})
+    site.broker.ring("build", job.id)
 
 
 def _publish(
@@ -59,7 +87,7 @@ def _publish(
         dataset = site.store.publish(
             session, "dataset", spec.name, staged, summary=summary, inputs=inputs, job_id=job.id
         )
-        tell_progress(session, job.id)
+        tell_progress(session, job.id, counts.model_dump(exclude={"seeds"}))
         now = jobs.get(session, job.id)
         cancelled = "cancelled" in manifest.reasons
         empty = "empty" if manifest.empty else None

@@ -8,10 +8,12 @@ from sqlalchemy.orm import Session
 
 from prompts.intake import TeacherLimitError
 from prompts.seeds import SeedError
-from service import chain, jobs
+from service import chain, jobs, pausing
+from service.asking import TeacherError
 from service.problems import Problem
 from service.site import Site
 from service.tables import FINISHED, Chunk, ChunkState, Job, State
+from workers import smoke
 from workers.assemble import assemble
 from workers.drain import drain
 from workers.durable import Write, write_durably
@@ -21,9 +23,9 @@ from workers.prepare import prepare, prepared
 from workers.pulse import set_waiting
 from workers.sql import in_session
 from workers.stops import SOFT
-from workers.teacher import TeacherError
+from workers.wake import wake
 from workers.watch import Watch
-from workers.work import build_spec, load_work
+from workers.work import Work, build_spec, load_work
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def run(site: Site, job_id: str, watch: Watch, write: Write = write_durably) -> 
     What others hold is left to them. `watch` outlives the call, so that their death is noticed.
     """
     owner = owner_name()
+    wake(site, job_id)
     with Heart(site.sessions.writing, site.settings.lease_s) as heart:
         stopped = None
         if _prepare(site, job_id, owner, heart):
@@ -80,9 +83,11 @@ def _drain(
     if job.state != State.RUNNING:
         return "gone"
     try:
-        work = load_work(site, job, write)
-        return asyncio.run(drain(site, work, owner, heart, watch))
+        return _ask(site, load_work(site, job, write), owner, heart, watch)
     except TeacherError as error:
+        if error.pauses:
+            _hold(site, job_id, error)
+            return "paused"
         _fail(site, job_id, error.reason, str(error))
     except SeedError as error:
         _fail(site, job_id, "bad_input", str(error))
@@ -94,6 +99,22 @@ def _drain(
         log.exception("%s", job_id)
         _fail(site, job_id, "crashed", f"{type(error).__name__}: {error}; see the worker's log")
     return "failed"
+
+
+def _ask(site: Site, work: Work, owner: str, heart: Heart, watch: Watch) -> str | None:
+    """Through the smoke gate, if there is one, then all the rest."""
+    if smoke.verdict(site, work) == "waits":
+        stopped = asyncio.run(drain(site, work, owner, heart, watch, only=smoke.GATE_CHUNK))
+        if stopped is not None and stopped not in SOFT:
+            return stopped
+        if smoke.verdict(site, work) != "open":
+            return "gone"  # Paused, or another worker is at it.
+    return asyncio.run(drain(site, work, owner, heart, watch))
+
+
+def _hold(site: Site, job_id: str, error: TeacherError) -> None:
+    with site.sessions.writing.begin() as session:
+        pausing.hold(session, job_id, error.reason, str(error))
 
 
 def _assemble(site: Site, job_id: str, owner: str, heart: Heart) -> None:

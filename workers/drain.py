@@ -17,14 +17,17 @@ from sqlalchemy.exc import OperationalError
 
 from prompts.plan import NotNeeded, Request
 from prompts.record import Record, Rejected, Seed
+from service.asking import TeacherError
 from service.site import Site
 from workers import pulse, stopping
 from workers.chunk import OpenChunk, close_chunk, open_chunk
+from workers.faculty import Faculty
 from workers.lease import Heart, claim_chunk, release
-from workers.ledger import Entry, LeaseLostError, until_written, wait_until_held
+from workers.ledger import LeaseLostError, until_written, wait_until_held
+from workers.purse import Purse
+from workers.shares import give_share_back, take_share
 from workers.sql import in_session
 from workers.stops import GRACE_S, SOFT, Stop
-from workers.teacher import Asker
 from workers.troubles import Troubles
 from workers.watch import Watch, free_stale_chunks
 from workers.window import Window
@@ -36,17 +39,19 @@ PULSE_S = 1.0
 LOST_LOOK_S = 0.1
 
 
-async def drain(site: Site, work: Work, owner: str, heart: Heart, watch: Watch) -> Stop | None:
-    """Work on the job's chunks until none can be claimed, or something says stop.
+async def drain(
+    site: Site, work: Work, owner: str, heart: Heart, watch: Watch, only: int | None = None
+) -> Stop | None:
+    """Work on the job's chunks until none can be claimed, or something says stop; with `only` on
+    the chunk of that number.
 
-    Raises what makes the job fail: `TeacherError`, `LedgerDamagedError`, OSError other than for a
-    full disk. Chunks that were not finished are given back.
+    Raises what makes the job pause or fail: `TeacherError`, `LedgerDamagedError`, OSError other
+    than for a full disk. Chunks that were not finished are given back.
     """
     connections = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connections) as http:
         log.info("%s: %s drains", work.job_id, owner)
-        asker = Asker(http, work.endpoint, site.settings.teacher_patience_s, asyncio.Event())
-        one = Drain(site, work, owner, heart, watch, asker)
+        one = Drain(site, work, owner, heart, watch, http, only)
         await one.run()
     log.info("%s: %s is done with it (%s)", work.job_id, owner, one.stopped or "no chunk left")
     if one.error is not None:
@@ -59,34 +64,53 @@ class Drain:
     threads."""
 
     def __init__(
-        self, site: Site, work: Work, owner: str, heart: Heart, watch: Watch, asker: Asker
+        self,
+        site: Site,
+        work: Work,
+        owner: str,
+        heart: Heart,
+        watch: Watch,
+        http: aiohttp.ClientSession,
+        only: int | None,
     ) -> None:
         self.stopped: Stop | None = None
         self.error: BaseException | None = None
         self._site, self._work, self._owner = site, work, owner
-        self._heart, self._watch, self._asker = heart, watch, asker
+        self._heart, self._watch, self._only = heart, watch, only
+        self._faculty = Faculty(http, site, work, self._fail)
+        self._purse = Purse(work.spec.budget, work.spec.max_in_flight)
+        self._goal: int | None = work.goal
         self._window = Window(work.spec.max_in_flight)
         self._open: list[OpenChunk] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._look_now = asyncio.Event()
+        self._look_now, self._looked = asyncio.Event(), asyncio.Event()
         self._started = time.monotonic()
         self._counts: Counter[str] = Counter()
-        self._accepted_at_look = 0
-        self._troubles = Troubles(work, asker)
+        self._troubles = Troubles(work, self._faculty.trouble, site.settings.teacher_patience_s)
 
     async def run(self) -> None:
         """Returns when nothing is left under way; see `stopped` and `error`."""
         loops = [asyncio.create_task(self._pulse()), asyncio.create_task(self._drop_lost())]
         try:
+            await self._meet()
             await self._feed_all()
             await self._settle()
         finally:
+            self._faculty.shut()
             for task in loops:
                 task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self._window.close()
             await self._give_back()
+
+    async def _meet(self) -> None:
+        if self._work.cancelled:
+            return  # Nothing is asked any more: its rows end whoever answers there.
+        try:
+            await self._faculty.start()
+        except TeacherError as error:
+            self._fail(error)
 
     async def _feed_all(self) -> None:
         while not self._hard_stop():
@@ -108,7 +132,13 @@ class Drain:
         """Claim one chunk and start its rows; False if there is none to claim."""
         writing = self._site.sessions.writing
         lease = await asyncio.to_thread(
-            in_session, writing, claim_chunk, self._work.job_id, self._owner, self._heart.lease_s
+            in_session,
+            writing,
+            claim_chunk,
+            self._work.job_id,
+            self._owner,
+            self._only,
+            self._heart.lease_s,
         )
         if lease is None:
             return False
@@ -121,6 +151,7 @@ class Drain:
             self._troubles.note_full_disk,
         )
         self._open.append(chunk)
+        self._look_now.set()
         for place, seed in enumerate(chunk.seeds):
             if self._hard_stop() or lease.lost.is_set():
                 return True
@@ -129,14 +160,14 @@ class Drain:
 
     async def _feed_row(self, chunk: OpenChunk, place: int, seed: Seed) -> None:
         step = self._next_step(chunk, seed)
-        if isinstance(step, tuple) and self.stopped is None:
+        if isinstance(step, tuple) and self._asks(chunk, place):
             await self._window.room()
         elif place % 16 == 0:
             await asyncio.sleep(0)  # Rows that need no request must not starve those that do.
         if not isinstance(step, tuple):
             self._end(chunk, place, step)
-        elif self.stopped in SOFT:
-            self._end(chunk, place, self._not_needed(chunk, seed))
+        elif self._not_needed(chunk, place) is not None:
+            self._end_unasked(chunk, place, seed)
         elif self.stopped is None:
             task = self._window.start(self._row(chunk, place, seed, step))
             chunk.waiting[task] = place
@@ -147,49 +178,76 @@ class Drain:
     ) -> None:
         step: tuple[Request, ...] | Record | Rejected = requests
         while isinstance(step, tuple):
-            if not await self._ask_all(chunk, step):
-                if self.stopped in SOFT:
-                    self._end(chunk, place, self._not_needed(chunk, seed))
+            if not await self._ask_all(chunk, place, step):
+                if self._not_needed(chunk, place) is not None:
+                    self._end_unasked(chunk, place, seed)
                 return
             step = self._next_step(chunk, seed)
         self._end(chunk, place, step)
 
-    async def _ask_all(self, chunk: OpenChunk, requests: tuple[Request, ...]) -> bool:
+    async def _ask_all(self, chunk: OpenChunk, place: int, requests: tuple[Request, ...]) -> bool:
         """Ask side by side; False if a stop left one unanswered. Those that are answered are kept
         even if another raises."""
-        asked = [self._ask(chunk, request) for request in requests]
+        asked = [self._ask(chunk, place, request) for request in requests]
         answered = await asyncio.gather(*asked, return_exceptions=True)
         for outcome in answered:
             if isinstance(outcome, BaseException):
                 raise outcome
         return all(answered)
 
-    async def _ask(self, chunk: OpenChunk, request: Request) -> bool:
+    async def _ask(self, chunk: OpenChunk, place: int, request: Request) -> bool:
         async with self._window.slot():
-            answer = await self._asker.ask(request, lambda: wait_until_held(chunk.lease))
-            if answer is None:
+            if not await self._may_spend(chunk, place):
                 return False
-            entry = Entry(*answer)
-            await chunk.writer.append(entry)
-        chunk.entries.setdefault(request.row, []).append(entry)
+            try:
+                entry = await self._faculty.ask(request, lambda: wait_until_held(chunk.lease))
+                if entry is None:
+                    return False
+                await chunk.append(entry)
+            finally:
+                self._purse.put_back()
+        self._purse.pay(chunk.cost(entry))
         self._counts["requests"] += 1
         self._counts["completion_tokens"] += entry.call.completion_tokens
         return True
 
-    def _next_step(self, chunk: OpenChunk, seed: Seed) -> tuple[Request, ...] | Record | Rejected:
-        return self._work.plan.next(seed, chunk.calls(seed))
+    async def _may_spend(self, chunk: OpenChunk, place: int) -> bool:
+        """Wait for a part of the budget; False if the row is not to be asked any more."""
+        while self._asks(chunk, place):
+            if self._purse.take():
+                return True
+            self._look_now.set()
+            await self._looked.wait()
+        return False
 
-    def _not_needed(self, chunk: OpenChunk, seed: Seed) -> Rejected:
-        why: NotNeeded = "target" if self.stopped == "target" else "cancelled"
-        return self._work.plan.not_needed(seed, why, chunk.calls(seed))
+    def _asks(self, chunk: OpenChunk, place: int) -> bool:
+        return self.stopped is None and self._not_needed(chunk, place) is None
+
+    def _not_needed(self, chunk: OpenChunk, place: int) -> NotNeeded | None:
+        """Why the row at `place` need not be asked; None if it is."""
+        if self.stopped == "cancelled":
+            return "cancelled"
+        if self.stopped == "budget":
+            return "budget"
+        return None if chunk.wanted(place, self._goal) else "target"
+
+    def _next_step(self, chunk: OpenChunk, seed: Seed) -> tuple[Request, ...] | Record | Rejected:
+        step = self._work.plan.next(seed, chunk.calls(seed))
+        return step if isinstance(step, tuple) else self._work.attributed(step, chunk.calls(seed))
+
+    def _end_unasked(self, chunk: OpenChunk, place: int, seed: Seed) -> None:
+        why = self._not_needed(chunk, place)
+        assert why is not None
+        calls = chunk.calls(seed)
+        ended = self._work.plan.not_needed(seed, why, calls)
+        self._end(chunk, place, self._work.attributed(ended, calls))
 
     def _end(self, chunk: OpenChunk, place: int, outcome: Record | Rejected) -> None:
         before = chunk.counts["accepted"]
         chunk.end(place, outcome)
-        self._counts["accepted"] += chunk.counts["accepted"] - before
-        target = self._work.spec.target
-        if target is not None and self._accepted_at_look + self._counts["accepted"] >= target:
-            self._look_now.set()  # SQL decides, for other workers count too.
+        for other in self._open:
+            if (other.lease.number or 0) > (chunk.lease.number or 0):
+                other.accepted_before += chunk.counts["accepted"] - before
         if chunk.complete:
             task = asyncio.create_task(self._close(chunk))
             self._closing.add(task)
@@ -240,24 +298,28 @@ class Drain:
         for chunk in list(self._open):
             self._forget(chunk)
             await asyncio.to_thread(in_session, self._site.sessions.writing, release, chunk.lease)
+        await asyncio.to_thread(
+            in_session, self._site.sessions.writing, give_share_back, self._owner
+        )
 
     def _stop(self, reason: Stop) -> None:
         if self.stopped is None or reason in ("gone", "failed"):
             self.stopped = reason
-            self._asker.stop.set()
+            self._faculty.shut()
             self._changed.set()
 
     def _fail(self, error: BaseException) -> None:
         if self.error is None:
             self.error = error
-        self._stop("failed")
+        pauses = isinstance(error, TeacherError) and error.pauses
+        self._stop("paused" if pauses else "failed")
 
     def _hard_stop(self) -> bool:
         return self.stopped is not None and self.stopped not in SOFT
 
     async def _settle(self) -> None:
         """Let what is under way end by itself, as long as that is worth waiting for."""
-        until = time.monotonic() + GRACE_S[self.stopped or "target"]
+        until = time.monotonic() + GRACE_S[self.stopped]
         while (self._window or self._closing) and time.monotonic() < until:
             await asyncio.sleep(0.05)
 
@@ -274,35 +336,64 @@ class Drain:
 
     async def _look(self) -> None:
         self._look_now.clear()
-        counts = {chunk.lease: dict(chunk.counts) for chunk in self._open}
-        accepted = self._counts["accepted"]
-        seen = await asyncio.to_thread(
-            self._look_at_sql, counts, self._rates(), self._troubles.news()
+        counts: pulse.Counts = {
+            chunk.lease: dict(chunk.counts) | chunk.spent() for chunk in self._open
+        }
+        mark = self._purse.mark()
+        seen, shares = await asyncio.to_thread(
+            self._look_at_sql,
+            counts,
+            self._faculty.in_flight(),
+            self._rates(),
+            self._troubles.news(),
         )
-        self._accepted_at_look = seen.accepted - accepted
-        spec = self._work.spec
-        self._window.resize(max(1, spec.max_in_flight // seen.drainers))
-        if not seen.running:
+        self._goal = seen.goal
+        for chunk in self._open:
+            known = seen.before.get(chunk.lease.number or 0, 0)
+            chunk.accepted_before = max(chunk.accepted_before, known)
+        self._faculty.grant(shares)
+        self._window.resize(max(1, self._work.spec.max_in_flight // seen.drainers))
+        spent = seen.spent | {"gpu_s": seen.spent["wall_s"] * (self._work.gpus or 0)}
+        left = self._purse.fill(spent, mark, seen.drainers, seen.place)
+        self._judge(seen, left)
+        self._looked.set()
+        self._looked = asyncio.Event()
+
+    def _judge(self, seen: pulse.Pulse, left: bool) -> None:
+        waited_s = time.monotonic() - self._started
+        if seen.paused:
+            self._stop("paused")
+        elif not seen.running:
             self._stop("gone")
         elif seen.cancelled:
             self._stop("cancelled")
-        elif spec.target is not None and seen.accepted >= spec.target:
-            self._stop("target")
+        elif not left:
+            self._stop("budget")
         elif stopping.requested.is_set():
             self._stop("shutdown")
-        elif seen.others_wait and time.monotonic() - self._started > self._site.settings.yield_s:
+        elif seen.others_wait and waited_s > self._site.settings.yield_s:
             self._stop("yield")
 
     def _look_at_sql(
-        self, counts: pulse.Counts, rates: dict[str, Any], news: tuple[str, str | None] | None
-    ) -> pulse.Pulse:
+        self,
+        counts: pulse.Counts,
+        in_flight: dict[str, int],
+        rates: dict[str, Any],
+        news: tuple[str, str | None] | None,
+    ) -> tuple[pulse.Pulse, dict[str, int]]:
+        job_id, wanted = self._work.job_id, self._work.spec.max_in_flight
         with self._site.sessions.writing() as session:
             if news is not None:
-                pulse.set_waiting(session, self._work.job_id, *news)
-            seen = pulse.look(session, self._work.job_id, counts, self._owner, rates)
+                pulse.set_waiting(session, job_id, *news)
+            seen = pulse.look(session, job_id, counts, self._owner, rates)
+            shares = {
+                # Before it holds a chunk nobody would know whose grant it is.
+                name: take_share(session, name, self._owner, job_id, wanted, busy) if counts else 0
+                for name, busy in in_flight.items()
+            }
             session.commit()
-            free_stale_chunks(session, self._watch, self._work.job_id)
-        return seen
+            free_stale_chunks(session, self._watch, job_id)
+        return seen, shares
 
     def _rates(self) -> dict[str, Any]:
         elapsed = max(1e-9, time.monotonic() - self._started)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CursorResult, func, select, text, tuple_, update
+from sqlalchemy import CursorResult, func, select, text, true, tuple_, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -106,10 +106,16 @@ def claim_job(
 
 
 def claim_chunk(
-    session: Session, job_id: str, owner: str, lease_s: float = LEASE_S
+    session: Session,
+    job_id: str,
+    owner: str,
+    only: int | None = None,
+    lease_s: float = LEASE_S,
 ) -> Lease | None:
-    """Claim the job's first pending chunk; commits. None if there is none."""
-    pending = Chunk.job_id == job_id, Chunk.state == ChunkState.PENDING
+    """Claim the job's first pending chunk, or the one numbered `only`; commits. None if there is
+    none."""
+    this = Chunk.number == only if only is not None else true()
+    pending = Chunk.job_id == job_id, Chunk.state == ChunkState.PENDING, this
     first = select(Chunk.number, Chunk.epoch).where(*pending).order_by(Chunk.number).limit(1)
     while (row := session.execute(first).first()) is not None:
         number, epoch = row

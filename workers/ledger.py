@@ -46,6 +46,8 @@ class Entry:
 
     call: Call
     seconds: float
+    cached: bool = False
+    """Taken from the completion cache: it cost nothing."""
 
 
 def folder_of(root: Path, job_id: str, number: int) -> Path:
@@ -76,7 +78,10 @@ def read_entries(folder: Path, below: int | None = None) -> dict[str, list[Entry
 def encode_segment(entries: Iterable[Entry]) -> bytes:
     """A segment's bytes."""
     lines = [
-        json.dumps({"seconds": round(entry.seconds, 4), "call": entry.call.model_dump()})
+        json.dumps(
+            {"seconds": round(entry.seconds, 4), "call": entry.call.model_dump()}
+            | ({"cached": True} if entry.cached else {})
+        )
         for entry in entries
     ]
     body = ("\n".join(lines) + "\n").encode()
@@ -98,7 +103,10 @@ def decode_segment(path: Path) -> list[Entry]:
             "for its calls again"
         )
     entries = [json.loads(line) for line in body.splitlines()]
-    return [Entry(Call.model_validate(entry["call"]), entry["seconds"]) for entry in entries]
+    return [
+        Entry(Call.model_validate(entry["call"]), entry["seconds"], entry.get("cached", False))
+        for entry in entries
+    ]
 
 
 class LedgerWriter:

@@ -2,6 +2,7 @@
 that it is too many (AIMD: Chiu and Jain, 1989)."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +19,7 @@ class Pace:
         self.most = most
         self.in_flight = 0
         self._clock = clock
-        self._bears = float(max(1, most))
+        self._bears = math.inf
         self._cut_at = float("-inf")
         self._closed_until = float("-inf")
         self._halted = self._shut = False
@@ -28,7 +29,7 @@ class Pace:
     @property
     def limit(self) -> int:
         """How many may be under way now."""
-        return min(self.most, int(self._bears))
+        return int(min(self.most, self._bears))
 
     async def enter(self) -> bool:
         """Take a place as soon as there is one and the teacher's Retry-After is over. False, and
@@ -54,21 +55,21 @@ class Pace:
         self._wake()
 
     def grant(self, most: int) -> None:
-        """Another share of the teacher. One that it never refused is taken whole at once."""
-        if self._bears >= self.most:
-            self._bears = float(max(1, most))
+        """Another share of the teacher."""
         self.most = most
         self._wake()
 
     def answered(self) -> None:
         """The teacher kept up: one place more per window of answers."""
-        self._bears = min(float(max(1, self.most)), self._bears + 1 / self._bears)
+        self._bears += 1 / self._bears
+        if 0 < self.most <= self._bears:
+            self._bears = math.inf  # It bears all that it may be sent.
         self._wake()
 
     def refused(self, sent_at: float, retry_after_s: float | None) -> None:
         """Too much, or too slow: half as many, and none before the time it said."""
         if sent_at > self._cut_at:
-            self._bears = max(1.0, self._bears / 2)
+            self._bears = max(1.0, min(self._bears, float(self.most)) / 2)
             self._cut_at = self._clock()
         if retry_after_s is not None:
             self._closed_until = max(self._closed_until, self._clock() + retry_after_s)

@@ -51,7 +51,7 @@ def prepare(site: Site, lease: Lease, spec: BuildSpec) -> None:
     target = seeds_path(site.store.root, lease.job_id)
     cuts = normalise(source, target, spec, name=f".{lease.epoch}.tmp")
     with site.sessions.writing.begin() as session:
-        if not write_job(session, lease, {"waiting_for": None}):
+        if not write_job(session, lease, {"waiting_for": None, "goal": spec.target_rows}):
             raise LeaseLostError(lease.job_id)
         if not prepared(session, lease.job_id):
             session.add_all(_row(lease.job_id, cut) for cut in cuts)
@@ -64,9 +64,12 @@ def normalise(source: Path, target: Path, spec: BuildSpec, name: str) -> list[Cu
     cuts: list[Cut] = []
     with open(source, "rb") as lines, open(temporary, "wb") as out:
         seeds = (seed for _, seed in read_seeds(spec, lines))
-        batches = _batches(itertools.islice(seeds, spec.limit), spec.chunk_rows)
+        smoke_rows = spec.smoke.rows if spec.smoke is not None else spec.chunk_rows
+        batches = _batches(itertools.islice(seeds, spec.limit), smoke_rows, spec.chunk_rows)
+        first_row = 0
         for number, rows in enumerate(batches):
-            cuts.append(Cut(number, number * spec.chunk_rows, len(rows), out.tell()))
+            cuts.append(Cut(number, first_row, len(rows), out.tell()))
+            first_row += len(rows)
             out.writelines(json.dumps(seed, ensure_ascii=False).encode() + b"\n" for seed in rows)
         out.flush()
         os.fsync(out.fileno())
@@ -74,8 +77,11 @@ def normalise(source: Path, target: Path, spec: BuildSpec, name: str) -> list[Cu
     return cuts
 
 
-def _batches(seeds: Iterable[Seed], size: int) -> Iterator[list[Seed]]:
+def _batches(seeds: Iterable[Seed], first: int, size: int) -> Iterator[list[Seed]]:
+    """The rows of the smoke gate are a chunk of their own."""
     seeds = iter(seeds)
+    if batch := list(itertools.islice(seeds, first)):
+        yield batch
     while batch := list(itertools.islice(seeds, size)):
         yield batch
 

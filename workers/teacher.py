@@ -1,56 +1,33 @@
-"""Asking a teacher over the OpenAI-compatible HTTP API, until it answers or there is no point."""
+"""Asking a teacher until it answers or there is no point: pace, breaker, fall-back."""
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 
 from prompts.plan import REFUSED, Request
 from prompts.record import Call
+from service.asking import BusyError, Endpoint, NoAnswerError, TeacherError, post, refused
+from service.identity import answers
+from workers.pace import Pace
 
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 15.0
 LONGEST_RETRY_AFTER_S = 300.0
-BUSY = frozenset({408, 409, 425, 429})
-"""Statuses of a teacher that is there, but not now: waited out for as long as it takes."""
+OPEN_AFTER = 5
+"""So many requests in a row without an answer, and only a probe is sent from then on."""
+POISON_AFTER = 6
+"""A request that failed so often while others were answered is what is wrong, not the teacher."""
 
-
-class TeacherError(Exception):
-    """The job can't go on: `reason` is one word, the message says what to do."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
-
-
-class BusyError(Exception):
-    """The teacher is there and asked us to come back."""
-
-    def __init__(self, retry_after_s: float | None):
-        super().__init__()
-        self.retry_after_s = retry_after_s
-
-
-class NoAnswerError(Exception):
-    """Nothing that counts as an answer: no connection, a timeout, a 5xx, a body that isn't one."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a teacher is asked."""
-
-    name: str
-    base_url: str
-    """Ends in /v1."""
-    model: str
-    key: str | None = None
-    timeout_s: float = 600.0
-    """Of one request, its wait in the teacher's own queue included."""
+Ready = Callable[[], Awaitable[None]]
+"""Awaited before each attempt; raises what forbids it."""
+Meet = Callable[[], Awaitable[None]]
+"""Looks whether it is the teacher that the job began with; raises `TeacherError` if not."""
+Gone = Callable[[TeacherError], None]
+"""Told, once, that the job has to pause or fail for this teacher's sake."""
 
 
 @dataclass
@@ -59,158 +36,169 @@ class Trouble:
 
     since: float | None = None
     detail: str = ""
+    in_a_row: int = 0
+    probed: bool = False
+    """The breaker is open: only the probe is sent."""
 
 
 @dataclass
 class Asker:
-    """Asks one teacher. State: the connection pool and how the teacher has been lately."""
+    """Asks one teacher. State: its pace, and how it has been lately."""
 
     http: aiohttp.ClientSession
     endpoint: Endpoint
+    pace: Pace
     patience_s: float
-    stop: asyncio.Event
-    """Set when nothing more is to be asked; waits between attempts end with it."""
+    meet: Meet
+    gone: Gone
+    instead: "Asker | None" = None
+    """Asked in its place while it is away, and for what it refuses."""
     clock: Callable[[], float] = time.monotonic
     jitter: random.Random = field(default_factory=random.Random)
     trouble: Trouble = field(default_factory=Trouble)
+    answered: int = 0
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _probing: asyncio.Task[None] | None = None
 
-    async def ask(
-        self, request: Request, ready: Callable[[], Awaitable[None]]
-    ) -> tuple[Call, float] | None:
-        """The call and its seconds; None if `stop` was set before an attempt was answered.
+    async def ask(self, request: Request, ready: Ready) -> tuple[Call, float] | None:
+        """The call and its seconds; None if it was shut before an attempt was answered.
 
-        `ready` is awaited before each attempt and raises what forbids it. Raises `TeacherError`.
+        Raises `TeacherError` for a refusal that means the whole job, and what `ready` raises.
         """
-        attempt = 0
-        while not self.stop.is_set():
-            await ready()
-            started = self.clock()
-            try:
-                call = await post(self.http, self.endpoint, request)
-            except BusyError as busy:
-                self.trouble = Trouble()
-                await self._wait(attempt, busy.retry_after_s)
-            except NoAnswerError as error:
-                self._note(str(error))
-                await self._wait(attempt, None)
-            else:
-                self.trouble = Trouble()
-                return call, self.clock() - started
+        attempt = misses = 0
+        while not self._stop.is_set():
+            if self.trouble.probed and self.instead is not None:
+                return await self.instead.ask(request, ready)
+            if not await self.pace.enter():
+                continue
+            before = self.answered
+            answer = await self._attempt(request, ready)
+            if answer is None:
+                misses += self.answered > before
+                if misses >= POISON_AFTER:
+                    words = f"{misses} times no answer while others got theirs"
+                    answer = refused(request, f"{words}: {self.trouble.detail}"), 0.0
+            if answer is not None:
+                if answer[0].finish_reason == REFUSED and self.instead is not None:
+                    return await self.instead.ask(request, ready)
+                call, seconds = answer
+                return call.model_copy(update={"teacher": self.endpoint.name}), seconds
+            await self._wait(attempt)
             attempt += 1
         return None
 
-    def _note(self, detail: str) -> None:
-        since = self.clock() if self.trouble.since is None else self.trouble.since
-        self.trouble = Trouble(since, detail)
-        if self.clock() - since >= self.patience_s:
-            raise TeacherError(
-                "teacher_unreachable",
-                f"teacher {self.endpoint.name} at {self.endpoint.base_url} did not answer for "
-                f"{self.patience_s:.0f} s ({detail}). Start it and submit the same build again: "
-                "what it answered before is kept and taken over (RETORT_TEACHER_PATIENCE_S says "
-                "how long to wait).",
-            )
-
-    async def _wait(self, attempt: int, retry_after_s: float | None) -> None:
-        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 10))
-        wait_s = longest * self.jitter.uniform(0.5, 1.0)
-        if retry_after_s is not None:
-            # Jitter on top, never below what it asked for: all the waiting would return as one.
-            wait_s += min(retry_after_s, LONGEST_RETRY_AFTER_S)
+    async def start(self) -> None:
+        """Look who answers there, before anything is asked. One who doesn't is probed from then on.
+        Raises `TeacherError`."""
         try:
-            await asyncio.wait_for(self.stop.wait(), wait_s)
+            await self.meet()
+        except NoAnswerError as error:
+            self._note(str(error), at_once=True)
+
+    def shut(self) -> None:
+        """Nothing more is to be asked; waits between attempts end."""
+        self._stop.set()
+        self.pace.shut()
+        if self._probing is not None:
+            self._probing.cancel()
+
+    async def _attempt(self, request: Request, ready: Ready) -> tuple[Call, float] | None:
+        started = self.clock()
+        try:
+            await ready()
+            started = self.clock()
+            call = await post(self.http, self.endpoint, request)
+        except BusyError as busy:
+            self._well()
+            retry_after_s = busy.retry_after_s
+            if retry_after_s is not None:
+                # Jitter on top, never below what it asked for: all would return as one.
+                retry_after_s = min(retry_after_s, LONGEST_RETRY_AFTER_S)
+                retry_after_s += self.jitter.uniform(0, FIRST_WAIT_S)
+            self.pace.refused(started, retry_after_s)
+            return None
+        except NoAnswerError as error:
+            self.pace.refused(started, None)
+            self._note(str(error))
+            return None
+        except TeacherError as error:
+            raise swapped(self.endpoint, error) from error
+        finally:
+            self.pace.leave()
+        self._well()
+        self.answered += 1
+        self.pace.answered()
+        return call, self.clock() - started
+
+    def _well(self) -> None:
+        if not self.trouble.probed:  # Then the probe decides: late answers of before say nothing.
+            self.trouble = Trouble()
+
+    def _note(self, detail: str, at_once: bool = False) -> None:
+        trouble = self.trouble
+        since = self.clock() if trouble.since is None else trouble.since
+        row = trouble.in_a_row + 1
+        opens = (at_once or row >= OPEN_AFTER) and not trouble.probed
+        self.trouble = Trouble(since, detail, row, trouble.probed or opens)
+        if opens and not self._stop.is_set():
+            self.pace.halt()
+            if self.instead is not None:
+                self.pace.release()
+            self._probing = asyncio.create_task(self._probe())
+
+    async def _probe(self) -> None:
+        attempt = 0
+        while not self._stop.is_set():
+            await self._wait(attempt)
+            try:
+                await answers(self.http, self.endpoint)
+                await self.meet()
+            except NoAnswerError as error:
+                self.trouble.detail = str(error)
+                self._lose_patience()
+            except TeacherError as error:
+                self.gone(error)
+                return
+            else:
+                self.trouble = Trouble()
+                self.pace.go_on()
+                return
+            attempt += 1
+
+    def _lose_patience(self) -> None:
+        assert self.trouble.since is not None
+        if self.instead is None and self.clock() - self.trouble.since >= self.patience_s:
+            self.gone(away(self.endpoint, self.trouble.detail))
+
+    async def _wait(self, attempt: int) -> None:
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 10))
+        try:
+            await asyncio.wait_for(self._stop.wait(), longest * self.jitter.uniform(0.5, 1.0))
         except TimeoutError:
             return
 
 
-async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request) -> Call:
-    """One attempt. A refusal for good of this one request is a `Call` too, with `error`.
-
-    Raises `BusyError`, `NoAnswerError`, or `TeacherError` if the refusal is for the whole job.
-    """
-    headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
-    try:
-        async with http.post(
-            f"{endpoint.base_url}/chat/completions",
-            json=_body(endpoint, request),
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
-        ) as response:
-            text = await response.text(errors="replace")
-            if response.status != 200:
-                return _refusal(endpoint, request, response, text)
-            return _answer(request, json.loads(text))
-    except TimeoutError as error:
-        raise NoAnswerError(f"no answer within {endpoint.timeout_s:.0f} s") from error
-    except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
-        raise NoAnswerError(f"{type(error).__name__}: {error}") from error
-
-
-def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
-    sampling = request.sampling
-    body: dict[str, Any] = {
-        "model": endpoint.model,
-        "messages": [message.model_dump() for message in request.messages],
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-    }
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed
-    if sampling.logprobs is not None:
-        body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
-    return body
-
-
-def _answer(request: Request, body: Any) -> Call:
-    choice = body["choices"][0]
-    message, usage = choice["message"], body.get("usage") or {}
-    return Call(
-        row=request.row,
-        step=request.step,
-        sample=request.sample,
-        text=message.get("content") or "",
-        reasoning=message.get("reasoning_content") or message.get("reasoning"),
-        finish_reason=choice.get("finish_reason") or "stop",
-        prompt_tokens=usage.get("prompt_tokens") or 0,
-        completion_tokens=usage.get("completion_tokens") or 0,
+def away(endpoint: Endpoint, detail: str) -> TeacherError:
+    """The teacher doesn't answer any more: the job waits for it without a worker."""
+    return TeacherError(
+        "paused_teacher",
+        f"teacher {endpoint.name} at {endpoint.base_url} does not answer ({detail}). Start it: the "
+        "job goes on by itself when it answers. Nothing that was paid for is lost.",
     )
 
 
-def _refusal(
-    endpoint: Endpoint, request: Request, response: aiohttp.ClientResponse, text: str
-) -> Call:
-    status, headers = response.status, response.headers
-    if status in BUSY or (status == 503 and "Retry-After" in headers):
-        raise BusyError(_seconds(headers.get("Retry-After")))
-    if status >= 500:
-        raise NoAnswerError(f"HTTP {status}: {text[:300]}")
-    if status in (401, 403):
-        raise TeacherError(
-            "teacher_refused_key",
-            f"teacher {endpoint.name} refused the key (HTTP {status}: {text[:300]}). Set the "
-            "environment variable that its registration names for the workers, and submit again.",
-        )
-    if status == 404:
-        raise TeacherError(
-            "teacher_unknown_model",
-            f"{endpoint.base_url} knows no model {endpoint.model!r} (HTTP 404: {text[:300]}). "
-            f"Register teacher {endpoint.name} again with a name from its /v1/models.",
-        )
-    return Call(
-        row=request.row,
-        step=request.step,
-        sample=request.sample,
-        text="",
-        finish_reason=REFUSED,
-        error=f"HTTP {status}: {text[:2000]}",
+def swapped(endpoint: Endpoint, error: TeacherError) -> TeacherError:
+    """What a model that isn't served any more means once a job has begun with it."""
+    if error.reason != "teacher_unknown_model":
+        return error
+    return changed(endpoint, str(error))
+
+
+def changed(endpoint: Endpoint, what: str) -> TeacherError:
+    """It isn't the teacher that the job began with: its rows would not be of one kind."""
+    return TeacherError(
+        "paused_teacher_changed",
+        f"teacher {endpoint.name} at {endpoint.base_url} is not the one that this job began with:"
+        f" {what}. Serve that one again, or cancel the job; `retort resume` goes on with the new"
+        " one.",
     )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    if retry_after is None:
-        return None
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        return None  # An HTTP date: clocks may differ, so the own backoff has to do.

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 
-from workers.teacher import Asker
+from service.asking import Endpoint
+from workers.teacher import Trouble
 from workers.work import Work
 
 FULL_DISK_LASTS_S = 2.0
@@ -15,8 +16,15 @@ TELL_AFTER_S = 3.0
 class Troubles:
     """Remembers what was told, so that each change is told once."""
 
-    def __init__(self, work: Work, asker: Asker, clock: Callable[[], float] = time.monotonic):
-        self._work, self._asker, self._clock = work, asker, clock
+    def __init__(
+        self,
+        work: Work,
+        trouble: Callable[[], tuple[Endpoint, Trouble] | None],
+        patience_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._work, self._trouble, self._patience_s = work, trouble, patience_s
+        self._clock = clock
         self._full_disk: tuple[float, str] | None = None
         self._told = "resumed"
 
@@ -33,16 +41,16 @@ class Troubles:
         return kind, detail
 
     def _present(self) -> tuple[str, str | None]:
-        now, trouble = self._clock(), self._asker.trouble
+        now, found = self._clock(), self._trouble()
         if self._full_disk is not None and now - self._full_disk[0] < FULL_DISK_LASTS_S:
             return "disk_full", (
                 f"space on the disk of {self._work.root} ({self._full_disk[1]}): free some; "
                 "nothing is lost, and the job goes on by itself"
             )
-        if trouble.since is not None and now - trouble.since > TELL_AFTER_S:
-            endpoint = self._work.endpoint
+        if found is not None and now - (found[1].since or now) > TELL_AFTER_S:
+            endpoint, trouble = found
             return "teacher_unreachable", (
                 f"teacher {endpoint.name} at {endpoint.base_url} to answer ({trouble.detail}); it "
-                f"is asked again until it has been silent for {self._asker.patience_s:.0f} s"
+                f"is asked again; silent for {self._patience_s:.0f} s, and the job pauses"
             )
         return "resumed", None

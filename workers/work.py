@@ -1,22 +1,27 @@
 """What a worker needs to know of a build before it can drain it, read once."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from prompts.intake import read_pool
 from prompts.plan import Plan, TeacherFacts, make_plan
-from prompts.record import Seed
+from prompts.record import Call, Record, Rejected, Seed
+from prompts.signal import SignalHeader
 from prompts.spec import BuildSpec, IclBuild
+from prompts.spec.asked import asked_teachers
+from service.asking import Endpoint, TeacherError, find_endpoint
 from service.jobs import spec_of
-from service.settings import secret
+from service.problems import Problem
 from service.site import Site
 from service.spec import BuildJob
+from service.store import Store
 from service.tables import Artifact, Job, Teacher
 from workers.durable import Write, write_durably
-from workers.teacher import Endpoint, TeacherError
+from workers.signals import signal_header
 from workers.tokens import Counter, token_counter
 
 
@@ -29,10 +34,47 @@ class Work:
     """The artifact root, where ledger and chunks lie too."""
     spec: BuildSpec
     plan: Plan
-    endpoint: Endpoint
+    endpoints: Mapping[str, Endpoint]
+    """Of all teachers that the build may ask, in the spec's order."""
     seeds: Path
     """The normalised seeds file, one JSON object a line."""
+    directories: Mapping[str, Path | None] = field(default_factory=dict)
+    """Where each teacher's weights and tokenizer lie, if they are at hand."""
+    revisions: Mapping[str, str | None] = field(default_factory=dict)
+    prices: Mapping[str, "Prices"] = field(default_factory=dict)
+    goal: int | None = None
+    """How many rows to accept, as the job stood when it was read."""
+    cancelled: bool = False
+    signal: SignalHeader | None = None
+    """What is kept of the teacher's distribution; None: nothing."""
+    gpus: int | None = None
+    """Of all its teachers' servers together."""
     write: Write = write_durably
+
+    def price(self, call: Call) -> float:
+        """What an answer cost, by its teacher's registration."""
+        prices = self.prices.get(call.teacher or self.spec.teacher, Prices())
+        return (
+            call.prompt_tokens * prices.prompt + call.completion_tokens * prices.completion
+        ) / 1e6
+
+    def attributed(self, outcome: Record | Rejected, calls: list[Call]) -> Record | Rejected:
+        """The row with the teacher that wrote its answer; the plan knows only the spec's first."""
+        name = next((call.teacher for call in calls if call.step == 0 and call.teacher), None)
+        if name is None or name == outcome.teacher:
+            return outcome
+        changes: dict[str, str | None] = {"teacher": name}
+        if isinstance(outcome, Record):
+            changes["teacher_revision"] = self.revisions.get(name)
+        return outcome.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Of a million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
 
 
 def build_folder(root: Path, job_id: str) -> Path:
@@ -56,27 +98,53 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
     """Read what draining needs. Raises `TeacherError` if the teacher can't be asked at all."""
     spec, root = build_spec(job), site.store.root
     with site.sessions.reading() as session:
-        teacher = session.get(Teacher, spec.teacher)
-        if teacher is None:
-            raise TeacherError("teacher_unknown", f"no teacher {spec.teacher!r}: register it")
+        teachers = [_teacher(session, name) for name in asked_teachers(spec)]
+        first = next(teacher for teacher in teachers if teacher.name == spec.teacher)
         pool = _pool(site, session, spec)
-        facts = _facts(teacher, token_counter(site.store, session, teacher.model))
-    plan = make_plan(spec, pool, facts)
-    endpoint = find_endpoint(teacher, site.settings.request_timeout_s)
-    return Work(job.id, root, spec, plan, endpoint, seeds_path(root, job.id), write)
+        facts = _facts(first, token_counter(site.store, session, first.model))
+        directories = {each.name: model_directory(site.store, session, each) for each in teachers}
+    return Work(
+        job_id=job.id,
+        root=root,
+        spec=spec,
+        plan=make_plan(spec, pool, facts),
+        endpoints=find_endpoints(site, teachers),
+        seeds=seeds_path(root, job.id),
+        directories=directories,
+        revisions={each.name: each.probe.get("revision") for each in teachers},
+        prices={
+            each.name: Prices(each.price_prompt or 0.0, each.price_completion or 0.0)
+            for each in teachers
+        },
+        gpus=sum(each.gpus or 0 for each in teachers) or None,
+        goal=job.goal,
+        cancelled=job.cancel_requested,
+        signal=signal_header(spec, first, directories[first.name]),
+        write=write,
+    )
 
 
-def find_endpoint(teacher: Teacher, timeout_s: float) -> Endpoint:
-    """Where a registered teacher is asked, its key fetched. Raises `TeacherError`."""
-    name = teacher.name
-    key = secret(teacher.api_key_env) if teacher.api_key_env else None
-    if teacher.api_key_env and key is None:
-        raise TeacherError(
-            "teacher_refused_key",
-            f"the key of teacher {name} is expected in the environment variable "
-            f"{teacher.api_key_env}, which the workers don't have: set it and start them again",
-        )
-    return Endpoint(name, teacher.base_url.rstrip("/"), teacher.served_model, key, timeout_s)
+def find_endpoints(site: Site, teachers: list[Teacher]) -> dict[str, Endpoint]:
+    """Where each is asked. Raises `TeacherError`."""
+    timeout_s = site.settings.request_timeout_s
+    return {teacher.name: find_endpoint(teacher, timeout_s) for teacher in teachers}
+
+
+def model_directory(store: Store, session: Session, teacher: Teacher) -> Path | None:
+    """Where a teacher's weights and tokenizer lie, if they are at hand."""
+    if teacher.model is None:
+        return None
+    try:
+        return Path(store.locate_model(session, teacher.model))
+    except Problem:
+        return None
+
+
+def _teacher(session: Session, name: str) -> Teacher:
+    teacher = session.get(Teacher, name)
+    if teacher is None:
+        raise TeacherError("teacher_unknown", f"no teacher {name!r}: register it")
+    return teacher
 
 
 def read_seeds(path: Path, offset: int, rows: int) -> list[Seed]:

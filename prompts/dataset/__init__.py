@@ -3,6 +3,7 @@
 from prompts.dataset.assemble import assemble
 from prompts.dataset.chunk import ChunkFile, write_chunk
 from prompts.dataset.files import DatasetError, file_sha256
+from prompts.dataset.first import ShortError
 from prompts.dataset.importer import import_dataset
 from prompts.dataset.manifest import Counts, Manifest, ShardFile, SignalSummary, read_manifest
 from prompts.dataset.read import open_signal, read_rejected, read_rows
@@ -13,6 +14,7 @@ __all__ = [
     "DatasetError",
     "Manifest",
     "ShardFile",
+    "ShortError",
     "SignalSummary",
     "assemble",
     "file_sha256",

@@ -14,6 +14,7 @@ import yaml
 from prompts.dataset.card import card
 from prompts.dataset.chunk import read_batches
 from prompts.dataset.files import DatasetError, sync, write_text
+from prompts.dataset.first import First
 from prompts.dataset.manifest import MANIFEST, Manifest
 from prompts.dataset.schema import CHUNK_SCHEMA, RECORD_SCHEMA, REJECTED_SCHEMA
 from prompts.dataset.shards import Shards
@@ -47,9 +48,11 @@ def assemble(
     recipe.yaml, `totals` into the manifest beside the tokens counted here. `shard_bytes` is of
     rows before compression. With `signal` each chunk's signal lies beside it, under its name with
     another suffix; that of accepted rows is copied. Of rows with the same prompt and completion the
-    first is kept.
-    Raises DatasetError if `target` exists, an id comes twice or the rows aren't `seeds` many, and
-    OSError (a full disk, say) with nothing left behind.
+    first is kept. With `target_rows` the first so many accepted rows are, the others not_needed.
+
+    Raises ShortError if a row was left unasked before those, DatasetError if `target` exists, an id
+    comes twice or the rows aren't `seeds` many, and OSError (a full disk, say) with nothing left
+    behind.
     """
     if target.exists():
         raise DatasetError(f"{target} is already there; a dataset is never overwritten")
@@ -61,7 +64,7 @@ def assemble(
         ]
         signals = SignalParts(root)
         try:
-            for chunk, accepted, others in _sorted_out(chunks, deduplicate):
+            for chunk, accepted, others in _sorted_out(chunks, deduplicate, First(target_rows)):
                 tally.add(accepted, others)
                 _distribute(shards, accepted, others)
                 if signal and len(accepted):
@@ -90,7 +93,7 @@ def _unpublished(target: Path) -> Iterator[Path]:
 
 
 def _sorted_out(
-    chunks: Iterable[Path], deduplicate: bool
+    chunks: Iterable[Path], deduplicate: bool, first: First
 ) -> Iterator[tuple[Path, pa.Table, pa.Table]]:
     """Yields (chunk, accepted rows, all other rows) of `CHUNK_SCHEMA`, a batch at a time."""
     ids, hashes = Seen(), Seen()
@@ -100,6 +103,7 @@ def _sorted_out(
             duplicates = _duplicates(hashes, len(ids), table) if deduplicate else {}
             if duplicates:
                 table = _rejected_duplicates(table, duplicates)
+            table = first.take(table)
             is_accepted = pc.equal(table["end"], End.ACCEPTED.value)
             yield chunk, table.filter(is_accepted), table.filter(pc.invert(is_accepted))
 

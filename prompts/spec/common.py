@@ -1,10 +1,12 @@
 """What every build asks for, whatever its kind."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from prompts.limits import Budget, Smoke, TeacherShare
 from prompts.record import Frozen
+from prompts.spec.signal import Signal
 from prompts.template import TemplateSource
 
 
@@ -39,7 +41,12 @@ class Split(Frozen):
 class Build(Frozen):
     version: Literal[1] = 1
     teacher: str = Field(min_length=1)
-    """Name of a registered teacher."""
+    """Name of a registered teacher. With `teachers` it may be left out: it is their first."""
+    teachers: tuple[TeacherShare, ...] = ()
+    """Several teachers for one build; every row says whose it is."""
+    teachers_mode: Literal["weighted", "fallback"] = "weighted"
+    """weighted: each row has its teacher, by its id and the weights. fallback: the first, and where
+    that is away or refuses a row the next."""
     seeds: str = Field(min_length=1)
     """Id of an uploaded seeds file; `retort run` uploads a path and puts the id here."""
     name: str = "dataset"
@@ -50,10 +57,50 @@ class Build(Frozen):
     split: Split = Split()
     limit: int | None = Field(None, ge=1)
     """Ask for the first so many seeds only."""
-    target: int | None = Field(None, ge=1)
-    """Stop once so many rows are accepted; the rest end as not_needed."""
+    target_rows: int | None = Field(None, ge=1)
+    """Exactly so many accepted rows, the first in input order; the rest end as not_needed."""
+    budget: Budget | None = None
+    """What the build may spend."""
+    smoke: Smoke | None = None
+    """The first rows are asked alone; if too few are accepted the job pauses and shows them."""
+    cache: bool = False
+    """Take answers from the completion cache, which all builds that say so share, and put them
+    there."""
+    signal: Signal | None = None
+    """What is kept of the teacher's distribution at each token, joined by row id."""
     deduplicate: bool = True
     """Reject a row whose prompt and completion equal an earlier row's."""
     max_in_flight: int = Field(64, ge=1, le=4096)
     """Requests under way at once, over all workers that drain this job."""
     chunk_rows: int = Field(256, ge=1, le=100_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_teacher(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("teachers") and "teacher" not in given:
+            first = given["teachers"][0] if isinstance(given["teachers"], list | tuple) else None
+            name = first.get("name") if isinstance(first, dict) else first and first.name
+            return given | {"teacher": name}
+        return given
+
+    @model_validator(mode="after")
+    def _ends_where_it_can(self) -> "Build":
+        names = [teacher.name for teacher in self.teachers]
+        if names and self.teacher != names[0]:
+            raise ValueError(f"teacher is {self.teacher!r}, the first of teachers {names[0]!r}")
+        if len(set(names)) < len(names):
+            raise ValueError("teachers: a name comes twice")
+        if self.teachers_mode == "fallback" and len(names) < 2:
+            raise ValueError("teachers_mode: a fall-back needs two teachers or more")
+        if self.limit is not None and (self.target_rows or 0) > self.limit:
+            raise ValueError(
+                f"target_rows of {self.target_rows} can't come of a limit of {self.limit} seeds"
+            )
+        asked = self.budget.requests if self.budget is not None else None
+        if asked is not None and (self.target_rows or 0) > asked:
+            raise ValueError(
+                f"target_rows of {self.target_rows} can't come of budget.requests {asked}"
+            )
+        if asked is not None and self.smoke is not None and self.smoke.rows > asked:
+            raise ValueError(f"smoke.rows of {self.smoke.rows} exceed budget.requests {asked}")
+        return self

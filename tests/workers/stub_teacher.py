@@ -3,8 +3,8 @@
 It answers at once or after `delay_s`, deterministically, and counts what it is asked:
 
     python tests/workers/stub_teacher.py --port-file FILE [--delay-s 0.02]
-    GET  /stats    {"requests", "answered", "in_flight", "most_in_flight", "distinct"}
-    POST /faults   {"delay_s": 0.5}
+    GET  /stats    {"requests", "answered", "in_flight", "most_in_flight", "distinct", "probes"}
+    POST /faults   {"delay_s": 0.5, "root": "/other/weights"}
     POST /faults   {"status": 503, "times": 3, "after": 100, "headers": {...}, "body": "..."}
 
 A sum that 7 divides is answered wrongly, one that 11 divides is cut off: builds have rejects.
@@ -25,6 +25,9 @@ class Stub:
     """What the server counts and how it is told to fail."""
 
     delay_s: float = 0.0
+    root: str = "/models/stub"
+    probes: int = 0
+    """Questions for one token: who asks looks whether it is there."""
     requests: int = 0
     answered: int = 0
     in_flight: int = 0
@@ -42,6 +45,7 @@ def make_app(delay_s: float = 0.0) -> web.Application:
     app[STUB] = Stub(delay_s)
     app.router.add_post("/v1/chat/completions", complete)
     app.router.add_get("/v1/models", models)
+    app.router.add_post("/tokenize", tokenize)
     app.router.add_get("/stats", stats)
     app.router.add_post("/faults", set_fault)
     return app
@@ -49,6 +53,8 @@ def make_app(delay_s: float = 0.0) -> web.Application:
 
 async def complete(request: web.Request) -> web.Response:
     stub = request.app[STUB]
+    if (await request.json()).get("max_tokens") == 1:
+        return probe(stub)
     stub.requests += 1
     stub.in_flight += 1
     stub.most_in_flight = max(stub.most_in_flight, stub.in_flight)
@@ -75,6 +81,13 @@ async def complete(request: web.Request) -> web.Response:
         stub.in_flight -= 1
 
 
+def probe(stub: Stub) -> web.Response:
+    stub.probes += 1
+    if stub.fault.get("times", 0) > 0 and stub.answered >= stub.fault.get("after", 0):
+        return web.Response(status=stub.fault["status"], text="told to fail")
+    return web.json_response({"choices": [{"message": {"content": "x"}}]})
+
+
 def answer(prompt: str) -> dict[str, Any]:
     numbers = [int(number) for number in re.findall(r"\d+", prompt)[-2:]]
     total = sum(numbers)
@@ -97,7 +110,12 @@ def answer(prompt: str) -> dict[str, Any]:
 
 
 async def models(request: web.Request) -> web.Response:
-    return web.json_response({"object": "list", "data": [{"id": "stub", "max_model_len": 4096}]})
+    entry = {"id": "stub", "max_model_len": 4096, "root": request.app[STUB].root}
+    return web.json_response({"object": "list", "data": [entry]})
+
+
+async def tokenize(request: web.Request) -> web.Response:
+    return web.json_response({"tokens": [1, 2, 3]})
 
 
 async def stats(request: web.Request) -> web.Response:
@@ -109,6 +127,7 @@ async def stats(request: web.Request) -> web.Response:
             "in_flight": stub.in_flight,
             "most_in_flight": stub.most_in_flight,
             "distinct": len(stub.prompts),
+            "probes": stub.probes,
         }
     )
 
@@ -116,14 +135,15 @@ async def stats(request: web.Request) -> web.Response:
 async def set_fault(request: web.Request) -> web.Response:
     stub, told = request.app[STUB], await request.json()
     stub.delay_s = told.pop("delay_s", stub.delay_s)
+    stub.root = told.pop("root", stub.root)
     stub.fault = told
     return web.Response()
 
 
-async def serve(port_file: Path, delay_s: float) -> None:
+async def serve(port_file: Path, delay_s: float, port: int) -> None:
     runner = web.AppRunner(make_app(delay_s))
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     port = runner.addresses[0][1]
     draft = port_file.with_suffix(".draft")
@@ -136,5 +156,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A fake teacher.")
     parser.add_argument("--port-file", type=Path, required=True)
     parser.add_argument("--delay-s", type=float, default=0.0)
+    parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
-    asyncio.run(serve(options.port_file, options.delay_s))
+    asyncio.run(serve(options.port_file, options.delay_s, options.port))

@@ -1,0 +1,55 @@
+"""Completions by what was asked, shared by the jobs that opt in: `cache/<2>/<62>` under the root.
+
+The key holds everything that an answer depends on: the rendered prompt, who the teacher is, the
+sampling with its seed, and which sample it is. A file is written whole or not at all, so workers
+need no lock; what can't be read is asked again.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from prompts.dataset.files import write_text
+from prompts.plan import REFUSED, Request
+from prompts.record import Call
+from service.identity import Identity
+
+
+class Cache:
+    """The completions under one artifact root."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / "cache"
+
+    def key(self, request: Request, teacher: Identity) -> str:
+        """SHA-256 of all that the answer depends on, hex."""
+        asked = {
+            "messages": [message.model_dump() for message in request.messages],
+            "teacher": teacher.model_dump(),
+            "sampling": request.sampling.model_dump(),
+            "schema": request.schema and dict(request.schema),
+            "signal_top_k": request.signal_top_k,
+            "sample": request.sample,
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def get(self, key: str, request: Request) -> Call | None:
+        """The answer as this request's own; None if it is not there."""
+        try:
+            known = Call.model_validate_json(self._path(key).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+        place = {"row": request.row, "step": request.step, "sample": request.sample}
+        return known.model_copy(update=place)
+
+    def put(self, key: str, call: Call) -> None:
+        """Keep an answer. Refusals are not kept: the next one may have better luck."""
+        path = self._path(key)
+        if call.finish_reason == REFUSED or path.exists():
+            return
+        write_text(path, call.model_dump_json())
+
+    def _path(self, key: str) -> Path:
+        return self._root / key[:2] / key[2:]
