@@ -41,13 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     spec = read_spec(given.spec, TypeAdapter[TrainSpec](TrainSpec))
-    from trainer.training import dry_run, train
-
     if given.dry_run:
+        from trainer.preflight import dry_run
+
         print(dry_run(spec, emit), file=sys.stderr)
         return {"dry_run": True}
     if given.out is None:
         raise BadInput("no place for the student", "Add --out DIR.")
+    from trainer.training import train
+
     return {"model": str(train(spec, given.out, emit))}
 
 
@@ -90,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--spec", type=Path, required=True, help="TrainSpec, JSON or YAML")
     train.add_argument("--out", type=Path, help="gets checkpoints/ and model/")
     train.add_argument(
-        "--dry-run", action="store_true", help="show a row with its mask, and the plan"
+        "--dry-run", action="store_true", help="show a row with its mask, the plan, memory and time"
     )
     compress = commands.add_parser("compress", help="prune, factorize, quantize")
     compress.add_argument("--spec", type=Path, required=True, help="CompressSpec, JSON or YAML")

@@ -4,19 +4,19 @@ A checkpoint is written under a temporary name, its files hashed into `manifest.
 disk, and renamed; one whose hashes don't hold is passed over for the one before.
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from prompts.files import file_sha256, sync
 
 MANIFEST = "manifest.json"
 
 
 def seal(written: Path, target: Path, digest: str) -> None:
     """Hash and flush the files of `written`, then rename it to `target`."""
-    files = {path.name: sha256(path) for path in sorted(written.iterdir()) if path.is_file()}
+    files = {path.name: file_sha256(path) for path in sorted(written.iterdir()) if path.is_file()}
     manifest = {"version": 1, "digest": digest, "files": files}
     (written / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
     publish(written, target)
@@ -25,11 +25,11 @@ def seal(written: Path, target: Path, digest: str) -> None:
 def publish(written: Path, target: Path) -> None:
     """Rename a directory into place so that after a power cut it is whole or absent."""
     for path in [*written.rglob("*"), written]:
-        flush(path)
+        sync(path)
     if target.exists():
         shutil.rmtree(target)
     written.rename(target)
-    flush(target.parent)
+    sync(target.parent)
 
 
 def newest(directory: Path, digest: str, refused: Callable[[Path, str], None]) -> Path | None:
@@ -57,21 +57,6 @@ def thin(directory: Path, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def flush(path: Path) -> None:
-    """fsync a file or a directory."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _problem(path: Path, digest: str) -> str | None:
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
@@ -79,7 +64,7 @@ def _problem(path: Path, digest: str) -> str | None:
         if manifest["digest"] != digest:
             return "it belongs to a run with another spec, dataset or student"
         for name, expected in files.items():
-            if sha256(path / name) != expected:
+            if file_sha256(path / name) != expected:
                 return f"{name} is not what was written"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it is incomplete ({error})"

@@ -30,6 +30,8 @@ class TokenRow:
     row: str
     ids: NDArray[np.int32]
     prompt_tokens: int
+    weight: float = 1.0
+    """How much its loss counts."""
 
     @property
     def completion_tokens(self) -> int:
@@ -52,7 +54,7 @@ class TokenRows:
         return sum(row.completion_tokens for row in self.rows)
 
 
-Batch = dict[str, Tensor]
+Padded = dict[str, Tensor]
 """`input_ids` [B, T] and `completion_mask` [B, T], true on the tokens to be learnt."""
 
 
@@ -93,7 +95,7 @@ def encode(
     return TokenRows(kept, too_long=len(rows) - len(kept), longest=longest)
 
 
-def collate(rows: Sequence[TokenRow]) -> Batch:
+def collate(rows: Sequence[TokenRow]) -> Padded:
     """Right-padded tensors. The mask goes by position, never by pad id: eos often is the pad."""
     longest = max(len(row.ids) for row in rows)
     input_ids = np.zeros((len(rows), longest), dtype=np.int64)

@@ -63,7 +63,7 @@ def _answer_batch(
 ) -> list[list[int]]:
     answers: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
-    step_ids, mask = _left_padded(prompts, model.device)
+    step_ids, mask = left_padded(prompts, model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     for _ in range(max_new_tokens):
@@ -92,7 +92,7 @@ def _answer_batch(
     return answers
 
 
-def _left_padded(prompts: list[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """[B, T] token ids and [B, T] mask, prompts flush with the right edge."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.zeros((len(prompts), longest), dtype=torch.long)

@@ -6,6 +6,8 @@ A Trainer 'batch' here is a whole optimizer step's rows; accumulation happens in
 """
 
 import contextlib
+import functools
+import importlib.util
 import math
 import time
 from collections.abc import Callable
@@ -16,23 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from trainer import checkpoint
-from trainer.data import Batch, TokenRow, collate
-from trainer.errors import Diverged
+from trainer.batch import Batch
+from trainer.data import TokenRow
+from trainer.errors import BadInput, Diverged
 from trainer.events import Emit
-from trainer.order import Order, passes
+from trainer.order import passes
+from trainer.plan import Plan, Steps, lay_out, layout
 from trainer.spec import Optimization
 from trainer.stop import Stop
-from trainer.student import Student
-
-FINAL_RATE = 0.1
-"""Where the cosine ends, as a share of the peak."""
+from trainer.student import Moment, Student
 
 
 @dataclass
@@ -42,27 +42,16 @@ class History:
     losses: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do, known before its first step."""
-
-    steps: int
-    warmup_steps: int
-    order: Order
+    @property
+    def best(self) -> int | None:
+        """The step of the lowest validation loss, the first of equals."""
+        return min(self.validation, key=lambda seen: seen[1])[0] if self.validation else None
 
     @property
-    def epochs(self) -> float:
-        """Passes over the rows."""
-        return self.steps / self.order.steps_per_epoch
-
-
-def make_plan(rows: tuple[TokenRow, ...], optimization: Optimization, ranks: int = 1) -> Plan:
-    """Steps, warm-up and order of a run over these rows."""
-    rows_per_step = optimization.batch_size * optimization.accumulation * ranks
-    order = Order([len(row.ids) for row in rows], rows_per_step, optimization.seed)
-    steps = optimization.max_steps or max(1, round(optimization.epochs * order.steps_per_epoch))
-    return Plan(steps, math.ceil(optimization.warmup_ratio * steps), order)
+    def since_best(self) -> int:
+        """Measurements of the validation loss after its lowest."""
+        steps = [step for step, _ in self.validation]
+        return len(steps) - 1 - steps.index(self.best) if self.best is not None else 0
 
 
 class DistilTrainer(transformers.Trainer):
@@ -105,7 +94,7 @@ class DistilTrainer(transformers.Trainer):
             callbacks=[_AfterStep(self, stop, after_step)],
         )
         self.remove_callback(PrinterCallback)  # it prints dicts on standard output
-        self._steps = _Steps(rows, plan, optimization, args.process_index, args.world_size)
+        self._steps = Steps(rows, plan, optimization, args.process_index, args.world_size)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One batch per optimizer step, in the plan's order. Not given to accelerate, which would
@@ -115,12 +104,11 @@ class DistilTrainer(transformers.Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Linear warm-up that doesn't waste a step at rate 0, cosine to a tenth."""
+        """By the plan."""
         if self.lr_scheduler is None:
-            rate = _rate(self._plan.warmup_steps, self._plan.steps)
             chosen = optimizer or self.optimizer
             assert chosen is not None
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, rate)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, self._plan.rate)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -133,24 +121,37 @@ class DistilTrainer(transformers.Trainer):
         by its own would weigh short rows more, and change with batch_size.
         """
         model.train()
-        batches: list[Batch] = inputs
-        count = self.total(float(sum(int(batch["completion_mask"].sum()) for batch in batches)))
+        batches = self._learnt(model, [batch.to(self.args.device) for batch in inputs])
+        counts = {
+            share: self.total(float(sum(b.kept for b in batches if b.share == share)))
+            for share in sorted({batch.share for batch in batches})
+        }
         total, terms = torch.zeros(()), dict[str, Tensor]()
         for index, batch in enumerate(batches):
+            task = functools.partial(Student.loss, batch=batch, count=max(counts[batch.share], 1.0))
             last = index == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss, made = model(**self._place(batch), count=max(count, 1.0))
+                loss, made = model(task)
                 # DDP and FSDP average over ranks; ours is a sum.
                 self.accelerator.backward(loss * self.args.world_size)
             total += loss.detach().to(total)
             for name, value in made.items():
                 terms[name] = terms.get(name, 0.0) + value
-        self._tokens += count
+        self._tokens += counts["main"]
         self._terms = {name: self.total(float(value)) for name, value in terms.items()}
         summed = self.total(float(total))
         if not math.isfinite(summed):
             raise self._diverged("loss", summed)
         return torch.tensor(summed)
+
+    @torch.no_grad()
+    def _learnt(self, model: nn.Module, batches: list[Batch]) -> list[Batch]:
+        """The step's rows, or what the method makes of them; nothing here gets a gradient."""
+        passes = self.student.objective.passes
+        if passes is None:
+            return batches
+        rank, seed = self.args.process_index, self._optimization.seed
+        return passes(model, batches, Moment(self.state.global_step, seed, rank))
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Stops at a gradient that isn't finite, before the optimizer takes it: clipping would
@@ -182,6 +183,12 @@ class DistilTrainer(transformers.Trainer):
         step, loss = self.state.global_step, self.validation_loss()
         self.history.validation.append((step, loss))
         self._say("validation", {"step": step, "loss": loss})
+        if self._optimization.keep == "best" and self.history.best == step:
+            self._save_best(step)
+        patience = self._optimization.patience
+        if patience is not None and self.history.since_best >= patience:
+            self.control.should_training_stop = True
+            self._say("phase", {"name": "early stop", "detail": f"best was {self.history.best}"})
         metrics = {"eval_loss": loss}
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -196,11 +203,25 @@ class DistilTrainer(transformers.Trainer):
         rows = sorted(self._validation, key=lambda row: len(row.ids))
         count = float(sum(row.completion_tokens for row in rows))
         size, rank, ranks = self._optimization.batch_size, self.args.process_index, _ranks(self)
-        total = 0.0
+        lay, total = layout(self._optimization), 0.0
         for part in passes(np.arange(len(rows)), size, rank, ranks):
-            batch = self._place(_batch(rows, part, rows[0]))
-            total += float(self.model_wrapped(**batch, count=count)[0])
+            batch = lay_out(rows, part, 0, lay).to(self.args.device)
+            task = functools.partial(Student.loss, batch=batch, count=count)
+            total += float(self.model_wrapped(task)[0])
         return self.total(total)
+
+    def take_best(self) -> None:
+        """Puts the weights of the lowest validation loss into the student."""
+        stored = torch.load(self._directory / BEST / "weights.pt", weights_only=True)
+        self.student.load_state_dict(stored)
+
+    def _save_best(self, step: int) -> None:
+        if self.args.should_save:
+            written = self._directory / WRITING / BEST
+            written.mkdir(parents=True, exist_ok=True)
+            torch.save(self.student.state_dict(), written / "weights.pt")
+            checkpoint.seal(written, self._directory / BEST, self._digest)
+        self._say("phase", {"name": "best", "detail": f"step {step}"})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Saved aside, hashed, renamed: the library writes in place, and a kill leaves half."""
@@ -248,9 +269,6 @@ class DistilTrainer(transformers.Trainer):
             "max_grad_norm, or warm up longer; with bf16, try fp32.",
         )
 
-    def _place(self, batch: Batch) -> Batch:
-        return {name: tensor.to(self.args.device) for name, tensor in batch.items()}
-
     def total(self, value: float) -> float:
         """Over ranks."""
         if self.args.world_size == 1:
@@ -265,6 +283,7 @@ class DistilTrainer(transformers.Trainer):
 
 WRITING = ".writing"
 HISTORY = "history.pt"
+BEST = "best"
 
 
 class _AfterStep(TrainerCallback):
@@ -283,29 +302,6 @@ class _AfterStep(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
         return control
-
-
-class _Steps(Dataset[list[Batch]]):
-    """Item s is this rank's forward passes of optimizer step s."""
-
-    def __init__(
-        self,
-        rows: tuple[TokenRow, ...],
-        plan: Plan,
-        optimization: Optimization,
-        rank: int,
-        ranks: int,
-    ) -> None:
-        self._rows, self._plan = rows, plan
-        self._batch_size, self._rank, self._ranks = optimization.batch_size, rank, ranks
-
-    def __len__(self) -> int:
-        return self._plan.steps
-
-    def __getitem__(self, step: int) -> list[Batch]:
-        numbers = self._plan.order.rows(step)
-        parts = passes(numbers, self._batch_size, self._rank, self._ranks)
-        return [_batch(self._rows, part, self._rows[numbers[0]]) for part in parts]
 
 
 def _arguments(
@@ -330,29 +326,21 @@ def _arguments(
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
         disable_tqdm=True,
-        report_to=[],
+        report_to=list(optimization.report_to),
         remove_unused_columns=False,
     )
 
 
-def _rate(warmup: int, steps: int) -> Callable[[int], float]:
-    """Share of the peak rate for a step counted from zero."""
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        done = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
-
-    return rate
-
-
-def _batch(rows: Any, part: NDArray[np.int64], stand_in: TokenRow) -> Batch:
-    """A rank without rows takes part with one row of which no token counts."""
-    if len(part):
-        return collate([rows[number] for number in part])
-    batch = collate([stand_in])
-    return {**batch, "completion_mask": torch.zeros_like(batch["completion_mask"])}
+def check_reporting(optimization: Optimization) -> None:
+    """BadInput where figures are to go to what isn't installed."""
+    if "tensorboard" in optimization.report_to and not any(
+        importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX")
+    ):
+        raise BadInput(
+            "optimization.report_to: tensorboard is not installed",
+            "Install it (pip install tensorboard), or leave report_to empty: `step` events hold "
+            "the same figures.",
+        )
 
 
 def _only(steps: list[list[Batch]]) -> list[Batch]:

@@ -4,29 +4,93 @@ B batch, T tokens, V vocabulary, D width, K kept positions.
 """
 
 import contextlib
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trainer.batch import Batch, positions, sees
 from trainer.errors import BadInput
-from trainer.objectives import Head, Term, head_loss, keep
+from trainer.objectives import Head, Term, head_loss, keep, weighted
+
+Projection = tuple[int, Literal["q_proj", "k_proj", "v_proj"]]
+"""One of an attention layer's linears, by the layer's number."""
 
 
-class Objective(Protocol):
-    """What a method asks of the student, batch by batch."""
+@dataclass(frozen=True)
+class Seen:
+    """What a forward pass up to the head has made."""
 
-    def terms(
-        self, input_ids: Tensor, completion_mask: Tensor, targets: Tensor
-    ) -> dict[str, tuple[float, Term]]:
-        """Weighted terms over the K kept positions; [B, T], [B, T], [K]."""
+    hidden: Tensor
+    """[B, T, D] before the head."""
+    layers: tuple[Tensor, ...] = ()
+    """[B, T, D] each, the embeddings first; empty unless they were asked for."""
+    projections: dict[Projection, Tensor] = field(default_factory=dict)
+    """[B, T, W] each, of those that were asked for."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a forward pass should keep beside its last hidden states."""
+
+    layers: bool = False
+    projections: tuple[Projection, ...] = ()
+
+
+PLAIN = Look()
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What is to be made small: terms through the head, and sums over kept positions that need
+    none, each with its weight."""
+
+    terms: dict[str, tuple[float, Term]] = field(default_factory=dict)
+    sums: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a step happens: all that chance in it depends on."""
+
+    step: int
+    seed: int
+    rank: int
+
+    def generator(self, purpose: int) -> torch.Generator:
+        """Random numbers of this step: a function of the moment, so that a resumed run draws
+        what it would have drawn."""
+        entropy = np.random.SeedSequence([self.seed, self.step, self.rank, purpose])
+        return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+Wrapped = Callable[[Callable[["Student"], Any]], Any]
+"""The student as DDP or FSDP wrap it: `wrapped(task)` runs a task within its forward."""
+Passes = Callable[[Wrapped, list[Batch], Moment], list[Batch]]
+"""(student, the step's batches, when) -> what the step learns from instead."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a method asks of the student."""
+
+    losses: Callable[[Seen, Tensor, Batch], Losses]
+    """(what the student made, targets [K], batch); called within the student's forward."""
+    passes: Passes | None = None
+    """None: the step's rows as they are."""
+    look: Look = PLAIN
+    learned: nn.Module | None = None
+    """Parameters that are trained beside the student's and thrown away with the run."""
 
 
 class Student(nn.Module):
-    """Wraps the model that is trained. Its forward makes the loss too, head product included:
-    a loss that reached for the weights from outside would bypass the hooks by which DDP and FSDP
-    gather them."""
+    """Wraps the model that is trained. Whatever uses its weights is a task that its forward runs,
+    head product and sampling included: what reached for the weights from outside would bypass the
+    hooks by which DDP and FSDP gather them."""
 
     def __init__(
         self,
@@ -37,31 +101,98 @@ class Student(nn.Module):
         super().__init__()
         check_head(model)
         self.model = model
+        self.learned = objective.learned
         self.objective = objective
         self._precision = precision
 
-    def forward(
-        self, input_ids: Tensor, completion_mask: Tensor, count: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss over `count` kept tokens (of the whole effective batch), and its terms.
+    def forward(self, task: Callable[["Student"], Any]) -> Any:
+        """The task's result."""
+        with autocast(self.model.device.type, self._precision):
+            return task(self)
 
-        [B, T], [B, T] -> scalar, scalars without gradients.
-        """
-        with autocast(input_ids.device.type, self._precision):
-            hidden = last_hidden(self.model, input_ids)
-            kept, targets = keep(hidden, input_ids, completion_mask)
-            terms = self.objective.terms(input_ids, completion_mask, targets)
-            return head_loss(kept, head_of(self.model), terms, count)
+    def loss(self, batch: Batch, count: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss over `count` kept tokens (of the whole effective batch), and its terms: a scalar,
+        scalars without gradients. For tasks."""
+        seen = look(self.model, batch, self.objective.look)
+        kept, targets = keep(seen.hidden, batch.input_ids, batch.completion_mask)
+        made = self.objective.losses(seen, targets, batch)
+        weights = batch.weights
+        terms = {name: (w, weighted(term, weights)) for name, (w, term) in made.terms.items()}
+        total, metrics = kept.sum() * 0, dict[str, Tensor]()
+        if terms:
+            total, metrics = head_loss(kept, head_of(self.model), terms, count)
+        for name, (weight, value) in made.sums.items():
+            total = total + weight * value / count
+            metrics[name] = value.detach() / count
+        return total, metrics
+
+
+def look(model: PreTrainedModel, batch: Batch, wanted: Look = PLAIN) -> Seen:
+    """A forward pass up to the head. Packed rows see themselves alone.
+
+    No attention mask without packing: rows are padded on the right, and a causal model's
+    positions see nothing to their right; without one the kernel takes its fast causal path.
+    """
+    layout: dict[str, Tensor] = {}
+    if batch.segments is not None:
+        layout = {
+            "attention_mask": block_mask(model, batch.segments),
+            "position_ids": positions(batch.segments),
+        }
+    with _kept_projections(model, wanted.projections) as projections:
+        made = model.base_model(
+            input_ids=batch.input_ids,
+            use_cache=False,
+            output_hidden_states=wanted.layers,
+            **layout,
+        )
+    return Seen(made.last_hidden_state, tuple(made.hidden_states or ()), projections)
 
 
 def last_hidden(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
-    """[B, T] -> [B, T, D], before the head.
-
-    No attention mask: rows are padded on the right, and a causal model's positions see nothing
-    to their right; without one the attention kernel takes its fast causal path.
-    """
+    """[B, T] -> [B, T, D], before the head; rows padded on the right."""
     hidden: Tensor = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden
+
+
+def block_mask(model: PreTrainedModel, segments: Tensor) -> Tensor:
+    """[B, T] -> [B, 1, T, T] as the model's attention wants it; BadInput for kernels that take
+    no such mask."""
+    allowed = sees(segments)[:, None]
+    kernel = model.config._attn_implementation
+    if kernel == "sdpa":
+        return allowed
+    if kernel == "eager":
+        blocked = torch.zeros_like(allowed, dtype=model.dtype)
+        return blocked.masked_fill(~allowed, torch.finfo(model.dtype).min)
+    raise BadInput(
+        f"packing needs another attention than {kernel}",
+        "Rows are kept apart by a mask, which sdpa and eager attention take. Set "
+        "optimization.packing to false, or the model's attn_implementation to sdpa.",
+    )
+
+
+@contextlib.contextmanager
+def _kept_projections(
+    model: PreTrainedModel, wanted: tuple[Projection, ...]
+) -> Iterator[dict[Projection, Tensor]]:
+    kept: dict[Projection, Tensor] = {}
+    hooks = []
+    for projection in wanted:
+        layer, name = projection
+
+        def keep_it(
+            module: nn.Module, given: Any, made: Tensor, at: Projection = projection
+        ) -> None:
+            kept[at] = made
+
+        linear = model.base_model.get_submodule(f"layers.{layer}.self_attn.{name}")
+        hooks.append(linear.register_forward_hook(keep_it))
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def head_of(model: PreTrainedModel) -> Head:

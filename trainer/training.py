@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,21 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prompts.files import file_sha256
 from prompts.record import Record
 from trainer import checkpoint
-from trainer.data import TokenRows, encode, read_records, show_row
+from trainer.adapters import add_lora, merge_lora
+from trainer.data import TokenRows, encode, read_records
 from trainer.errors import BadInput, Terminated
 from trainer.events import Emit
 from trainer.loading import end_ids, load_model, load_tokenizer, read_config, weight_files
-from trainer.loop import DistilTrainer, Plan, make_plan
-from trainer.methods import METHODS
-from trainer.spec import Optimization, TrainSpec
+from trainer.loop import DistilTrainer, check_reporting
+from trainer.methods import METHODS, Setting, check_confidence
+from trainer.methods.method import Encode
+from trainer.plan import Plan, make_plan
+from trainer.spec import Optimization, TrainSpec, WithTeacher
 from trainer.stop import deferred_sigterm
-from trainer.student import Student
+from trainer.student import Objective, Student
 
 HISTORY_POINTS = 1000
 """Losses that a model's card keeps, evenly thinned."""
@@ -40,6 +44,9 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     rows: TokenRows
     validation: TokenRows
+    records: Sequence[Record]
+    """What both were made of."""
+    max_length: int
     plan: Plan
     digest: str
     """Changes with whatever would change the student's weights."""
@@ -86,13 +93,13 @@ def train_on(
         emit("phase", {"name": "train", "detail": "this student is finished already"})
         return out / "model"
     _check_disk(out, run.model, spec.optimization)
-    objective = METHODS[spec.method].objective(spec, run.model, run.tokenizer, emit)
-    student = Student(run.model, objective, spec.optimization.precision)
+    student = Student(run.model, make_objective(run, emit), spec.optimization.precision)
     try:
-        trainer = _fit(run, student, out / "checkpoints", emit, after_step)
+        trainer = fit(run, student, out / "checkpoints", emit, after_step)
         return _save(run, trainer, out, time.monotonic() - started)
     except (OSError, RuntimeError) as error:
-        if (full := _disk_full(error, out, run.model)) is None:
+        full = _out_of_memory(error) or _disk_full(error, out, run.model)
+        if full is None:
             raise
         raise full from error
 
@@ -100,8 +107,13 @@ def train_on(
 def prepare(
     spec: TrainSpec, records: list[Record], validation: list[Record], emit: Emit
 ) -> Prepared:
-    """Load the student, render and check the rows, make the plan."""
-    optimization = spec.optimization
+    """Choose the rows, load the student, render and check, make the plan. What the dataset lacks
+    is said before anything is loaded."""
+    optimization, method = spec.optimization, METHODS[spec.method]
+    _check_options(optimization, validation)
+    chosen = method.select(spec, records)
+    if spec.weight_by == "confidence":
+        check_confidence(chosen)
     torch.set_num_threads(optimization.threads or len(os.sched_getaffinity(0)))
     emit("phase", {"name": "load", "detail": f"student {spec.student}"})
     if read_config(spec.student).get("quantization_config"):
@@ -110,29 +122,33 @@ def prepare(
         )
     tokenizer = load_tokenizer(spec.student)
     model = load_model(spec.student, dtype=torch.float32)
-    ends = end_ids(model, tokenizer)
-    method = METHODS[spec.method]
-    rows = encode(method.select(records), tokenizer, _limit(model, optimization, emit), ends)
-    held = [row for row in validation if row.finish_reason != "length"]
-    held_rows = encode(held, tokenizer, 2**31, ends)
+    ends, limit = end_ids(model, tokenizer), _limit(model, optimization, emit)
+    rows = method.rows(spec, chosen, _encoder(tokenizer, limit, ends, spec.weight_by))
+    held = _held(spec, validation, emit)
+    held_rows = (
+        method.rows(spec, held, _encoder(tokenizer, limit, ends)) if held else TokenRows((), 0, 0)
+    )
     _tell_rows(rows, held_rows, optimization, emit)
     plan = make_plan(rows.rows, optimization, _ranks())
     digest = _digest(spec, rows)
-    return Prepared(spec, model, tokenizer, rows, held_rows, plan, digest)
+    _adapt(model, spec)
+    both = [*chosen, *held]
+    return Prepared(spec, model, tokenizer, rows, held_rows, both, limit, plan, digest)
 
 
-def dry_run(spec: TrainSpec, emit: Emit) -> str:
-    """The first row as it would be trained, and the plan; nothing is trained."""
-    if spec.dataset is None:
-        raise BadInput("no dataset to train on", "Name one in `dataset`.")
-    run = prepare(spec, read_records(Path(spec.dataset), "train"), [], emit)
-    lengths = sorted(len(row.ids) for row in run.rows.rows)
-    return (
-        f"{show_row(run.rows.rows[0], run.tokenizer)}\n--- plan ---\n"
-        f"{len(lengths)} rows of {lengths[0]} to {lengths[-1]} tokens, {run.rows.too_long} too "
-        f"long; {run.plan.steps} steps, {run.plan.warmup_steps} of them warm-up, "
-        f"{run.plan.epochs:.2f} epochs"
+def make_objective(run: Prepared, emit: Emit) -> Objective:
+    """The method's, over training and validation rows; loads a teacher where it has one."""
+    setting = Setting(
+        run.model,
+        run.tokenizer,
+        (*run.rows.rows, *run.validation.rows),
+        run.records,
+        end_ids(run.model, run.tokenizer),
+        run.max_length,
+        run.spec.optimization.batch_size,
+        emit,
     )
+    return METHODS[run.spec.method].objective(run.spec, setting)
 
 
 def finished(out: Path, digest: str) -> bool:
@@ -144,13 +160,14 @@ def finished(out: Path, digest: str) -> bool:
     return bool(card.get("digest") == digest)
 
 
-def _fit(
+def fit(
     run: Prepared,
     student: Student,
     directory: Path,
     emit: Emit,
-    after_step: Callable[[nn.Module], None] | None,
+    after_step: Callable[[nn.Module], None] | None = None,
 ) -> DistilTrainer:
+    """Train by the plan; resumes from the newest valid checkpoint of `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     with deferred_sigterm() as stop:
         trainer = DistilTrainer(
@@ -171,6 +188,8 @@ def _fit(
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.asked and trainer.state.global_step < run.plan.steps:
             raise Terminated
+    if run.spec.optimization.keep == "best":
+        trainer.take_best()
     return trainer
 
 
@@ -179,6 +198,8 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
     written, target = out / ".writing-model", out / "model"
     if trainer.args.should_save:
         shutil.rmtree(written, ignore_errors=True)
+        if run.spec.lora is not None:
+            merge_lora(run.model)
         run.model.config.use_cache = True
         nn.Module.to(run.model, _source_dtype(run.spec.student))
         run.model.save_pretrained(written)
@@ -206,12 +227,60 @@ def _card(run: Prepared, trainer: DistilTrainer, seconds: float) -> dict[str, An
             "validation_rows": len(run.validation.rows),
         },
         "steps": trainer.state.global_step,
+        "best_step": trainer.history.best,
         "epochs": run.plan.epochs,
         "threads": torch.get_num_threads(),
         "seconds": round(seconds, 3),
         "losses": [*losses[:-1][::every], *losses[-1:]],
         "validation": trainer.history.validation,
     }
+
+
+def _encoder(
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    ends: frozenset[int],
+    weight_by: str = "none",
+) -> Encode:
+    def run(records: Sequence[Record]) -> TokenRows:
+        made = encode(records, tokenizer, max_length, ends)
+        if weight_by == "none":
+            return made
+        weights = {record.id: record.confidence or 0.0 for record in records}
+        weighed = tuple(replace(row, weight=weights[row.row]) for row in made.rows)
+        return replace(made, rows=weighed)
+
+    return run
+
+
+def _held(spec: TrainSpec, validation: list[Record], emit: Emit) -> list[Record]:
+    """Validation rows that the method can use; none is no reason not to train."""
+    try:
+        return METHODS[spec.method].select(spec, validation) if validation else []
+    except BadInput as error:
+        emit("warning", {"detail": f"no validation loss: {error.title}"})
+        return []
+
+
+def _check_options(optimization: Optimization, validation: list[Record]) -> None:
+    check_reporting(optimization)
+    for name, asked in (
+        ("keep best", optimization.keep == "best"),
+        ("patience", optimization.patience is not None),
+    ):
+        if asked and not validation:
+            raise BadInput(
+                f"optimization.{name.replace(' ', ': ')} needs a validation split",
+                "The dataset has no validation rows to choose by. Build it with some.",
+            )
+
+
+def _adapt(model: PreTrainedModel, spec: TrainSpec) -> None:
+    if spec.lora is not None:
+        torch.manual_seed(spec.optimization.seed)
+        add_lora(model, spec.lora)
+    if spec.optimization.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _tell_rows(
@@ -237,13 +306,14 @@ def _limit(model: PreTrainedModel, optimization: Optimization, emit: Emit) -> in
 def _digest(spec: TrainSpec, rows: TokenRows) -> str:
     """Of what decides the weights: paths and what only watches the run stay out of it."""
     fields = spec.model_dump(mode="json", exclude={"name", "dataset", "student", "teacher"})
-    for name in ("checkpoint_steps", "keep_checkpoints", "eval_steps"):
+    for name in ("checkpoint_steps", "keep_checkpoints", "eval_steps", "report_to"):
         del fields["optimization"][name]
     made = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
-    for source in (spec.student, spec.teacher if spec.method == "forward_kl" else None):
+    for source in (spec.student, spec.teacher if isinstance(spec, WithTeacher) else None):
         made.update(json.dumps(_fingerprint(source), sort_keys=True).encode())
     for row in rows.rows:
         made.update(row.prompt_tokens.to_bytes(4, "little") + row.ids.tobytes())
+        made.update(repr(row.weight).encode())
     return made.hexdigest()
 
 
@@ -251,7 +321,7 @@ def _fingerprint(source: str | None) -> Any:
     """Of a model directory: configuration and weights; of a hub name: the name."""
     if source is None or not Path(source).is_dir():
         return source
-    return [read_config(source), [checkpoint.sha256(path) for path in weight_files(source)]]
+    return [read_config(source), [file_sha256(path) for path in weight_files(source)]]
 
 
 def _source_dtype(source: str) -> torch.dtype:
@@ -294,6 +364,18 @@ def _disk_full(error: Exception, out: Path, model: PreTrainedModel) -> BadInput 
         f"the disk of {out} is full",
         f"{free / 1e6:.0f} MB are free, a checkpoint needs {_checkpoint_bytes(model) / 1e6:.0f}. "
         "Free some and submit again: training goes on from the last complete checkpoint.",
+    )
+
+
+def _out_of_memory(error: Exception) -> BadInput | None:
+    """A CPU's allocator has no exception of its own."""
+    told = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if not told:
+        return None
+    return BadInput(
+        "training ran out of memory",
+        f"{str(error).splitlines()[0][:200]}. Lower optimization.batch_size (and raise "
+        "accumulation by as much), set gradient_checkpointing, lower max_length, or train a lora.",
     )
 
 

@@ -17,7 +17,22 @@ from trainer.spec.compress import (
 )
 from trainer.spec.evaluation import EvalSpec
 from trainer.spec.optimization import Optimization
-from trainer.spec.train import ForwardKL, RationaleThenAnswer, SequenceLevel, TrainSpec
+from trainer.spec.train import (
+    ForwardKL,
+    Lora,
+    MetaIct,
+    MiniLLM,
+    MultitaskIct,
+    OffPolicy,
+    OnPolicy,
+    RationaleThenAnswer,
+    SequenceLevel,
+    StepByStep,
+    StoredKL,
+    TrainSpec,
+    UniversalLogit,
+    WithTeacher,
+)
 
 __all__ = [
     "CompressSpec",
@@ -26,16 +41,26 @@ __all__ = [
     "ForwardKL",
     "Gate",
     "Heal",
+    "Lora",
     "MagnitudePrune",
+    "MetaIct",
+    "MiniLLM",
+    "MultitaskIct",
+    "OffPolicy",
+    "OnPolicy",
     "Optimization",
     "QuantizePtq",
     "RationaleThenAnswer",
     "SequenceLevel",
     "SparseGptPrune",
     "StageSpec",
+    "StepByStep",
+    "StoredKL",
     "SvdFactorize",
     "TensorFactorize",
     "TrainSpec",
+    "UniversalLogit",
     "WandaPrune",
     "WidthPrune",
+    "WithTeacher",
 ]

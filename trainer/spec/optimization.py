@@ -26,10 +26,21 @@ class Optimization(Frozen):
     max_grad_norm: float = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 is autocast; weights and optimizer stay fp32."""
+    packing: bool = False
+    """Rows of a forward pass share sequences of up to max_length tokens, none seeing another; the
+    same loss with less padding."""
+    gradient_checkpointing: bool = False
+    """Activations are made again in the backward pass: less memory, about a third more time."""
     seed: int = 0
     checkpoint_steps: int = Field(100, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     eval_steps: int = Field(100, ge=1)
     """Optimizer steps between measurements of the validation loss."""
+    keep: Literal["last", "best"] = "last"
+    """The weights that the student ends with: the last, or those of the lowest validation loss."""
+    patience: int | None = Field(None, ge=1)
+    """Stops after so many measurements of the validation loss without a new lowest."""
+    report_to: tuple[Literal["tensorboard"], ...] = ()
+    """Where figures go besides the events; needs that package."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; None takes all cores. Pinned, because results depend on it."""

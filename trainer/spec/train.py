@@ -1,11 +1,25 @@
 """How a student is trained: one spec per method, a union on `method`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prompts.record import Frozen
+from prompts.spec import IclBuild
+from trainer.spec.divergence import DivergenceSpec, ForwardDivergence, JensenShannon
+from trainer.spec.features import FeatureSpec
 from trainer.spec.optimization import Optimization
+
+
+class Lora(Frozen):
+    """Trains low-rank additions to linear layers alone (arXiv:2106.09685); merged at the end."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    """The addition is scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """Names that end the linear layers' own; 'all' takes every linear but the head."""
 
 
 class _Train(Frozen):
@@ -16,6 +30,20 @@ class _Train(Frozen):
     """Model id, directory or hub name of the model to start from."""
     name: str = "student"
     optimization: Optimization = Optimization()
+    weight_by: Literal["none", "confidence"] = "none"
+    """confidence: a row's loss counts by its agreement among samples, 0..1. The loss is divided by
+    the number of tokens all the same. The validation loss never weighs rows."""
+    lora: Lora | None = None
+    """None trains all weights."""
+
+
+class WithTeacher(_Train):
+    """What all methods with a teacher in the trainer's process share."""
+
+    one_vocabulary: ClassVar[bool] = True
+    """Whether the teacher must have the student's token ids."""
+    teacher: str = Field(min_length=1)
+    """Model id, directory or hub name."""
 
 
 class RationaleThenAnswer(_Train):
@@ -28,23 +56,179 @@ class RationaleThenAnswer(_Train):
 
 
 class SequenceLevel(_Train):
-    """Sequence-level distillation: cross-entropy on a teacher's completions (arXiv:1606.07947)."""
+    """Sequence-level distillation: cross-entropy on a teacher's completions (arXiv:1606.07947).
+
+    On instruction rows this is instruction tuning.
+    """
 
     method: Literal["sequence_level"]
 
 
-class ForwardKL(_Train):
+class StepByStep(_Train):
+    """Two tasks on one input, the label and the rationale (arXiv:2305.02301): the loss is
+    label_share * label + (1 - label_share) * rationale, each a mean over its own tokens. Asked
+    without a prefix, the student gives the label alone.
+
+    Needs a dataset with CoT rows.
+    """
+
+    method: Literal["step_by_step"]
+    label_share: float = Field(0.5, ge=0, le=1)
+    label_prefix: str = ""
+    """Stands before the last user message where the label is asked for."""
+    rationale_prefix: str = "[rationale] "
+    """Stands before the last user message where the rationale is asked for."""
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> "StepByStep":
+        if self.label_prefix == self.rationale_prefix:
+            raise ValueError("label_prefix and rationale_prefix must differ: they name the task")
+        return self
+
+
+class ForwardKL(WithTeacher):
     """Standard distillation: KL(teacher || student) per completion token, teacher in process."""
 
     method: Literal["forward_kl"]
-    teacher: str = Field(min_length=1)
-    """Model id, directory or hub name; must have the student's vocabulary."""
     kd_temperature: float = Field(1.0, gt=0)
     """Softens both distributions; the loss is scaled by its square."""
     cross_entropy_weight: float = Field(0.0, ge=0, le=1)
     """Share w of the hard loss: (1 - w) * KL + w * CE."""
 
 
+class OffPolicy(WithTeacher):
+    """Distillation on the dataset's rows by any divergence, by features, or by both."""
+
+    method: Literal["kd"]
+    divergence: DivergenceSpec | None = ForwardDivergence()
+    """None compares no outputs."""
+    kd_temperature: float = Field(1.0, gt=0)
+    """Softens both distributions; the loss is scaled by its square."""
+    cross_entropy_weight: float = Field(0.0, ge=0, le=1)
+    """Share w of the hard loss: (1 - w) * divergence + w * CE."""
+    features: tuple[FeatureSpec, ...] = ()
+    """Losses on hidden states, added to the others."""
+
+    @model_validator(mode="after")
+    def _compares_something(self) -> "OffPolicy":
+        if self.divergence is None and not self.features:
+            raise ValueError("without a divergence, features are needed")
+        return self
+
+
+class StoredKL(_Train):
+    """Distillation from a dataset's stored teacher signal: no teacher in the process.
+
+    Top-k signal: any divergence over the k tokens and the rest as one more. Sampled signal: the
+    forward KL's gradient alone, unbiased (arXiv:2503.16870). At the recorded temperature.
+    """
+
+    method: Literal["stored_kl"]
+    divergence: DivergenceSpec = ForwardDivergence()
+    kd_temperature: float = Field(1.0, gt=0)
+    """Must be the one that the signal was recorded at."""
+    cross_entropy_weight: float = Field(0.0, ge=0, le=1)
+    """Share w of the hard loss: (1 - w) * divergence + w * CE."""
+
+
+class OnPolicy(WithTeacher):
+    """Generalized knowledge distillation (arXiv:2306.13649): with probability `student_share` a
+    step learns from the student's own answers to its rows' prompts, else from the rows."""
+
+    method: Literal["gkd"]
+    student_share: float = Field(1.0, ge=0, le=1)
+    """Lambda."""
+    divergence: DivergenceSpec = JensenShannon(kind="jsd", beta=0.5)
+    kd_temperature: float = Field(1.0, gt=0)
+    """Softens both distributions; the loss is scaled by its square."""
+    sampling_temperature: float = Field(1.0, gt=0)
+    """Of the student's own answers."""
+    samples: int = Field(1, ge=1)
+    """Answers to each prompt."""
+    max_new_tokens: int = Field(256, ge=1)
+
+
+class MiniLLM(WithTeacher):
+    """Reverse KL of whole answers by policy gradient (arXiv:2306.08543). Start from a student
+    after plain fine-tuning."""
+
+    method: Literal["minillm"]
+    max_new_tokens: int = Field(256, ge=1)
+    samples: int = Field(1, ge=1)
+    """Answers to each prompt."""
+    teacher_mix: float = Field(0.2, ge=0, lt=1)
+    """Answers are drawn from teacher_mix * teacher + (1 - teacher_mix) * student; 0 ablates it."""
+    single_step: bool = True
+    """The exact gradient of each position's own reverse KL; without it that, too, is sampled."""
+    length_normalization: bool = True
+    """Returns are means over the tokens that remain, not sums."""
+    discount: float = Field(0.95, gt=0, le=1)
+    """Gamma of the returns, per token ahead."""
+    clip: float = Field(0.2, gt=0)
+    """The policy's ratio is held within 1 - clip .. 1 + clip."""
+    text: str | None = None
+    """A file of pre-training text, one document a line (JSONL with `text`, or plain); None leaves
+    its loss out."""
+    text_weight: float = Field(1.0, gt=0)
+    """Of the cross-entropy on `text`."""
+
+
+class _InContext(WithTeacher):
+    kd_temperature: float = Field(1.0, gt=0)
+    """Softens both distributions; the loss is scaled by its square."""
+    hard_weight: float = Field(0.5, ge=0, le=1)
+    """Share w of the hard in-context loss: (1 - w) * KL + w * CE on the answers."""
+    language_model_weight: float = Field(0.5, ge=0)
+    """Of the cross-entropy on the prompts themselves, demonstrations and query; 0 leaves it
+    out."""
+
+
+class MetaIct(_InContext):
+    """In-context learning distillation, meta in-context tuning (arXiv:2212.10670): student and
+    teacher both see the demonstrations, tasks are mixed, and the ability transfers.
+
+    Needs a dataset with ICL rows that hold demonstrations.
+    """
+
+    method: Literal["meta_ict"]
+
+
+class MultitaskIct(_InContext):
+    """In-context learning distillation, multitask in-context tuning (arXiv:2212.10670): the
+    teacher sees the demonstrations, the student answers without them.
+
+    Needs a dataset with ICL rows that hold demonstrations.
+    """
+
+    method: Literal["multitask_ict"]
+    query_template: str = IclBuild.model_fields["template"].default
+    """Jinja2 template that built the prompts: rendered without demonstrations, it must give the
+    end of each."""
+
+
+class UniversalLogit(WithTeacher):
+    """Universal logit distillation (arXiv:2402.12030): a teacher with another tokenizer, compared
+    by sorted probabilities where both tokenizers begin a token at the same character."""
+
+    one_vocabulary: ClassVar[bool] = False
+    method: Literal["uld"]
+    weight: float = Field(1.5, gt=0)
+    """Of the distance; it is added to the cross-entropy."""
+    kd_temperature: float = Field(1.0, gt=0)
+    """Softens both distributions."""
+
+
 TrainSpec = Annotated[
-    RationaleThenAnswer | SequenceLevel | ForwardKL, Field(discriminator="method")
+    RationaleThenAnswer
+    | SequenceLevel
+    | StepByStep
+    | ForwardKL
+    | OffPolicy
+    | StoredKL
+    | OnPolicy
+    | MiniLLM
+    | MetaIct
+    | MultitaskIct
+    | UniversalLogit,
+    Field(discriminator="method"),
 ]

@@ -1,0 +1,34 @@
+"""How a student is trained, by `method`: which rows, what else is needed, and the loss."""
+
+from trainer.methods.hard import hard_targets, two_tasks
+from trainer.methods.in_context import bare_rows, in_context
+from trainer.methods.method import Method, Setting
+from trainer.methods.minillm import minillm
+from trainer.methods.off_policy import forward_kl_method, kd
+from trainer.methods.on_policy import gkd
+from trainer.methods.selection import (
+    check_confidence,
+    select_all,
+    select_demonstrated,
+    select_labelled_rationales,
+    select_rationales,
+)
+from trainer.methods.stored import select_signalled, stored_kl
+from trainer.methods.teacher import check_vocabularies
+from trainer.methods.uld import uld
+
+METHODS: dict[str, Method] = {
+    "rationale_then_answer": Method(select_rationales, hard_targets),
+    "sequence_level": Method(select_all, hard_targets),
+    "step_by_step": Method(select_labelled_rationales, hard_targets, two_tasks),
+    "forward_kl": Method(select_all, forward_kl_method),
+    "kd": Method(select_all, kd),
+    "stored_kl": Method(select_signalled, stored_kl),
+    "gkd": Method(select_all, gkd),
+    "minillm": Method(select_all, minillm),
+    "meta_ict": Method(select_demonstrated, in_context),
+    "multitask_ict": Method(select_demonstrated, in_context, bare_rows),
+    "uld": Method(select_all, uld),
+}
+
+__all__ = ["METHODS", "Method", "Setting", "check_confidence", "check_vocabularies"]

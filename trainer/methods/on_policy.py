@@ -1,0 +1,95 @@
+"""Distillation on the student's own answers (arXiv:2306.13649)."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from trainer.batch import Batch, pad
+from trainer.errors import BadInput
+from trainer.methods.method import Setting
+from trainer.methods.off_policy import towards
+from trainer.methods.teacher import load_teacher
+from trainer.objectives import DIVERGENCES
+from trainer.rollout import Drawing, Sample, answered, draw
+from trainer.spec import MiniLLM, OnPolicy
+from trainer.student import Losses, Moment, Objective, Seen, Student, Wrapped
+
+COIN, ANSWERS, TEXT = 0, 1, 2
+"""What a step's random numbers are for."""
+
+
+def gkd(spec: OnPolicy, setting: Setting) -> Objective:
+    """A divergence from the teacher on the student's answers, or on the rows, by lambda's coin.
+
+    No gradient goes through the sampling (section 3).
+    """
+    teacher = load_teacher(spec, setting)
+    drawing = Drawing(
+        room(spec, setting), temperature=spec.sampling_temperature, samples=spec.samples
+    )
+    divergence = DIVERGENCES[spec.divergence.kind](spec.divergence)
+
+    def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
+        if not own_answers(spec.student_share, moment):
+            return batches
+        generator = moment.generator(ANSWERS)
+        return [_answered(student, batch, drawing, setting, generator) for batch in batches]
+
+    def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
+        term = towards(teacher, divergence, teacher.kept(batch), spec.kd_temperature)
+        return Losses({spec.divergence.kind: (1.0, term)})
+
+    return Objective(losses, passes)
+
+
+def own_answers(share: float, moment: Moment) -> bool:
+    """Lambda's coin: the same on every rank."""
+    everywhere = Moment(moment.step, moment.seed, 0)
+    return float(torch.rand((), generator=everywhere.generator(COIN))) < share
+
+
+def room(spec: OnPolicy | MiniLLM, setting: Setting) -> int:
+    """New tokens that fit behind the longest prompt; BadInput where none do."""
+    longest = max(row.prompt_tokens for row in setting.rows)
+    free = min(spec.max_new_tokens, setting.max_length - longest)
+    if free < 1:
+        raise BadInput(
+            "a prompt leaves no room for an answer",
+            f"The longest has {longest} tokens of max_length {setting.max_length}. Raise "
+            "optimization.max_length, or drop such rows.",
+        )
+    return free
+
+
+def sample(
+    student: Student,
+    batch: Batch,
+    drawing: Drawing,
+    end_ids: frozenset[int],
+    generator: torch.Generator,
+) -> list[Sample]:
+    """Answers to a batch's prompts: a task of the student's, dropout off."""
+    student.model.eval()
+    prompts = [row.ids[: row.prompt_tokens].tolist() for row in batch.rows]
+    made = draw(student.model, prompts, drawing, end_ids, generator)
+    student.model.train()
+    return made
+
+
+def _answered(
+    student: Wrapped,
+    batch: Batch,
+    drawing: Drawing,
+    setting: Setting,
+    generator: torch.Generator,
+) -> Batch:
+    if not batch.kept:
+        return batch  # a rank without rows of its own
+    task = partial(
+        sample, batch=batch, drawing=drawing, end_ids=setting.end_ids, generator=generator
+    )
+    made: list[Sample] = student(task)
+    return pad([answered(batch.rows[one.prompt], one.ids) for one in made]).to(
+        batch.input_ids.device
+    )

@@ -1,0 +1,158 @@
+"""Distillation from a signal stored beside the dataset: joined by row id, checked before use."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from prompts.record import Record
+from prompts.signal import SampledRow, SignalError, SignalHeader, SignalReader, TopKRow
+from trainer.batch import Batch
+from trainer.data import TokenRow
+from trainer.errors import BadInput
+from trainer.methods.method import Setting
+from trainer.methods.off_policy import mixed
+from trainer.methods.selection import select_all
+from trainer.objectives import DIVERGENCES, Term
+from trainer.objectives.stored import sampled_term, top_k_term
+from trainer.spec import StoredKL
+from trainer.student import Losses, Objective, Seen, head_of
+
+FOLDER = "signal"
+
+
+def select_signalled(spec: StoredKL, records: Sequence[Record]) -> list[Record]:
+    """Complete rows that have a signal at the spec's temperature; BadInput where any has none."""
+    rows = select_all(spec, records)
+    with open_signal(spec) as reader:
+        _check_header(spec, reader.header)
+        lacking = [row.id for row in rows if row.id not in reader]
+    if lacking:
+        raise BadInput(
+            f"{len(lacking)} of {len(rows)} rows have no stored signal",
+            f"The first is {lacking[0]}. Rescore the dataset, or use a method without signal.",
+        )
+    return rows
+
+
+def stored_kl(spec: StoredKL, setting: Setting) -> Objective:
+    """Checks every row's tokens against the signal's before the first step."""
+    reader = open_signal(spec)
+    _check_source(reader.header, setting.tokenizer)
+    for row in setting.rows:
+        check_tokens(row, _read(reader, row.row).token_ids)
+    _check_vocabulary(reader.header, head_of(setting.model).weight.shape[0])
+
+    def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
+        term = _term(spec, reader, batch)
+        name = spec.divergence.kind
+        return Losses(mixed(name, term, targets, spec.cross_entropy_weight))
+
+    return Objective(losses)
+
+
+def open_signal(spec: StoredKL) -> SignalReader:
+    """The dataset's; BadInput where it has none that can be read."""
+    place = Path(spec.dataset or ".") / FOLDER
+    try:
+        return SignalReader(place)
+    except (SignalError, OSError) as error:
+        raise BadInput(
+            "stored_kl needs a dataset with a stored signal",
+            f"{error}. Build the dataset with a signal, or use kd with the teacher in process.",
+        ) from error
+
+
+def check_tokens(row: TokenRow, token_ids: NDArray[np.int32]) -> None:
+    """The signal is of these very tokens, or BadInput."""
+    ours = row.ids[row.prompt_tokens :]
+    if len(ours) == len(token_ids) and bool((ours == token_ids).all()):
+        return
+    shared = min(len(ours), len(token_ids))
+    first = int(np.argmax(np.append(ours[:shared] != token_ids[:shared], True)))
+    raise BadInput(
+        f"row {row.row}'s signal is of other tokens",
+        f"From completion token {first} on they differ: {ours[first : first + 5].tolist()} in the "
+        f"row, {token_ids[first : first + 5].tolist()} in the signal. The teacher's tokens must be "
+        "those that the student's chat template writes: give it the teacher's, or rescore.",
+    )
+
+
+def _check_header(spec: StoredKL, header: SignalHeader) -> None:
+    if header.temperature != spec.kd_temperature:
+        raise BadInput(
+            f"the signal was recorded at temperature {header.temperature}",
+            f"kd_temperature is {spec.kd_temperature}. What lies outside the stored tokens can't "
+            f"be re-tempered: set kd_temperature to {header.temperature}, or record another.",
+        )
+    if header.kind == "sampled" and spec.divergence.kind != "forward_kl":
+        raise BadInput(
+            f"a sampled signal can't give {spec.divergence.kind}",
+            "Only the forward KL's gradient is an expectation under the teacher; others need its "
+            "probabilities where nothing was drawn. Use forward_kl, or a top-k signal.",
+        )
+
+
+def _check_source(header: SignalHeader, tokenizer: PreTrainedTokenizerBase) -> None:
+    ours = tokenizer_sha256(tokenizer)
+    if header.tokenizer_sha256 not in (None, ours):
+        raise BadInput(
+            "the signal was made with another tokenizer",
+            f"Its tokenizer.json has SHA-256 {header.tokenizer_sha256}, the student's {ours}.",
+        )
+    template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+    if header.template_sha256 not in (None, template):
+        raise BadInput(
+            "the signal was made with another chat template",
+            f"SHA-256 {header.template_sha256}, the student's {template}. Give the student the "
+            "teacher's chat template, or rescore.",
+        )
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Of the tokenizer.json that it was loaded from; None where there is none."""
+    path = Path(tokenizer.name_or_path) / "tokenizer.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _check_vocabulary(header: SignalHeader, size: int) -> None:
+    if header.vocabulary is not None and header.vocabulary > size:
+        raise BadInput(
+            "the signal knows more tokens than the student's head",
+            f"{header.vocabulary} against {size}. Resize the student's embeddings.",
+        )
+
+
+def _read(reader: SignalReader, row_id: str) -> TopKRow | SampledRow:
+    try:
+        return reader.read(row_id)
+    except SignalError as error:
+        raise BadInput("the stored signal can't be read", str(error)) from error
+
+
+def _term(spec: StoredKL, reader: SignalReader, batch: Batch) -> Term:
+    """Of the batch's kept positions: its rows' completion tokens one after the other."""
+    found = [_read(reader, row.row) for row in batch.rows] if batch.kept else []
+    device = batch.input_ids.device
+    ids = _joined([row.ids for row in found], reader.header.width, np.int64).to(device)
+    if reader.header.kind == "sampled":
+        weights = [row.weights for row in found if isinstance(row, SampledRow)]
+        joined = _joined(weights, reader.header.width, np.float32).to(device)
+        return sampled_term(ids, joined, spec.kd_temperature)
+    top = [row for row in found if isinstance(row, TopKRow)]
+    logprobs = _joined([row.logprobs for row in top], reader.header.width, np.float32).to(device)
+    tails = [row.tail_logprob[:, None] for row in top]
+    tail = _joined(tails, 1, np.float32).squeeze(1).to(device)
+    divergence = DIVERGENCES[spec.divergence.kind](spec.divergence)
+    return top_k_term(divergence, ids, logprobs, tail, spec.kd_temperature)
+
+
+def _joined(parts: Sequence[NDArray[np.generic]], width: int, dtype: type) -> Tensor:
+    if not parts:
+        return torch.from_numpy(np.zeros((0, width), dtype))
+    return torch.from_numpy(np.concatenate(parts).astype(dtype))

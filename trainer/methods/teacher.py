@@ -1,0 +1,96 @@
+"""A teacher in the trainer's process."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainer.batch import Batch
+from trainer.errors import BadInput
+from trainer.loading import load_model, load_tokenizer
+from trainer.methods.method import Setting
+from trainer.objectives import Head, keep
+from trainer.spec import WithTeacher
+from trainer.student import PLAIN, Look, Seen, check_head, head_of, look
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that is asked and never trained."""
+
+    model: PreTrainedModel
+
+    @property
+    def head(self) -> Head:
+        """Its last linear map."""
+        return head_of(self.model)
+
+    @torch.no_grad()
+    def look(self, batch: Batch, wanted: Look = PLAIN) -> Seen:
+        """A forward pass up to the head."""
+        return look(self.model, batch, wanted)
+
+    def kept(self, batch: Batch, seen: Seen | None = None) -> Tensor:
+        """[K, D'] hidden states of a batch's kept positions."""
+        hidden = (seen or self.look(batch)).hidden
+        return keep(hidden, batch.input_ids, batch.completion_mask)[0]
+
+
+def load_teacher(spec: WithTeacher, setting: Setting) -> Teacher:
+    """Beside the student; BadInput where it must have the student's vocabulary and hasn't."""
+    setting.emit("phase", {"name": "teacher", "detail": f"loading {spec.teacher}"})
+    theirs = load_tokenizer(spec.teacher)
+    if spec.one_vocabulary:
+        check_vocabularies(setting.tokenizer, theirs)
+        if setting.tokenizer.chat_template != theirs.chat_template:
+            told = "teacher and student have different chat templates; the student's writes rows"
+            setting.emit("warning", {"detail": told})
+    model = load_model(spec.teacher)
+    check_head(model)
+    if spec.one_vocabulary:
+        _check_sizes(len(setting.tokenizer), {"student": setting.model, "teacher": model})
+    model.requires_grad_(False)
+    nn.Module.to(model, setting.model.device)
+    return Teacher(model)
+
+
+def check_vocabularies(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+    """A KL compares token by token, so every token must have the same id on both sides.
+
+    Sizes say nothing: maps and special tokens are compared. BadInput names what differs.
+    """
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    differing = sorted(
+        token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)
+    )
+    if differing:
+        shown = ", ".join(f"{t!r} ({ours.get(t)}, {theirs.get(t)})" for t in differing[:5])
+        raise BadInput(
+            "student and teacher have different vocabularies",
+            f"{len(differing)} tokens differ (id in the student, in the teacher): {shown}. "
+            "A KL needs one vocabulary: use uld or sequence_level, or a student of the teacher's "
+            "family.",
+        )
+    if _special(student) != _special(teacher):
+        raise BadInput(
+            "student and teacher have different special tokens",
+            f"Student: {_special(student)}; teacher: {_special(teacher)}. Give both the same, or "
+            "use sequence_level.",
+        )
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """The pad token is left out: masks go by position, so it never matters."""
+    tokens = tokenizer.special_tokens_map
+    return {name: str(token) for name, token in sorted(tokens.items()) if name != "pad_token"}
+
+
+def _check_sizes(tokens: int, models: dict[str, PreTrainedModel]) -> None:
+    for name, model in models.items():
+        rows = head_of(model).weight.shape[0]
+        if rows < tokens:
+            raise BadInput(
+                f"the {name}'s head has fewer rows than the tokenizer has tokens",
+                f"{rows} against {tokens}. Resize its embeddings and save it again.",
+            )

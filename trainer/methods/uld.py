@@ -1,0 +1,106 @@
+"""Universal logit distillation: a teacher with another tokenizer (arXiv:2402.12030)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from prompts.record import Record
+from trainer.batch import Batch, pad
+from trainer.data import TokenRow, encode
+from trainer.errors import BadInput
+from trainer.loading import end_ids, load_tokenizer
+from trainer.methods.hard import cross_entropy_losses
+from trainer.methods.method import Setting
+from trainer.methods.teacher import load_teacher
+from trainer.objectives.sorted_distance import sorted_distance_term
+from trainer.spec import UniversalLogit
+from trainer.student import Losses, Objective, Seen
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A row as the teacher writes it, and where both stand behind the same text."""
+
+    row: TokenRow
+    places: list[int]
+    """For each completion token of the student's, the teacher's that begins at the same
+    character; -1 where none does."""
+
+
+def uld(spec: UniversalLogit, setting: Setting) -> Objective:
+    """Cross-entropy plus `weight` times the distance of sorted probabilities."""
+    teacher = load_teacher(spec, setting)
+    tokenizer = load_tokenizer(spec.teacher)
+    pairs = _pairs(setting, tokenizer, end_ids(teacher.model, tokenizer))
+
+    def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
+        found = [pairs[row.row] for row in batch.rows] if batch.kept else []
+        theirs = pad([pair.row for pair in found]).to(batch.input_ids.device) if found else batch
+        kept = teacher.kept(theirs)
+        places = torch.tensor(_joined(found), dtype=torch.long, device=kept.device)
+        distance = sorted_distance_term(kept, teacher.head, places, spec.kd_temperature)
+        terms = dict(cross_entropy_losses(seen, targets, batch).terms)
+        terms["sorted_distance"] = (spec.weight, distance)
+        return Losses(terms)
+
+    return Objective(losses)
+
+
+def aligned(ours: list[int], theirs: list[int]) -> list[int]:
+    """For each token the number of the other side's that begins at the same character, or -1.
+
+    Positions are beginnings of tokens. There the same text lies behind both models, so their
+    next-token distributions say something about the same thing.
+    """
+    begins = {place: number for number, place in reversed(list(enumerate(theirs)))}
+    return [begins.pop(place, -1) for place in ours]
+
+
+def beginnings(row: TokenRow, content: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Where each completion token begins in the answer's text, in characters; the end token
+    begins at its length. Special tokens and white space before the answer begin before it."""
+    ids = row.ids[row.prompt_tokens :].tolist()
+    places, length = [], len(content.strip())
+    for number in range(len(ids)):
+        before = tokenizer.decode(ids[:number], skip_special_tokens=True)
+        places.append(min(len(str(before).strip()), length))
+    return places
+
+
+def _pairs(
+    setting: Setting, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]
+) -> dict[str, _Pair]:
+    records = {record.id: record for record in setting.records}
+    chosen = [records[row.row] for row in setting.rows]
+    made = {row.row: row for row in encode(chosen, tokenizer, 2**31, ends).rows}
+    found = {}
+    for row in setting.rows:
+        text = _text(records[row.row])
+        ours = beginnings(row, text, setting.tokenizer)
+        theirs = beginnings(made[row.row], text, tokenizer)
+        found[row.row] = _Pair(made[row.row], aligned(ours, theirs))
+    if not any(place >= 0 for pair in found.values() for place in pair.places):
+        raise BadInput(
+            "student and teacher share no place in any answer",
+            "Their tokenizers never begin a token at the same character. Use sequence_level.",
+        )
+    return found
+
+
+def _text(record: Record) -> str:
+    last: Any = record.completion[-1].content
+    return str(last)
+
+
+def _joined(pairs: list[_Pair]) -> list[int]:
+    """Places over a whole batch: each row's begin where the teacher's rows before it end."""
+    counts = np.cumsum([0, *(pair.row.completion_tokens for pair in pairs)])
+    return [
+        int(start) + place if place >= 0 else -1
+        for start, pair in zip(counts, pairs, strict=False)
+        for place in pair.places
+    ]

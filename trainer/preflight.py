@@ -1,0 +1,98 @@
+"""A training looked at before it is paid for: what is learnt, how long, how much memory."""
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from trainer.data import TokenRows, read_records, show_row
+from trainer.errors import BadInput
+from trainer.events import Emit, silent
+from trainer.loading import weight_files
+from trainer.objectives.head import CHUNK_LOGITS
+from trainer.plan import layout
+from trainer.spec import TrainSpec, WithTeacher
+from trainer.student import Student
+from trainer.training import Prepared, fit, make_objective, prepare
+
+MEASURED_STEPS = 3
+
+
+def dry_run(spec: TrainSpec, emit: Emit) -> str:
+    """Rows as they would be trained, the plan, memory, and the time by a few measured steps;
+    everything that could be refused is. The steps' weights are thrown away."""
+    if spec.dataset is None:
+        raise BadInput("no dataset to train on", "Name one in `dataset`.")
+    dataset = Path(spec.dataset)
+    records, held = read_records(dataset, "train"), read_records(dataset, "validation")
+    run = prepare(spec, records, held, emit)
+    plan = describe(run)
+    seconds = measured(run, emit)
+    total = seconds * run.plan.steps
+    return (
+        f"{show_row(run.rows.rows[0], run.tokenizer)}\n--- plan ---\n{plan}\n"
+        f"{seconds:.3f} s a step by {MEASURED_STEPS - 1} measured steps, about {total:.0f} s for "
+        "all, validation and checkpoints not counted"
+    )
+
+
+def describe(run: Prepared) -> str:
+    """Rows, lengths, steps and memory."""
+    lengths = sorted(len(row.ids) for row in run.rows.rows)
+    middle = lengths[len(lengths) // 2]
+    lines = [
+        f"{len(lengths)} rows of {lengths[0]} to {lengths[-1]} tokens (median {middle}), "
+        f"{run.rows.too_long} too long",
+        f"{run.rows.completion_tokens} tokens learnt an epoch; vocabulary {len(run.tokenizer)}, "
+        f"head {run.model.get_output_embeddings().weight.shape[0]}",
+        f"{run.plan.steps} steps, {run.plan.warmup_steps} of them warm-up, "
+        f"{run.plan.epochs:.2f} epochs",
+        *(f"{name}: {size / 1e6:.1f} MB" for name, size in memory(run).items()),
+    ]
+    return "\n".join(lines)
+
+
+def memory(run: Prepared) -> dict[str, float]:
+    """Estimated bytes by what they are for. Activations count about 34 values of the model's
+    width a token and layer (arXiv:2205.05198, attention's own left out); with
+    gradient checkpointing one layer's, and each layer's input."""
+    config, optimization = run.model.config, run.spec.optimization
+    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    longest = max(
+        (run.rows.rows[number] for number in run.plan.order.rows(0)), key=lambda r: len(r.ids)
+    )
+    batch = layout(optimization)([longest] * optimization.batch_size)
+    layer = 34 * batch.input_ids.numel() * config.hidden_size * 2
+    layers = config.num_hidden_layers
+    kept = layer + layers * batch.input_ids.numel() * config.hidden_size * 4
+    found = {
+        "weights": 4.0 * sum(parameter.numel() for parameter in run.model.parameters()),
+        "gradients and AdamW": 12.0 * trained,
+        "activations, about": kept if optimization.gradient_checkpointing else layer * layers,
+        "logits": 3.0 * 4 * CHUNK_LOGITS,
+    }
+    if isinstance(run.spec, WithTeacher):
+        sizes = (path.stat().st_size for path in weight_files(run.spec.teacher))
+        found["teacher"] = float(sum(sizes))
+    return found
+
+
+def measured(run: Prepared, emit: Emit) -> float:
+    """Seconds of a step, the first left out: it warms up."""
+    student = Student(run.model, make_objective(run, emit), run.spec.optimization.precision)
+    spec = run.spec.model_copy(
+        update={"optimization": run.spec.optimization.model_copy(update={"keep": "last"})}
+    )
+    few = replace(
+        run, spec=spec, plan=replace(run.plan, steps=MEASURED_STEPS), validation=TokenRows((), 0, 0)
+    )
+    stamps: list[float] = []
+
+    def stamp(model: nn.Module) -> None:
+        stamps.append(time.monotonic())
+
+    with tempfile.TemporaryDirectory() as place:
+        fit(few, student, Path(place), silent, stamp)
+    return (stamps[-1] - stamps[0]) / (len(stamps) - 1)
