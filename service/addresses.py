@@ -2,6 +2,8 @@
 
 API = "/api/v1"
 """The native API."""
+OPENAI = "/v1"
+"""The OpenAI-compatible one."""
 ALIVE = "/healthz"
 """Answers while the process does."""
 READY = "/readyz"

@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import access, db, errors, reconcile
-from service.addresses import API
+from service.addresses import API, OPENAI
+from service.openai.app import create_app as openai_face
 from service.routes import datasets, files, health, jobs, keys, models, reports, schedules, teachers
 from service.settings import Settings, load
 from service.site import Site, open_site
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix=API)
     app.include_router(health.router)
+    app.mount(OPENAI, openai_face(app.state))
     errors.install(app)
     app.add_middleware(access.Gate)
     return app

@@ -21,6 +21,7 @@ QUEUES: dict[str, str] = {
     "compress": "train",
     "report": "train",
     "serve": "serve",
+    "batch": "build",
     "recipe": "control",
 }
 """Job kind to queue."""
@@ -31,6 +32,7 @@ TASKS: dict[str, str] = {
     "compress": "workers.tasks.compress",
     "report": "workers.tasks.report",
     "serve": "workers.tasks.serve",
+    "batch": "workers.tasks.batch",
     "recipe": "workers.tasks.advance",
 }
 """Job kind to Celery task; each takes the job's id."""

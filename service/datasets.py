@@ -60,6 +60,11 @@ def bring_in(site: Site, wanted: DatasetImport) -> Artifact:
     """Import a dataset into the form that the trainer reads, and publish it. Raises a 422 problem
     that says what is wrong with the source."""
     source, inputs = _source(site, wanted)
+    return publish_import(site, source, wanted, inputs)
+
+
+def publish_import(site: Site, source: Path, wanted: DatasetImport, inputs: list[str]) -> Artifact:
+    """Import what lies at `source`, made of the artifacts `inputs`. Raises a 422 problem."""
     site.store.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=site.store.root, prefix="import-") as folder:
         try:

@@ -1,4 +1,4 @@
-"""The first file of a multipart/form-data body, as a stream: nothing is spooled elsewhere."""
+"""A multipart/form-data body: its first file as a stream, spooled nowhere, and its short fields."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -7,6 +7,10 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.problems import Problem
+
+MOST_FIELDS = 50
+LONGEST_FIELD = 10_000
+"""Characters; what is beyond either bound is passed over."""
 
 
 @dataclass
@@ -18,7 +22,10 @@ class _Parts:
     value: bytes = b""
     in_file: bool = False
     found: bool = False
+    file_name: str = ""
     blocks: list[bytes] = field(default_factory=list)
+    name: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
 
     def begin(self) -> None:
         self.headers = {}
@@ -36,11 +43,18 @@ class _Parts:
     def headers_finished(self) -> None:
         _, options = parse_options_header(self.headers.get(b"content-disposition", b""))
         self.in_file = b"filename" in options and not self.found
-        self.found = self.found or self.in_file
+        self.name = options.get(b"name", b"").decode(errors="replace")
+        if self.in_file:
+            self.found = True
+            self.file_name = options[b"filename"].decode(errors="replace")
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self.in_file:
             self.blocks.append(data[start:end])
+        elif b"content-disposition" in self.headers:
+            text = self.fields.get(self.name, "") + data[start:end].decode(errors="replace")
+            if len(self.fields) < MOST_FIELDS and len(text) <= LONGEST_FIELD:
+                self.fields[self.name] = text
 
     def end(self) -> None:
         self.in_file = False
@@ -51,11 +65,43 @@ class _Parts:
         return taken
 
 
-async def first_file(stream: AsyncIterator[bytes], content_type: str) -> AsyncIterator[bytes]:
-    """The bytes of the first file part of `stream`. Raises a 400 problem if there is none or the
-    body isn't what its content type says."""
-    _, options = parse_options_header(content_type)
+@dataclass(frozen=True)
+class Form:
+    """A form that is being read."""
+
+    file: AsyncIterator[bytes]
+    """The bytes of its first file. Raises a 400 problem if there is none or the body isn't what its
+    content type says."""
+    _parts: _Parts
+
+    @property
+    def file_name(self) -> str:
+        """Known once the first bytes were read."""
+        return self._parts.file_name
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Complete once the file was read to its end: some clients send them after it."""
+        return self._parts.fields
+
+
+def read_form(stream: AsyncIterator[bytes], content_type: str) -> Form:
+    """A form of which the file is read as it comes."""
     parts = _Parts()
+    return Form(_read(stream, content_type, parts), parts)
+
+
+def first_file(stream: AsyncIterator[bytes], content_type: str) -> AsyncIterator[bytes]:
+    """The bytes of the first file part of `stream`; see `Form.file`."""
+    return read_form(stream, content_type).file
+
+
+async def _read(
+    stream: AsyncIterator[bytes], content_type: str, parts: _Parts
+) -> AsyncIterator[bytes]:
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data" or b"boundary" not in options:
+        raise _malformed("its content type isn't multipart/form-data with a boundary")
     parser = MultipartParser(
         options.get(b"boundary", b""),
         {

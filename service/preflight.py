@@ -14,6 +14,7 @@ from service import teachers, tokenizers
 from service.problems import Fault, Problem, bad_input
 from service.site import Site
 from service.spec import (
+    BatchJob,
     BuildJob,
     CompressJob,
     JobSpec,
@@ -66,6 +67,9 @@ class _Checker:
                 return self._serve("", spec)
             case ReportJob():
                 return self._report(spec)
+            case BatchJob():
+                file = self._file("input", spec.input)
+                return spec if file is None else spec.model_copy(update={"input": file.id})
             case RecipeJob():
                 return self._recipe(spec)
 

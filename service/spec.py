@@ -56,6 +56,22 @@ class ReportJob(Frozen):
     """Measures teacher and student base too, so that the table has its two ends."""
 
 
+class BatchJob(Frozen):
+    """Ask registered teachers every request of a file, each as it stands; publish the answers."""
+
+    kind: Literal["batch"]
+    input: str = Field(min_length=1)
+    """Id of an uploaded file of OpenAI batch requests: custom_id, method, url and body a line; its
+    `model` is a teacher's name."""
+    name: str = Field("batch", min_length=1, max_length=200)
+    window_s: int = Field(86400, ge=1)
+    """What isn't answered so long after the submission ends as expired."""
+    max_in_flight: int = Field(64, ge=1, le=4096)
+    """Most requests under way at once."""
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    """Notes of whoever submits; given back as they are."""
+
+
 class RecipeJob(Frozen):
     """A chain: serve -> build -> train -> compress -> report, each a job with this one as parent.
 
@@ -88,7 +104,7 @@ class RecipeJob(Frozen):
 
 
 JobSpec = Annotated[
-    BuildJob | TrainJob | CompressJob | ServeJob | ReportJob | RecipeJob,
+    BuildJob | TrainJob | CompressJob | ServeJob | ReportJob | BatchJob | RecipeJob,
     Field(discriminator="kind"),
 ]
 

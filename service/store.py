@@ -103,7 +103,7 @@ class Store:
         disk.require_space(folder, 0, self._min_free_bytes)
         target = folder / make_id("file")
         written = await disk.save(stream, target, self._upload_limit_bytes)
-        return Upload(target, _file_name(name), written)
+        return Upload(target, file_name(name), written)
 
     def keep(self, session: Session, upload: Upload, summary: dict[str, Any]) -> Artifact:
         """Make a received file an artifact of kind `file`. The caller commits."""
@@ -207,7 +207,7 @@ def _known(session: Session, kind: ArtifactKind) -> list[str]:
     return list(dict.fromkeys(word for row in rows for word in (row.name, row.id)))
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """A name that stays inside its directory on any file system."""
     cleaned = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")
     return cleaned[:150] or "upload"

@@ -1,28 +1,45 @@
 """Files that users upload: seeds, pools, evaluation sets, datasets to import."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio.to_thread
 
 from prompts.seeds import SeedError, scan_seeds
+from service.multipart import Form
 from service.problems import Fault, Problem, bad_input
 from service.site import Site
-from service.store import Upload
+from service.store import Upload, file_name
 from service.tables import Artifact
 
-Purpose = Literal["seeds", "pool", "evaluation", "dataset"]
+Purpose = Literal["seeds", "pool", "evaluation", "dataset", "batch", "fine-tune"]
 
 REQUIRED: dict[Purpose, frozenset[str] | None] = {
     "seeds": frozenset(),
     "pool": frozenset(),
     "evaluation": frozenset({"skill", "prompt"}),
     "dataset": None,
+    "batch": None,
+    "fine-tune": None,
 }
-"""Fields that each line must have; None: not JSON Lines of ours, its import checks it."""
+"""Fields that each line must have; None: not JSON Lines of ours: whoever reads it checks it."""
 
 LONGEST_LINE_BYTES = 64 * 2**20
+
+
+async def receive_form(site: Site, form: Form, purpose: Callable[[], Purpose]) -> Artifact:
+    """Store a form's file; `purpose` is asked once its fields are complete, and may raise. Then,
+    and if the file is unusable, nothing is left behind."""
+    upload = await site.store.receive(form.file, "upload")
+    upload = replace(upload, name=file_name(form.file_name))
+    try:
+        wanted = purpose()
+    except BaseException:
+        site.store.discard(upload)
+        raise
+    return await anyio.to_thread.run_sync(_keep, site, upload, wanted)
 
 
 async def receive(

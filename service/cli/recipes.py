@@ -17,6 +17,7 @@ FILE_FIELDS = {
     "build.pool": "pool",
     "evaluate.data": "evaluation",
     "compress.evaluate.data": "evaluation",
+    "input": "batch",
 }
 """Where recipes name files, and what for."""
 MODEL_FIELDS = ("model", "serve.model", "train.student", "train.teacher", "compress.model")

@@ -53,6 +53,10 @@ JOBS: dict[str, Example] = {
         "summary": "Draw a finished recipe's report",
         "value": {"kind": "report", "job": "job-2m556dr78jbs"},
     },
+    "batch": {
+        "summary": "Ask the requests of a file",
+        "value": {"kind": "batch", "input": "file-2m556dr78jbs"},
+    },
     "recipe": {
         "summary": "The whole chain",
         "value": {

@@ -1,0 +1,313 @@
+"""/v1/fine_tuning/jobs: train jobs, supervised or by a distillation method."""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from pydantic import Field, ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from prompts.record import Frozen
+from service import jobs, pausing
+from service.errors import faults
+from service.openai.errors import ERRORS
+from service.openai.objects import TUNING, Limit, Object, inside, listed, outside, seconds
+from service.openai.training_files import dataset_of
+from service.problems import Fault, bad_input, conflict, not_found
+from service.routes.deps import TheSite
+from service.site import Site
+from service.spec import TrainJob
+from service.tables import FINISHED, Artifact, Event, Job
+from trainer.spec import Optimization
+
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"], responses=ERRORS)
+
+METHODS = {"supervised": "sequence_level"}
+"""OpenAI's names of methods that have another here; all others go by their own."""
+NOT_HERE = {
+    "dpo": "preference pairs are not trained on here",
+    "reinforcement": "graders are not run here",
+}
+REFUSED = {
+    "validation_file": "rows are split by a hash of their conversation; there is no file for it",
+    "integrations": "figures are in the job's events",
+    "metadata": "training jobs keep none; `suffix` names the model",
+}
+HYPERPARAMETERS = {"n_epochs": "epochs", "batch_size": "batch_size"}
+"""OpenAI's hyperparameters that are fields of `optimization`, whose own names are taken too."""
+MULTIPLIER = "learning_rate_multiplier"
+LEVELS = {"error": "error", "crash": "error", "warning": "warn"}
+EXAMPLES: dict[str, Any] = {
+    "supervised": {
+        "value": {"model": "examples/demo/models/student", "training_file": "file-2m556dr78jbs"}
+    },
+    "distillation": {
+        "value": {
+            "model": "examples/demo/models/student",
+            "training_file": "file-2m556dr78jbs",
+            "method": {
+                "type": "forward_kl",
+                "forward_kl": {
+                    "teacher": "examples/demo/models/teacher",
+                    "hyperparameters": {"n_epochs": 2},
+                },
+            },
+        }
+    },
+}
+
+
+class TuningRequest(Frozen):
+    """A fine-tuning job as OpenAI's clients ask for it."""
+
+    model: str = Field(min_length=1)
+    """The student to start from: model id, name, directory of the server or hub name."""
+    training_file: str = Field(min_length=1)
+    suffix: str | None = Field(None, min_length=1, max_length=64)
+    """What the model is called."""
+    seed: int | None = None
+    method: dict[str, Any] | None = None
+    """`type`, and under the type's name its `hyperparameters` and own fields."""
+    hyperparameters: dict[str, Any] | None = None
+    """Those of the supervised method, in the older form."""
+    validation_file: str | None = None
+    integrations: list[Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@router.post("")
+def create_tuning(
+    site: TheSite, wanted: Annotated[TuningRequest, Body(openapi_examples=EXAMPLES)]
+) -> Object:
+    """Queue a training. Hyperparameters are mapped to the trainer's, or refused by name."""
+    _require_nothing_refused(wanted)
+    job_fields = train_fields(wanted)
+    _parsed(job_fields)
+    with site.sessions.reading() as session:
+        site.store.name_model(session, wanted.model)
+    dataset = dataset_of(site, wanted.training_file)
+    job_fields["train"]["dataset"] = dataset.id
+    return _shown(site, jobs.submit(site, _parsed(job_fields)))
+
+
+@router.get("")
+def list_tunings(site: TheSite, after: str | None = None, limit: Limit = 20) -> Object:
+    """Trainings, newest first; those submitted elsewhere too."""
+    before = inside(after, TUNING) if after is not None else None
+    with site.sessions.reading() as session:
+        found = jobs.listing(session, kind="train", before=before, limit=limit + 1)
+        return listed([tuning_object(session, job) for job in found], limit)
+
+
+@router.get("/{tuning_id}")
+def show_tuning(site: TheSite, tuning_id: str) -> Object:
+    """A training and how far it is."""
+    return _shown(site, _tuning(site, tuning_id))
+
+
+@router.post("/{tuning_id}/cancel")
+def cancel_tuning(site: TheSite, tuning_id: str) -> Object:
+    """Stop a training."""
+    job = _tuning(site, tuning_id)
+    if job.state in FINISHED:
+        raise conflict("The job has ended", f"{tuning_id} is {job.state} already.")
+    return _shown(site, jobs.cancel(site, job.id))
+
+
+@router.post("/{tuning_id}/pause")
+def pause_tuning(site: TheSite, tuning_id: str) -> Object:
+    """Let a training wait until it is resumed; a 409 if it can't."""
+    return _shown(site, pausing.pause(site, _tuning(site, tuning_id).id))
+
+
+@router.post("/{tuning_id}/resume")
+def resume_tuning(site: TheSite, tuning_id: str) -> Object:
+    """Let a paused training go on."""
+    return _shown(site, pausing.resume(site, _tuning(site, tuning_id).id))
+
+
+@router.get("/{tuning_id}/events")
+def list_events(
+    site: TheSite, tuning_id: str, after: str | None = None, limit: Limit = 20
+) -> Object:
+    """What happened, newest first."""
+    job = _tuning(site, tuning_id)
+    query = select(Event).where(Event.job_id == job.id).order_by(Event.id.desc()).limit(limit + 1)
+    if after is not None:
+        query = query.where(Event.id < _number(after, "ftevent-"))
+    with site.sessions.reading() as session:
+        return listed([_event(event) for event in session.scalars(query)], limit)
+
+
+@router.get("/{tuning_id}/checkpoints")
+def list_checkpoints(
+    site: TheSite, tuning_id: str, after: str | None = None, limit: Limit = 10
+) -> Object:
+    """The checkpoints that were written, newest first; once the training has succeeded, its model
+    is the first. Others resume a training; they are not published as models."""
+    job = _tuning(site, tuning_id)
+    with site.sessions.reading() as session:
+        found = _checkpoints(session, job)
+    if after is not None:
+        behind = [place for place, one in enumerate(found, 1) if one["id"] == after]
+        found = found[behind[0] :] if behind else []
+    return listed(found[: limit + 1], limit)
+
+
+def train_fields(wanted: TuningRequest) -> dict[str, Any]:
+    """A train job's fields, its dataset left open. Raises a 422 problem for a method or a
+    hyperparameter that isn't known here."""
+    method = dict(wanted.method or {"type": "supervised"})
+    kind = str(method.pop("type", "supervised"))
+    if kind in NOT_HERE:
+        raise bad_input([Fault("method.type", f"{kind}: {NOT_HERE[kind]}")])
+    own = dict(method.pop(kind, None) or {})
+    if method:
+        raise bad_input([Fault(f"method.{next(iter(method))}", f"doesn't go with type {kind!r}")])
+    given = (wanted.hyperparameters or {}) | (own.pop("hyperparameters", None) or {})
+    seed = {} if wanted.seed is None else {"seed": wanted.seed}
+    train = {
+        "method": METHODS.get(kind, kind),
+        "student": wanted.model,
+        "name": wanted.suffix or "fine-tuned",
+        "optimization": optimization(given) | seed,
+    }
+    return {"kind": "train", "train": train | own}
+
+
+def optimization(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters under the trainer's names; `auto` leaves its default."""
+    given = {name: value for name, value in hyperparameters.items() if value != "auto"}
+    fields = {HYPERPARAMETERS.get(name, name): value for name, value in given.items()}
+    multiplier = fields.pop(MULTIPLIER, None)
+    if multiplier is not None:
+        if not isinstance(multiplier, int | float) or multiplier <= 0:
+            raise bad_input([Fault(f"hyperparameters.{MULTIPLIER}", "must be a number above 0")])
+        fields["learning_rate"] = Optimization().learning_rate * multiplier
+    unknown = sorted(fields.keys() - Optimization.model_fields.keys())
+    if unknown:
+        known = ", ".join([*HYPERPARAMETERS, MULTIPLIER, *Optimization.model_fields])
+        message = f"is not known here; known are {known}"
+        raise bad_input([Fault(f"hyperparameters.{unknown[0]}", message)])
+    return fields
+
+
+def tuning_object(session: Session, job: Job) -> Object:
+    """A train job in OpenAI's form."""
+    train = job.spec["train"]
+    dataset = session.get(Artifact, train["dataset"])
+    files = [each for each in (dataset.inputs if dataset else []) if each.startswith("file-")]
+    chosen = train["optimization"]
+    figures = {
+        "n_epochs": chosen["epochs"],
+        "batch_size": chosen["batch_size"],
+        MULTIPLIER: chosen["learning_rate"] / Optimization().learning_rate,
+    }
+    kind = {name: ours for ours, name in METHODS.items()}.get(train["method"], train["method"])
+    error = {"code": job.reason or "failed", "message": job.detail or "", "param": None}
+    return {
+        "id": outside(job.id, TUNING),
+        "object": "fine_tuning.job",
+        "created_at": seconds(job.created_at),
+        "error": error if job.state == "failed" else None,
+        "fine_tuned_model": job.result.get("model"),
+        "finished_at": seconds(job.finished_at) if job.state == "succeeded" else None,
+        "hyperparameters": figures,
+        "method": {"type": kind, kind: {"hyperparameters": figures}},
+        "model": train["student"],
+        "organization_id": "retort",
+        "result_files": [],
+        "seed": chosen["seed"],
+        "status": job.state,
+        "trained_tokens": None,
+        "training_file": files[0] if files else train["dataset"],
+        "validation_file": None,
+    }
+
+
+def _checkpoints(session: Session, job: Job) -> list[Object]:
+    kinds = ("phase", "step", "validation")
+    query = select(Event).where(Event.job_id == job.id, Event.type.in_(kinds)).order_by(Event.id)
+    metrics: dict[str, Any] = {}
+    found: list[Object] = []
+    for event in session.scalars(query):
+        if event.type == "phase":
+            step = re.match(r"step (\d+)", str(event.data.get("detail")))
+            if event.data.get("name") == "checkpoint" and step:
+                name = f"{outside(job.id, TUNING)}:step-{step[1]}"
+                found.append(_checkpoint(job, event.id, int(step[1]), name, metrics, event))
+        else:
+            metrics = metrics | _metrics(event)
+    model = job.result.get("model")
+    if model is not None and metrics:
+        found.append(_checkpoint(job, 0, int(metrics.get("step", 0)), model, metrics, None))
+    return found[::-1]
+
+
+def _checkpoint(
+    job: Job, number: int, step: int, name: str, metrics: dict[str, Any], event: Event | None
+) -> Object:
+    return {
+        "id": f"ftckpt-{job.id.removeprefix('job-')}-{number or 'final'}",
+        "object": "fine_tuning.job.checkpoint",
+        "created_at": seconds(event.at if event else job.finished_at),
+        "fine_tuned_model_checkpoint": name,
+        "fine_tuning_job_id": outside(job.id, TUNING),
+        "metrics": dict(metrics),
+        "step_number": step,
+    }
+
+
+def _event(event: Event) -> Object:
+    metrics = _metrics(event)
+    words = ", ".join(f"{name} {value}" for name, value in event.data.items() if value is not None)
+    return {
+        "id": f"ftevent-{event.id}",
+        "object": "fine_tuning.job.event",
+        "created_at": seconds(event.at),
+        "level": LEVELS.get(event.type, "info"),
+        "message": f"{event.type}: {words}"[:2000],
+        "type": "metrics" if metrics else "message",
+        "data": metrics or event.data,
+    }
+
+
+def _metrics(event: Event) -> dict[str, Any]:
+    loss = {"step": "train_loss", "validation": "valid_loss"}.get(event.type)
+    if loss is None:
+        return {}
+    return {"step": event.data.get("step"), loss: event.data.get("loss")}
+
+
+def _require_nothing_refused(wanted: TuningRequest) -> None:
+    given = wanted.model_dump(exclude_none=True)
+    found = [Fault(name, why) for name, why in REFUSED.items() if given.get(name)]
+    if found:
+        raise bad_input(found)
+
+
+def _parsed(fields: dict[str, Any]) -> TrainJob:
+    try:
+        return TrainJob.model_validate(fields)
+    except ValidationError as error:
+        placed = [one | {"loc": ("body", *one["loc"])} for one in error.errors()]
+        raise bad_input(list(faults(placed, fields))) from error
+
+
+def _number(identity: str, prefix: str) -> int:
+    text = identity.removeprefix(prefix)
+    return min(int(text), 2**31 - 1) if text.isascii() and text.isdigit() else 0
+
+
+def _shown(site: Site, job: Job) -> Object:
+    with site.sessions.reading() as session:
+        return tuning_object(session, job)
+
+
+def _tuning(site: Site, tuning_id: str) -> Job:
+    with site.sessions.reading() as session:
+        job = session.get(Job, inside(tuning_id, TUNING))
+    if job is None or job.kind != "train" or not tuning_id.startswith(TUNING):
+        raise not_found("fine-tuning job", tuning_id, [])
+    return job
