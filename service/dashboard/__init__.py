@@ -1,0 +1,28 @@
+"""The dashboard: pages made on the server, over the same service functions as the API."""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from service.dashboard import datasets, jobs, keys, models, newjob, overview, session, teachers
+
+STATIC = Path(__file__).parent / "static"
+
+ROUTERS = (
+    session.router,
+    overview.router,
+    newjob.router,
+    jobs.router,
+    datasets.router,
+    models.router,
+    teachers.router,
+    keys.router,
+)
+
+
+def install(app: FastAPI) -> None:
+    """Put the pages under `/`, left out of the API's documentation."""
+    for router in ROUTERS:
+        app.include_router(router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -1,0 +1,166 @@
+"""Datasets: list, rows as a reader wants them, rejects by reason, card, download; and uploads."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
+
+from prompts.record import Record, Rejected
+from service import artifacts, errors, rows, uploads
+from service.dashboard import drawing
+from service.dashboard.page import page, page_router, see
+from service.multipart import first_file
+from service.problems import bad_input
+from service.routes.deps import TheSite
+from service.rows import Wanted
+from service.uploads import Purpose
+from service.views import ArtifactView
+
+router = page_router()
+
+PAGE = 50
+ROWS = 10
+PARTS = ("train", "validation", "test", "rejected")
+CARD_BYTES = 200_000
+
+
+@router.get("/datasets")
+def list_datasets(
+    request: Request, site: TheSite, name: str = "", cursor: str | None = None
+) -> HTMLResponse:
+    """Datasets and uploaded files, newest first."""
+    found = artifacts.listing(site, "dataset", name=name or None, before=cursor, limit=PAGE)
+    files = artifacts.listing(site, "file", name=None, before=None, limit=20)
+    return page(
+        request, "datasets.html", found=found, files=files.artifacts, name=name, cursor=cursor
+    )
+
+
+@router.get("/datasets/{reference}")
+def show_dataset(
+    request: Request,
+    site: TheSite,
+    reference: str,
+    part: Annotated[str, Query(pattern="^(train|validation|test|rejected)$")] = "train",
+    kind: str = "",
+    reason: str = "",
+    q: str = "",
+    cursor: str = "",
+) -> HTMLResponse:
+    """A dataset's rows, with filter and search."""
+    dataset = artifacts.show(site, "dataset", reference)
+    _, path = artifacts.directory(site, "dataset", dataset.id)
+    wanted = _wanted(kind, reason if part == "rejected" else "", q, cursor)
+    found: Any = (
+        rows.rejected(path, wanted)
+        if part == "rejected"
+        else rows.accepted(path, _split(part), wanted)
+    )
+    return page(
+        request,
+        "dataset.html",
+        dataset=dataset,
+        rows=[_shown(row) for row in found.rows],
+        more=found.next,
+        part=part,
+        parts=PARTS,
+        counts=_counts(dataset),
+        filters={"kind": kind, "reason": reason, "q": q},
+        cursor=cursor,
+    )
+
+
+@router.get("/datasets/{reference}/facts")
+def show_facts(request: Request, site: TheSite, reference: str) -> HTMLResponse:
+    """A dataset's counts, charts and card."""
+    dataset = artifacts.show(site, "dataset", reference)
+    _, path = artifacts.directory(site, "dataset", dataset.id)
+    reasons = sorted(
+        dataset.summary.get("reasons", {}).items(), key=lambda each: (-each[1], each[0])
+    )
+    return page(
+        request,
+        "dataset_facts.html",
+        dataset=dataset,
+        counts=_counts(dataset),
+        reasons=reasons,
+        most=max((count for _, count in reasons), default=1),
+        chart=drawing.length_chart(rows.lengths(path)),
+        card=_card(path),
+        recipe=_text(path / "recipe.yaml"),
+    )
+
+
+@router.post("/files")
+async def upload(
+    request: Request,
+    site: TheSite,
+    name: Annotated[str, Query(min_length=1, max_length=200)],
+    purpose: Purpose = "seeds",
+) -> Response:
+    """Take a file in, checked line by line. It comes alone, its token in a header: it streams."""
+    content_type = request.headers.get("content-type", "")
+    stream = request.stream()
+    if content_type.startswith("multipart/form-data"):
+        file = await uploads.receive(site, first_file(stream, content_type), name, purpose)
+    else:
+        file = await uploads.receive(site, stream, name, purpose)
+    return see(f"/datasets#{file.id}")
+
+
+def _shown(row: Record | Rejected) -> dict[str, Any]:
+    """A row as a reader wants it: question, reasoning, what came out, the verdict."""
+    common = {
+        "id": row.id,
+        "prompt": row.prompt,
+        "reasoning": row.reasoning,
+        "answer": row.answer,
+        "gold": row.gold,
+        "usage": row.usage,
+        "finish": row.finish_reason,
+        "seed": row.seed,
+        "teacher": row.teacher,
+    }
+    if isinstance(row, Record):
+        said = [turn.content for turn in row.completion]
+        verdict = {"accepted": True, "reason": None, "detail": ""}
+        return common | {"said": said, **verdict, "confidence": row.confidence}
+    verdict = {"accepted": False, "reason": row.reason.replace("_", " "), "detail": row.detail}
+    return common | {"said": list(row.raw), **verdict, "confidence": None}
+
+
+def _wanted(kind: str, reason: str, q: str, cursor: str) -> Wanted:
+    given = {"kind": kind, "reason": reason, "search": q, "after": cursor}
+    try:
+        kept = {name: value for name, value in given.items() if value}
+        return Wanted.model_validate(kept | {"limit": ROWS})
+    except ValidationError as error:
+        raise bad_input(list(errors.faults(error.errors(), None)), "No such filter") from error
+
+
+def _split(part: str) -> Any:
+    return part
+
+
+def _counts(dataset: ArtifactView) -> dict[str, int]:
+    summary = dataset.summary
+    rejected = int(summary.get("rejected") or 0) + int(summary.get("not_needed") or 0)
+    splits = {name: int(count) for name, count in (summary.get("splits") or {}).items()}
+    return splits | {"rejected": rejected}
+
+
+def _card(path: Path) -> str:
+    """The card without its YAML head."""
+    text = _text(path / "README.md")
+    if text.startswith("---\n"):
+        text = text[4:].partition("\n---\n")[2]
+    return text.strip()
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(CARD_BYTES)

@@ -1,0 +1,204 @@
+"""Charts and lineage as coordinates; the templates draw them as SVG, without scripts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from service.rows import Length
+
+WIDTH, HEIGHT = 520.0, 200.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 36.0
+NODE_WIDTH, NODE_HEIGHT, GAP_X, GAP_Y = 176.0, 44.0, 36.0, 14.0
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a histogram."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a scatter plot."""
+
+    x: float
+    y: float
+    label: str
+    title: str
+    left: bool
+    """The label stands to its left, where there is no room to its right."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A plot with labelled axes."""
+
+    x_label: str
+    y_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    bars: tuple[Bar, ...] = ()
+    points: tuple[Point, ...] = ()
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = LEFT
+    right: float = WIDTH - RIGHT
+    top: float = TOP
+    bottom: float = HEIGHT - BOTTOM
+
+
+@dataclass(frozen=True)
+class Node:
+    """A box of the lineage."""
+
+    id: str
+    kind: str
+    title: str
+    note: str
+    x: float
+    y: float
+    link: str | None
+    here: bool
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A line from what was used to what came of it."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A graph, from inputs at the left to what was made at the right."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Box:
+    """What a lineage node shows."""
+
+    id: str
+    kind: str
+    title: str
+    note: str
+    link: str | None
+    inputs: tuple[str, ...]
+
+
+def length_chart(lengths: Sequence[Length]) -> Chart | None:
+    """Histogram of completion lengths; None without rows."""
+    if not lengths:
+        return None
+    top = max(bucket.rows for bucket in lengths)
+    end = lengths[-1].high
+    scale_x, scale_y = (WIDTH - LEFT - RIGHT) / end, (HEIGHT - TOP - BOTTOM) / top
+    bars = tuple(
+        Bar(
+            x=LEFT + bucket.low * scale_x,
+            y=HEIGHT - BOTTOM - bucket.rows * scale_y,
+            width=max(1.0, (bucket.high - bucket.low) * scale_x - 1),
+            height=bucket.rows * scale_y,
+            title=f"{bucket.low} to {bucket.high - 1} tokens: {bucket.rows:,} rows",
+        )
+        for bucket in lengths
+    )
+    x_ticks = tuple(Tick(LEFT + value * scale_x, f"{value:,.0f}") for value in _round(0, end))
+    y_ticks = tuple(
+        Tick(HEIGHT - BOTTOM - value * scale_y, f"{value:,.0f}") for value in _round(0, top)
+    )
+    return Chart("completion tokens", "rows", x_ticks, y_ticks, bars=bars)
+
+
+def size_chart(models: Sequence[tuple[str, float, float]]) -> Chart | None:
+    """Accuracy against bytes, from (label, bytes, accuracy); None with fewer than two models."""
+    if len(models) < 2:
+        return None
+    mib = [bytes_ / 2**20 for _, bytes_, _ in models]
+    shares = [100 * accuracy for _, _, accuracy in models]
+    x_from, x_to = 0.0, max(mib) * 1.08
+    spread = max(2.0, max(shares) - min(shares))
+    y_from, y_to = max(0.0, min(shares) - spread / 4), min(100.0, max(shares) + spread / 4)
+    scale_x = (WIDTH - LEFT - RIGHT) / (x_to - x_from)
+    scale_y = (HEIGHT - TOP - BOTTOM) / max(1e-9, y_to - y_from)
+    points = tuple(
+        Point(
+            x=LEFT + (x - x_from) * scale_x,
+            y=HEIGHT - BOTTOM - (y - y_from) * scale_y,
+            label=label,
+            title=f"{label}: {x:,.1f} MiB, {y:.1f} %",
+            left=x > x_to * 0.6,
+        )
+        for (label, _, _), x, y in zip(models, mib, shares, strict=True)
+    )
+    x_ticks = tuple(Tick(LEFT + value * scale_x, f"{value:,.4g}") for value in _round(0, x_to))
+    y_ticks = tuple(
+        Tick(HEIGHT - BOTTOM - (value - y_from) * scale_y, f"{value:,.3g}")
+        for value in _round(y_from, y_to)
+    )
+    return Chart("weights, MiB", "accuracy, %", x_ticks, y_ticks, points=points)
+
+
+def lineage(boxes: Mapping[str, Box], here: str) -> Lineage:
+    """Lays boxes out in columns: a box stands right of everything that it was made from."""
+    depth: dict[str, int] = {}
+
+    def column(id: str, above: frozenset[str]) -> int:
+        if id not in depth:
+            inputs = [one for one in boxes[id].inputs if one in boxes and one not in above]
+            depth[id] = 1 + max((column(one, above | {id}) for one in inputs), default=-1)
+        return depth[id]
+
+    for id in boxes:
+        column(id, frozenset({id}))
+    rows: dict[int, int] = {}
+    nodes: dict[str, Node] = {}
+    for id, box in sorted(boxes.items(), key=lambda entry: (depth[entry[0]], entry[0])):
+        row = rows.get(depth[id], 0)
+        rows[depth[id]] = row + 1
+        x, y = depth[id] * (NODE_WIDTH + GAP_X), row * (NODE_HEIGHT + GAP_Y)
+        nodes[id] = Node(id, box.kind, box.title, box.note, x, y, box.link, id == here)
+    edges = tuple(
+        _edge(nodes[one], nodes[id])
+        for id, box in boxes.items()
+        for one in box.inputs
+        if one in nodes and depth[one] < depth[id]
+    )
+    width = (max(rows) + 1) * (NODE_WIDTH + GAP_X) - GAP_X
+    height = max(rows.values()) * (NODE_HEIGHT + GAP_Y) - GAP_Y
+    return Lineage(tuple(nodes.values()), edges, width, height)
+
+
+def _edge(source: Node, target: Node) -> Edge:
+    x1, y1 = source.x + NODE_WIDTH, source.y + NODE_HEIGHT / 2
+    x2, y2 = target.x, target.y + NODE_HEIGHT / 2
+    middle = x2 - GAP_X / 2
+    return Edge(
+        f"M{x1:.0f},{y1:.0f} C{middle:.0f},{y1:.0f} {middle:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
+    )
+
+
+def _round(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers between two values, some five of them."""
+    span = max(1e-9, high - low)
+    power = 10 ** math.floor(math.log10(span / about))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
+    first = math.ceil(low / step)
+    return [step * number for number in range(first, math.floor(high / step) + 1)]

@@ -1,0 +1,115 @@
+"""Models: list, and one with its card, its measurements, its lineage and its report."""
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service import artifacts
+from service.dashboard import drawing, words
+from service.dashboard.drawing import Box
+from service.dashboard.page import page, page_router
+from service.routes.deps import TheSite
+from service.tables import Artifact, Job
+from service.views import ArtifactView
+
+router = page_router()
+
+PAGE = 50
+ANCESTORS = 60
+LOOKED_AT = 500
+"""How many of the newest models and reports are asked whether they came from this one."""
+PLACES = {"dataset": "/datasets/", "model": "/models/", "report": "/api/v1/reports/"}
+
+
+@router.get("/models")
+def list_models(
+    request: Request, site: TheSite, name: str = "", cursor: str | None = None
+) -> HTMLResponse:
+    """Models, newest first, and reports."""
+    found = artifacts.listing(site, "model", name=name or None, before=cursor, limit=PAGE)
+    reports = artifacts.listing(site, "report", name=None, before=None, limit=20)
+    models = [
+        (model, words.mean_accuracy(model.summary.get("measurement"))) for model in found.artifacts
+    ]
+    return page(
+        request,
+        "models.html",
+        models=models,
+        more=found.next,
+        reports=reports.artifacts,
+        name=name,
+        cursor=cursor,
+    )
+
+
+@router.get("/models/{reference}")
+def show_model(request: Request, site: TheSite, reference: str) -> HTMLResponse:
+    """One model."""
+    model = artifacts.show(site, "model", reference)
+    with site.sessions.reading() as session:
+        boxes = _family(session, model.id)
+        report = _report(session, model)
+    measured = model.summary.get("measurement") or {}
+    return page(
+        request,
+        "model.html",
+        model=model,
+        measured=measured,
+        accuracy=words.mean_accuracy(measured),
+        stage=model.summary.get("stage"),
+        facts=_facts(model),
+        lineage=drawing.lineage(boxes, model.id),
+        report=report,
+    )
+
+
+def _facts(model: ArtifactView) -> list[tuple[str, Any]]:
+    told = ("measurement", "stage", "card")
+    return [
+        (name.replace("_", " "), value)
+        for name, value in model.summary.items()
+        if name not in told and value not in (None, {}, [])
+    ]
+
+
+def _family(session: Session, id: str) -> dict[str, Box]:
+    """The model, all that it was made from, and what was made from it."""
+    boxes: dict[str, Box] = {}
+    open_ids = [id]
+    while open_ids and len(boxes) < ANCESTORS:
+        next_id = open_ids.pop(0)
+        artifact = session.get(Artifact, next_id)
+        if next_id in boxes:
+            continue
+        boxes[next_id] = _box(next_id, artifact)
+        open_ids += boxes[next_id].inputs
+    newest = select(Artifact).where(Artifact.kind.in_(["model", "report"]))
+    for artifact in session.scalars(newest.order_by(Artifact.id.desc()).limit(LOOKED_AT)):
+        if id in artifact.inputs and len(boxes) < ANCESTORS:
+            boxes[artifact.id] = _box(artifact.id, artifact)
+    return boxes
+
+
+def _box(id: str, artifact: Artifact | None) -> Box:
+    if artifact is None:
+        # A directory or hub name that lies outside of the store.
+        title = id.rstrip("/").rpartition("/")[2] or id
+        return Box(id, "outside", title, "not made here", None, ())
+    place = PLACES.get(artifact.kind)
+    link = f"{place}{artifact.id}" if place else None
+    if artifact.kind == "report":
+        link = f"{link}/report.html"
+    note = f"{artifact.kind} · {words.size(artifact.bytes)}"
+    title = f"{artifact.name} v{artifact.version}"
+    return Box(id, artifact.kind, title, note, link, tuple(artifact.inputs))
+
+
+def _report(session: Session, model: ArtifactView) -> str | None:
+    """The report of the chain that made it."""
+    job = session.get(Job, model.job_id) if model.job_id is not None else None
+    parent = session.get(Job, job.parent_id) if job is not None and job.parent_id else None
+    found = parent.result.get("report") if parent is not None else None
+    return str(found) if found else None
