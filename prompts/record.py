@@ -47,12 +47,40 @@ class Reason(StrEnum):
     """No answer could be parsed from the completion."""
     WRONG_ANSWER = "wrong_answer"
     """The parsed answer is not equivalent to the gold answer."""
+    VERIFIER_FAILED = "verifier_failed"
+    """The answer could not be compared with the gold one: the verifier failed or took too long."""
+    LOW_AGREEMENT = "low_agreement"
+    """Too few of the samples agree on the answer."""
+    LENGTH = "length"
+    """The completion is shorter or longer than the length check allows."""
+    LANGUAGE = "language"
+    """The completion is in another language than the language check allows."""
+    PATTERN = "pattern"
+    """A pattern of the regex check that must match does not, or one that must not does."""
+    JSON_SCHEMA = "json_schema"
+    """The completion is no JSON, or none that the schema takes."""
+    PERSONAL_DATA = "personal_data"
+    """Personal data was found in the completion."""
+    LOW_SCORE = "low_score"
+    """A judge's score is below the threshold."""
+    NO_SCORE = "no_score"
+    """A judge's reply holds no score."""
     PROMPT_TOO_LONG = "prompt_too_long"
     """Prompt and completion limit together exceed the teacher's context; nothing was asked."""
     TOO_FEW_DEMONSTRATIONS = "too_few_demonstrations"
     """The pool holds fewer usable demonstrations than the spec asks for; nothing was asked."""
     DUPLICATE = "duplicate"
     """Another row of this dataset has the same prompt and completion."""
+    NEAR_DUPLICATE = "near_duplicate"
+    """An earlier row, of this dataset or of one named, is nearly the same."""
+    NOT_NOVEL = "not_novel"
+    """Its ROUGE-L with an earlier row, or with one of the pool, reaches the limit."""
+    CONTAMINATED = "contaminated"
+    """It shares a text, or thirteen words in a row, with the evaluation set."""
+    NO_INSTRUCTION = "no_instruction"
+    """The teacher was to write an instruction, and its reply holds none that can be used."""
+    NOT_EVOLVED = "not_evolved"
+    """The evolved instruction failed the elimination: no gain, copied words, or no answer."""
     TEACHER_ERROR = "teacher_error"
     """The teacher refused this request for good (a 4xx that no retry can mend)."""
 
@@ -107,6 +135,16 @@ class Call(Frozen):
     """What the request's `signal_top_k` asked for."""
 
 
+class Judgement(Frozen):
+    """What a judge said of a row."""
+
+    teacher: str
+    """Name of the teacher that judged."""
+    score: float | None
+    """On the check's scale; None: the reply held none."""
+    reason: str
+
+
 class Record(Frozen):
     """One row of a dataset. `prompt` and `completion` are TRL's conversational columns."""
 
@@ -131,7 +169,13 @@ class Record(Frozen):
     finish_reason: str
     usage: Usage = Usage()
     confidence: float | None = None
-    """Agreement among samples, 0..1; None with a single sample."""
+    """Agreement among samples, 0..1; None with a single sample, and for a hinted row."""
+    hinted: bool | None = None
+    """The teacher was shown the gold answer, which `prompt` doesn't hold; None: it was not."""
+    flags: tuple[str, ...] = ()
+    """What checks found that flag and don't reject: personal_data."""
+    judgements: tuple[Judgement, ...] = ()
+    """One for each judge, in the order of the checks."""
     content_hash: str
     """SHA-256 of prompt and completion, hex."""
     seed: str
@@ -157,6 +201,9 @@ class Rejected(Frozen):
     answer: str | None = None
     gold: str | None = None
     demo_ids: tuple[str, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+    resembles: str | None = None
+    """Id of the row that it is like, where that is why it was rejected."""
     teacher: str
     usage: Usage = Usage()
     seed: str

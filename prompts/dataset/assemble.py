@@ -1,7 +1,7 @@
 """Chunks in, one dataset out: merged in input order, duplicates rejected, counts added up."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from prompts.dataset.card import card
 from prompts.dataset.chunk import read_batches
 from prompts.dataset.files import DatasetError, sync, write_text
 from prompts.dataset.first import First
+from prompts.dataset.likeness import Judge, judged
 from prompts.dataset.manifest import MANIFEST, Manifest
 from prompts.dataset.schema import CHUNK_SCHEMA, RECORD_SCHEMA, REJECTED_SCHEMA
 from prompts.dataset.shards import Shards
@@ -41,6 +42,7 @@ def assemble(
     shard_rows: int = 50_000,
     shard_bytes: int = SHARD_BYTES,
     signal: bool = False,
+    judges: Sequence[Judge] = (),
 ) -> Manifest:
     """Merges chunk files, given in input order, to a dataset at `target`; streams.
 
@@ -48,7 +50,8 @@ def assemble(
     recipe.yaml, `totals` into the manifest beside the tokens counted here. `shard_bytes` is of
     rows before compression. With `signal` each chunk's signal lies beside it, under its name with
     another suffix; that of accepted rows is copied. Of rows with the same prompt and completion the
-    first is kept. With `target_rows` the first so many accepted rows are, the others not_needed.
+    first is kept; `judges` look at accepted rows after that, in input order. With `target_rows` the
+    first so many accepted rows are, the others not_needed.
 
     Raises ShortError if a row was left unasked before those, DatasetError if `target` exists, an id
     comes twice or the rows aren't `seeds` many, and OSError (a full disk, say) with nothing left
@@ -64,7 +67,9 @@ def assemble(
         ]
         signals = SignalParts(root)
         try:
-            for chunk, accepted, others in _sorted_out(chunks, deduplicate, First(target_rows)):
+            for chunk, accepted, others in _sorted_out(
+                chunks, deduplicate, judges, First(target_rows)
+            ):
                 tally.add(accepted, others)
                 _distribute(shards, accepted, others)
                 if signal and len(accepted):
@@ -93,7 +98,7 @@ def _unpublished(target: Path) -> Iterator[Path]:
 
 
 def _sorted_out(
-    chunks: Iterable[Path], deduplicate: bool, first: First
+    chunks: Iterable[Path], deduplicate: bool, judges: Sequence[Judge], first: First
 ) -> Iterator[tuple[Path, pa.Table, pa.Table]]:
     """Yields (chunk, accepted rows, all other rows) of `CHUNK_SCHEMA`, a batch at a time."""
     ids, hashes = Seen(), Seen()
@@ -103,7 +108,7 @@ def _sorted_out(
             duplicates = _duplicates(hashes, len(ids), table) if deduplicate else {}
             if duplicates:
                 table = _rejected_duplicates(table, duplicates)
-            table = first.take(table)
+            table = first.take(judged(table, judges))
             is_accepted = pc.equal(table["end"], End.ACCEPTED.value)
             yield chunk, table.filter(is_accepted), table.filter(pc.invert(is_accepted))
 

@@ -9,6 +9,9 @@ from prompts.record import End, Record, Rejected
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _USAGE = pa.struct([("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64())])
+_JUDGEMENTS = pa.list_(
+    pa.struct([("teacher", pa.string()), ("score", pa.float64()), ("reason", pa.string())])
+)
 _TEXTS = pa.list_(pa.string())
 _TYPES: dict[str, pa.DataType] = {
     "prompt": _MESSAGES,
@@ -17,6 +20,9 @@ _TYPES: dict[str, pa.DataType] = {
     "demo_ids": _TEXTS,
     "usage": _USAGE,
     "confidence": pa.float64(),
+    "hinted": pa.bool_(),
+    "flags": _TEXTS,
+    "judgements": _JUDGEMENTS,
 }
 """Every other column is text."""
 
