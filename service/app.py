@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import access, db, errors, reconcile
+from service import access, dashboard, db, errors, reconcile
 from service.addresses import API, OPENAI
 from service.openai.app import create_app as openai_face
 from service.routes import datasets, files, health, jobs, keys, models, reports, schedules, teachers
@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router, prefix=API)
     app.include_router(health.router)
     app.mount(OPENAI, openai_face(app.state))
+    dashboard.install(app)
     errors.install(app)
     app.add_middleware(access.Gate)
     return app
