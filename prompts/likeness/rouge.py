@@ -18,6 +18,8 @@ from rapidfuzz.distance import LCSseq
 from prompts.overlap import words_of
 
 _MOST_COUNTED = 255
+_FEW = 64
+"""So many exact comparisons cost less than looking up another common word."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class RougeIndex:
             return None
         # Words that no text holds still count as words, and match nothing.
         known = [self._numbers.get(word, len(self._postings)) for word in words]
-        bounds = self._bounds(known)
+        bounds = self._bounds(known, limit)
         candidates = np.flatnonzero(bounds >= limit)
         best: Likest | None = None
         best_place = -1
@@ -90,20 +92,38 @@ class RougeIndex:
             self._postings.append((array("I"), array("B")))
         return number
 
-    def _bounds(self, words: Sequence[int]) -> NDArray[np.float64]:
-        """[pool] the highest ROUGE-L that each text can have, by the words that it shares."""
-        shared = np.zeros(len(self._rows), np.int64)
-        for word, count in Counter(words).items():
-            if word == len(self._postings):
-                continue
-            texts, counts = self._postings[word]
-            found = np.frombuffer(counts, np.uint8).astype(np.int64)
-            # A count that was cut at 255 may be any number above.
-            most = np.where(found == _MOST_COUNTED, count, np.minimum(found, count))
-            shared[np.frombuffer(texts, np.uint32)] += most
-        lengths = np.frombuffer(self._lengths, np.uint32).astype(np.int64)
-        bounds: NDArray[np.float64] = 2.0 * shared / (len(words) + lengths)
-        return bounds
+    def _bounds(self, words: Sequence[int], limit: float) -> NDArray[np.float64]:
+        """[pool] no text's ROUGE-L is above its bound.
+
+        Words are looked up from the rarest on. The common ones, which nearly every text holds, are
+        supposed to be shared by all as soon as that leaves few texts to compare.
+        """
+        lengths = np.frombuffer(self._lengths, np.uint32).astype(np.int32)
+        counts = Counter(words)
+        counts.pop(len(self._postings), None)
+        shared, left = np.zeros(len(self._rows), np.int32), counts.total()
+        needed = limit * len(words) / (2 - limit)
+        for word, count in sorted(
+            counts.items(), key=lambda found: len(self._postings[found[0]][0])
+        ):
+            self._count(word, count, shared)
+            left -= count
+            if left < needed or not left:
+                bounds = _bound(shared + left, lengths, len(words))
+                if not left or np.count_nonzero(bounds >= limit) <= _FEW:
+                    return bounds
+        return _bound(shared + left, lengths, len(words))
+
+    def _count(self, word: int, count: int, shared: NDArray[np.int32]) -> None:
+        """Adds to `shared` how many of a text's `count` words each text has too."""
+        texts, counts = self._postings[word]
+        places = np.frombuffer(texts, np.uint32)
+        if count == 1:
+            shared[places] += 1
+            return
+        found = np.frombuffer(counts, np.uint8).astype(np.int32)
+        # A count that was cut at 255 may be any number above.
+        shared[places] += np.where(found == _MOST_COUNTED, count, np.minimum(found, count))
 
     def _exact(self, words: Sequence[int], place: int, least: float) -> float:
         """The score; 0 if it is below `least`."""
@@ -113,6 +133,13 @@ class RougeIndex:
         common = LCSseq.similarity(words, text, score_cutoff=cutoff)
         score = 2.0 * common / total
         return score if score >= least else 0.0
+
+
+def _bound(
+    shared: NDArray[np.int32], lengths: NDArray[np.int32], words: int
+) -> NDArray[np.float64]:
+    bounds: NDArray[np.float64] = 2.0 * np.minimum(shared, lengths) / (words + lengths)
+    return bounds
 
 
 def _score(first: Sequence[str], second: Sequence[str]) -> float:
