@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from trainer.batch import Batch, pad
-from trainer.errors import BadInput
 from trainer.methods.method import Setting
 from trainer.methods.off_policy import towards
 from trainer.methods.teacher import load_teacher
@@ -50,16 +49,9 @@ def own_answers(share: float, moment: Moment) -> bool:
 
 
 def room(spec: OnPolicy | MiniLLM, setting: Setting) -> int:
-    """New tokens that fit behind the longest prompt; BadInput where none do."""
+    """New tokens that fit behind the longest prompt: at least one, for every row has an answer."""
     longest = max(row.prompt_tokens for row in setting.rows)
-    free = min(spec.max_new_tokens, setting.max_length - longest)
-    if free < 1:
-        raise BadInput(
-            "a prompt leaves no room for an answer",
-            f"The longest has {longest} tokens of max_length {setting.max_length}. Raise "
-            "optimization.max_length, or drop such rows.",
-        )
-    return free
+    return min(spec.max_new_tokens, setting.max_length - longest)
 
 
 def sample(

@@ -100,7 +100,7 @@ def _check_header(spec: StoredKL, header: SignalHeader) -> None:
 
 def _check_source(header: SignalHeader, tokenizer: PreTrainedTokenizerBase) -> None:
     ours = tokenizer_sha256(tokenizer)
-    if header.tokenizer_sha256 not in (None, ours):
+    if None not in (ours, header.tokenizer_sha256) and ours != header.tokenizer_sha256:
         raise BadInput(
             "the signal was made with another tokenizer",
             f"Its tokenizer.json has SHA-256 {header.tokenizer_sha256}, the student's {ours}.",

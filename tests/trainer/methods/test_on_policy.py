@@ -1,0 +1,195 @@
+"""What is drawn, what of it is learnt, and the losses on it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.conftest import make_model
+from tests.trainer.methods.made import (
+    NOW,
+    all_rows,
+    dense,
+    kept_targets,
+    learnt,
+    loss_of,
+    made,
+    spec_of,
+)
+from trainer.errors import BadInput
+from trainer.generation import answer_greedily
+from trainer.loading import load_model
+from trainer.methods.minillm import columns_of
+from trainer.methods.on_policy import own_answers
+from trainer.objectives import cross_entropy, on_logits
+from trainer.objectives.divergences import jsd
+from trainer.rollout import Drawing, Sample, draw
+from trainer.student import Moment
+
+END = frozenset({3})
+PROMPTS = [[2, 8, 9], [2, 10], [2, 8, 9, 11, 12]]
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
+
+
+def test_nearly_cold_draws_are_the_greedy_answers() -> None:
+    """The cache, the left padding and the leaving of finished rows, against the greedy path."""
+    model = make_model(initializer_range=0.5)
+    cold = draw(model, PROMPTS, Drawing(12, temperature=1e-4), END, generator())
+    greedy = answer_greedily(model, PROMPTS, 12, 3, END)
+    found = [tuple(one.ids[:-1] if one.ids[-1] == 3 else one.ids) for one in cold]
+    assert found == list(greedy.ids)
+
+
+def test_draws_follow_the_mixture_and_note_both_models() -> None:
+    student, teacher = make_model(), make_model(1)
+    drawing = Drawing(1, samples=4000, teacher_mix=0.3)
+    samples = draw(student, [PROMPTS[0]], drawing, END, generator(), teacher)
+    with torch.no_grad():
+        q, p = (
+            m(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].softmax(-1)
+            for m in (student, teacher)
+        )
+    mixture = 0.7 * q + 0.3 * p
+    counts = torch.bincount(torch.tensor([one.ids[0] for one in samples]), minlength=len(q))
+    error = (mixture * (1 - mixture) / 4000).sqrt()
+    assert ((counts / 4000 - mixture).abs() < 5 * error + 1e-6).all()
+    one = samples[0]
+    for noted, exact in ((one.drawn_from, mixture), (one.student, q), (one.teacher, p)):
+        assert noted[0] == pytest.approx(exact[one.ids[0]].log().item(), abs=1e-4)
+
+
+def test_several_answers_share_a_prompt_and_end_by_themselves() -> None:
+    model = make_model(initializer_range=0.02)
+    samples = draw(model, PROMPTS, Drawing(40, samples=3), END, generator())
+    assert [one.prompt for one in samples] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert len({len(one.ids) for one in samples}) > 2
+    assert all(3 not in one.ids[:-1] for one in samples)
+    with torch.no_grad():
+        one = samples[4]
+        ids = torch.tensor([PROMPTS[1] + one.ids])
+        log_q = model(input_ids=ids).logits[0, 1:-1].log_softmax(-1)
+    expected = log_q.gather(1, torch.tensor(one.ids)[:, None]).squeeze(1)
+    torch.testing.assert_close(torch.tensor(one.student), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_first_end_token_is_learnt_and_nothing_after_it(tmp_path: Path) -> None:
+    """Peers mask by pad id: where the pad is the end token, no student ever learns to stop, or a
+    mask that never masks lets padding in."""
+    run, student = made(spec_of(tmp_path, "gkd", max_new_tokens=30))
+    (batch,) = learnt(student, [all_rows(run)])
+    kept = kept_targets(batch).tolist()
+    starts = 0
+    for row in batch.rows:
+        answer = row.ids[row.prompt_tokens :].tolist()
+        assert kept[starts : starts + len(answer)] == answer
+        assert 3 not in answer[:-1]
+        starts += len(answer)
+    assert starts == len(kept) == batch.kept
+    assert any(row.ids[-1] == 3 for row in batch.rows)
+
+
+def test_gkds_loss_is_the_divergence_on_the_students_own_answers(tmp_path: Path) -> None:
+    run, student = made(spec_of(tmp_path, "gkd", max_new_tokens=8))
+    (batch,) = learnt(student, [all_rows(run)])
+    given = {row.row: row.ids[: row.prompt_tokens].tolist() for row in run.rows.rows}
+    assert all(row.ids[: row.prompt_tokens].tolist() == given[row.row] for row in batch.rows)
+    ours, theirs = dense(run.model, batch), dense(load_model(tmp_path / "teacher"), batch)
+    expected = on_logits(jsd(0.5), ours, theirs, 1.0).mean()
+    assert loss_of(student, batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert not batch.input_ids.is_inference()
+
+
+def test_a_step_draws_by_its_number_and_seed_alone(tmp_path: Path) -> None:
+    run, student = made(spec_of(tmp_path, "gkd", max_new_tokens=8))
+
+    def drawn(moment: Moment) -> list[int]:
+        return learnt(student, [all_rows(run)], moment)[0].input_ids.flatten().tolist()
+
+    assert drawn(NOW) == drawn(NOW)
+    others = (Moment(4, 0, 0), Moment(3, 1, 0), Moment(3, 0, 1))
+    assert all(drawn(other) != drawn(NOW) for other in others)
+
+
+def test_lambda_is_the_share_of_steps_with_own_answers() -> None:
+    steps = [own_answers(0.3, Moment(step, 0, 0)) for step in range(2000)]
+    assert sum(steps) / 2000 == pytest.approx(0.3, abs=0.04)
+    assert [own_answers(0.3, Moment(step, 0, 1)) for step in range(2000)] == steps
+    assert not any(own_answers(0.0, Moment(step, 0, 0)) for step in range(100))
+    assert all(own_answers(1.0, Moment(step, 0, 0)) for step in range(100))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"divergence": {"kind": "reverse_kl"}},
+        {"kd_temperature": 2.0},
+        {"sampling_temperature": 0.5},
+        {"samples": 2},
+        {"max_new_tokens": 3},
+        {"student_share": 0.0},
+    ],
+    ids=str,
+)
+def test_no_dead_option_of_gkd(tmp_path: Path, fields: dict[str, Any]) -> None:
+    assert step_loss(tmp_path, "gkd", {}) != step_loss(tmp_path, "gkd", fields)
+
+
+def step_loss(place: Path, method: str, fields: dict[str, Any]) -> float:
+    run, student = made(spec_of(place, method, **{"max_new_tokens": 8, **fields}))
+    batches = learnt(student, [all_rows(run)])
+    return round(sum(loss_of(student, batch)[0].item() for batch in batches), 7)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"samples": 2},
+        {"max_new_tokens": 3},
+        {"teacher_mix": 0.0},
+        {"single_step": False},
+        {"length_normalization": False},
+        {"discount": 0.5},
+        {"clip": 0.01},
+    ],
+    ids=str,
+)
+def test_no_dead_option_of_minillm(tmp_path: Path, fields: dict[str, Any]) -> None:
+    assert step_loss(tmp_path, "minillm", {}) != step_loss(tmp_path, "minillm", fields)
+
+
+def test_minillms_text_is_learnt_beside_by_its_own_count(tmp_path: Path) -> None:
+    (tmp_path / "text.jsonl").write_text('{"text": "w1 w2 w3"}\n{"text": "w4 w5"}\n')
+    (tmp_path / "bad.jsonl").write_text('{"tokens": 1}\n')
+    fields = {"text": str(tmp_path / "text.jsonl"), "text_weight": 0.7, "max_new_tokens": 8}
+    run, student = made(spec_of(tmp_path, "minillm", **fields))
+    answers, text = learnt(student, [all_rows(run)])
+    assert (answers.share, text.share, len(text.rows)) == ("main", "text", 4)
+    expected = 0.7 * cross_entropy(dense(run.model, text), kept_targets(text)).mean()
+    assert loss_of(student, text)[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    with pytest.raises(BadInput, match=r"bad.jsonl line 1 is no text"):
+        made(spec_of(tmp_path, "minillm", text=str(tmp_path / "bad.jsonl")))
+    with pytest.raises(BadInput, match="can't be read"):
+        made(spec_of(tmp_path, "minillm", text=str(tmp_path / "none.txt")))
+
+
+def test_minillms_columns_by_hand(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "minillm", discount=1.0, length_normalization=False)
+    one = Sample(0, [5, 6], drawn_from=[-1.0, -2.0], student=[-1.5, -2.0], teacher=[-0.5, -4.0])
+    columns = columns_of(spec, [one, one])  # type: ignore[arg-type]
+    assert columns["advantage"].tolist() == [-2.0, 0.0, -2.0, 0.0]
+    assert columns["old_logprob"].tolist() == [-1.5, -2.0] * 2
+    assert columns["importance"].tolist() == pytest.approx([0.60653, 1.0] * 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["gkd", "minillm"])
+def test_answers_end_at_the_context(tmp_path: Path, method: str) -> None:
+    spec = spec_of(tmp_path, method, max_new_tokens=500)
+    run, student = made(spec)
+    longest = max(row.prompt_tokens for row in run.rows.rows)
+    (batch,) = learnt(student, [all_rows(run)])
+    assert max(row.completion_tokens for row in batch.rows) <= 64 - longest
+    assert batch.input_ids.shape[1] <= 64

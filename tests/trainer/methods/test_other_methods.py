@@ -1,0 +1,234 @@
+"""Two tasks, demonstrations, features, and other tokenizers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from prompts.record import Kind
+from tests.trainer.conftest import (
+    SPECIAL,
+    TEMPLATE,
+    make_model,
+    make_record,
+    make_records,
+    save_model,
+)
+from tests.trainer.methods.made import (
+    all_rows,
+    dense,
+    icl_records,
+    kept_targets,
+    learnt,
+    loss_of,
+    made,
+    spec_of,
+)
+from trainer.batch import pack, pad
+from trainer.errors import BadInput
+from trainer.loading import load_model
+from trainer.methods.uld import aligned
+from trainer.objectives import cross_entropy, forward_kl
+from trainer.objectives.features import hidden_distance
+
+LABELLED = [row.model_copy(update={"answer": str(n)}) for n, row in enumerate(make_records(5))]
+
+
+def test_step_by_step_asks_twice_and_weighs_the_tasks(tmp_path: Path) -> None:
+    """label_share * mean over label tokens + the rest * mean over rationale tokens."""
+    spec = spec_of(tmp_path, "step_by_step", label_share=0.3, rationale_prefix="w39 ")
+    run, student = made(spec, LABELLED)
+    labels = [row for row in run.rows.rows if row.row.endswith("#label")]
+    rationales = [row for row in run.rows.rows if row.row.endswith("#rationale")]
+    assert (len(labels), len(rationales)) == (5, 5)
+    vocabulary = run.tokenizer.get_vocab()
+    assert all(vocabulary["w39"] in row.ids[: row.prompt_tokens] for row in rationales)
+    assert all(vocabulary["w39"] not in row.ids for row in labels)
+    assert labels[4].ids[labels[4].prompt_tokens :].tolist() == [vocabulary["4"], 3]
+    means = []
+    for rows in (labels, rationales):
+        batch = pad(rows)
+        means.append(cross_entropy(dense(run.model, batch), kept_targets(batch)).mean().item())
+    expected = 0.3 * means[0] + 0.7 * means[1]
+    assert loss_of(student, all_rows(run))[0].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_step_by_step_needs_answers_apart(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="step_by_step needs the answers apart"):
+        made(spec_of(tmp_path, "step_by_step"), make_records(3))
+    with pytest.raises(BadInput, match="step_by_step needs chain-of-thought rows"):
+        made(spec_of(tmp_path, "step_by_step"), make_records(3, Kind.IF))
+    with pytest.raises(ValueError, match="must differ"):
+        spec_of(tmp_path, "step_by_step", rationale_prefix="")
+
+
+def test_meta_ict_mixes_soft_and_hard_and_learns_prompts(tmp_path: Path) -> None:
+    fields = {"hard_weight": 0.25, "language_model_weight": 0.6, "kd_temperature": 2.0}
+    run, student = made(spec_of(tmp_path, "meta_ict", **fields), icl_records(4))
+    main, text = learnt(student, [all_rows(run)])
+    ours, theirs = dense(run.model, main), dense(load_model(tmp_path / "teacher"), main)
+    soft, hard = (
+        forward_kl(ours, theirs, 2.0).mean(),
+        cross_entropy(ours, kept_targets(main)).mean(),
+    )
+    assert loss_of(student, main)[0].item() == pytest.approx(
+        (0.75 * soft + 0.25 * hard).item(), rel=1e-4
+    )
+    assert [len(row.ids) for row in text.rows] == [row.prompt_tokens for row in run.rows.rows]
+    plain = cross_entropy(dense(run.model, text), kept_targets(text)).mean().item()
+    assert loss_of(student, text)[0].item() == pytest.approx(0.6 * plain, rel=1e-5)
+
+
+def test_without_a_language_model_loss_no_prompt_is_learnt(tmp_path: Path) -> None:
+    run, student = made(spec_of(tmp_path, "meta_ict", language_model_weight=0), icl_records(2))
+    assert len(learnt(student, [all_rows(run)])) == 1
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_multitask_ict_takes_the_demonstrations_from_the_student_alone(
+    tmp_path: Path, packing: bool
+) -> None:
+    run, student = made(spec_of(tmp_path, "multitask_ict", hard_weight=0), icl_records(4))
+    full, _ = made(spec_of(tmp_path, "meta_ict"), icl_records(4))
+    bare, shown = run.rows.rows, full.rows.rows
+    assert all(b.prompt_tokens < f.prompt_tokens for b, f in zip(bare, shown, strict=True))
+    ours, theirs = dense(run.model, pad(bare)), dense(load_model(tmp_path / "teacher"), pad(shown))
+    batch = pack(bare, 64) if packing else pad(bare)
+    expected = forward_kl(ours, theirs, 1.0).mean().item()
+    assert loss_of(student, batch)[0].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_in_context_methods_refuse_other_rows_and_templates(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"meta_ict needs in-context rows.*kind cot"):
+        made(spec_of(tmp_path, "meta_ict"), make_records(3))
+    with pytest.raises(BadInput, match="query_template doesn't give the end of row r0"):
+        made(
+            spec_of(
+                tmp_path,
+                "multitask_ict",
+                query_template="Q: {{ input }}{% for d in demonstrations %}{% endfor %}",
+            ),
+            icl_records(2),
+        )
+
+
+def features(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"divergence": None, "features": list(parts)}
+
+
+@pytest.mark.parametrize("distance", ["mse", "cosine"])
+def test_hidden_states_through_projections(tmp_path: Path, distance: str) -> None:
+    part = {"kind": "hidden", "distance": distance, "layers": [(1, 2), (2, 1)], "weight": 0.5}
+    run, student = made(spec_of(tmp_path, "kd", **features(part)))
+    batch, teacher = all_rows(run), load_model(tmp_path / "teacher")
+    assert student.learned is not None
+    first, second = student.learned.parameters()
+    with torch.no_grad():
+        states = [
+            m.base_model(input_ids=batch.input_ids, output_hidden_states=True).hidden_states
+            for m in (run.model, teacher)
+        ]
+    mask = torch.zeros_like(batch.completion_mask)
+    mask[:, :-1] = batch.completion_mask[:, 1:]
+    found = [
+        hidden_distance(states[0][mine][mask] @ w.T, states[1][other][mask], distance).mean()  # type: ignore[arg-type]
+        for (mine, other), w in zip(((1, 2), (2, 1)), (first, second), strict=True)
+    ]
+    expected = 0.5 * torch.stack(found).mean().item()
+    loss, metrics = loss_of(student, batch)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    loss.backward()
+    assert first.grad is not None
+    assert first.grad.abs().max() > 0
+    assert metrics.keys() == {"hidden"}
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_relations_are_of_a_row_alone_and_stand_beside_a_divergence(
+    tmp_path: Path, packing: bool
+) -> None:
+    part = {"kind": "relation", "heads": 4, "weight": 2.0}
+    run, student = made(spec_of(tmp_path, "kd", features=[part]))
+    rows = run.rows.rows
+    alone = sum(loss_of(student, pad([row]), 1.0)[0].item() for row in rows)
+    loss, metrics = loss_of(student, pack(rows, 64) if packing else pad(rows), 1.0)
+    assert metrics.keys() == {"forward_kl", "relation"}
+    assert metrics["relation"] > 0
+    assert loss.item() == pytest.approx(alone, rel=1e-4)
+    assert loss.item() == pytest.approx((metrics["forward_kl"] + 2 * metrics["relation"]).item())
+
+
+def test_relations_of_a_model_with_itself_are_zero(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "kd", **features({"kind": "relation", "heads": 2}))
+    run, student = made(spec.model_copy(update={"teacher": spec.student}))
+    loss, _ = loss_of(student, all_rows(run))
+    assert loss.item() == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        ({"kind": "hidden", "layers": [(9, 1)]}, r"there is no pair \(9, 1\)"),
+        ({"kind": "relation", "student_layer": 5}, "student_layer: there is no layer 5"),
+        ({"kind": "relation", "teacher_layer": -3}, "teacher_layer: there is no layer -3"),
+        ({"kind": "relation", "heads": 5}, "5 relation heads don't divide the student's widths"),
+    ],
+)
+def test_features_that_do_not_fit_are_named(
+    tmp_path: Path, part: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(BadInput, match=problem):
+        made(spec_of(tmp_path, "kd", **features(part)))
+
+
+def letters() -> PreTrainedTokenizerFast:
+    """Another tokenizer: a token for each character."""
+    characters = [*"abcdefghijklmnopqrstuvwxyzT0123456789. "]
+    vocabulary = {word: index for index, word in enumerate(SPECIAL + characters)}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.add_special_tokens(SPECIAL)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="<end>", unk_token="<unk>"
+    )
+    made.chat_template = TEMPLATE
+    made.clean_up_tokenization_spaces = False
+    return made
+
+
+def test_places_behind_the_same_text_are_aligned() -> None:
+    """'The answer' as [The, answer, end] and as its characters, the space one of them."""
+    assert aligned([0, 3, 10], [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 10]) == [0, 3, 10]
+    assert aligned([0, 2, 5], [0, 3, 5]) == [0, -1, 2]
+
+
+def test_uld_of_a_teacher_with_the_same_tokenizer_compares_every_place(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "uld", weight=2.0)
+    run, student = made(spec)
+    same = made(spec.model_copy(update={"teacher": spec.student}))[1]
+    batch = all_rows(run)
+    loss, metrics = loss_of(student, batch)
+    total = metrics["cross_entropy"] + 2 * metrics["sorted_distance"]
+    assert loss.item() == pytest.approx(total.item(), rel=1e-5)
+    assert metrics["sorted_distance"] > 0.01
+    assert loss_of(same, batch)[1]["sorted_distance"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_uld_takes_a_teacher_that_a_kl_refuses(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "uld")
+    tokenizer = letters()
+    save_model(tmp_path / "letters", make_model(2, vocab_size=len(tokenizer)), tokenizer)
+    other = spec.model_copy(update={"teacher": str(tmp_path / "letters")})
+    run, student = made(other, [make_record(0, "w1 w2", "The answer is 7 .")])
+    loss, metrics = loss_of(student, all_rows(run))
+    assert metrics["sorted_distance"] > 0
+    hotter = made(
+        other.model_copy(update={"kd_temperature": 3.0}),
+        [make_record(0, "w1 w2", "The answer is 7 .")],
+    )
+    assert loss_of(hotter[1], all_rows(run))[0] != loss
+    with pytest.raises(BadInput, match="different vocabularies"):
+        made(spec_of(tmp_path, "kd").model_copy(update={"teacher": str(tmp_path / "letters")}))
