@@ -2,60 +2,75 @@
 
 from collections.abc import Iterable, Iterator
 
-from prompts.demonstrations import LABEL, make_pool
-from prompts.record import Seed
+from prompts.checks.judge import judge_prompt
+from prompts.checks.language import known_languages
+from prompts.checks.spec import JsonSchemaCheck, JudgeCheck, LanguageCheck, LengthCheck
+from prompts.demonstrations import LABEL, label_field, make_pool
+from prompts.record import Message, Seed
 from prompts.seeds import SeedError, is_empty, scan_seeds
-from prompts.spec import CotBuild, IclBuild, InstructionBuild
+from prompts.spec import BuildSpec, CotBuild, IclBuild, Shots
 from prompts.template import TemplateError, compile_template
-from prompts.verify import GoldError, gold_answer
+from prompts.verify import GoldError, gold_text
+from prompts.verify.verifier import ALLOW
 
 LARGEST_POOL = 1_000_000
 """A pool is held in memory, unlike seeds."""
+
+
+class SpecError(ValueError):
+    """A part of the spec that can't work; `field` is its path within the build."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
 
 
 class TeacherLimitError(ValueError):
     """The spec asks for what this teacher can't give."""
 
 
-def required_seed_fields(spec: IclBuild | CotBuild | InstructionBuild) -> frozenset[str]:
+def required_seed_fields(spec: BuildSpec) -> frozenset[str]:
     """The fields that every seed of this build must have."""
-    icl = isinstance(spec, IclBuild)
-    fields = compile_template(spec.template, demonstrations=icl).required
+    fields = compile_template(spec.template, demonstrations=isinstance(spec, Shots)).required
     if spec.system is not None:
         fields |= compile_template(spec.system).required
-    if isinstance(spec, IclBuild):
-        fields |= {LABEL} if spec.verify else frozenset()
-        fields |= {spec.group_by} if spec.group_by else frozenset()
+    if isinstance(spec, CotBuild) and spec.rationalise is not None:
+        fields |= compile_template(spec.rationalise.hint).required - {"gold"}
+    if isinstance(spec, IclBuild) and spec.verify.kind != "none":
+        fields |= {LABEL}
+    if isinstance(spec, Shots) and spec.group_by:
+        fields |= {spec.group_by}
     return fields - {"id"}
 
 
-def read_seeds(
-    spec: IclBuild | CotBuild | InstructionBuild, lines: Iterable[bytes]
-) -> Iterator[tuple[int, Seed]]:
+def read_seeds(spec: BuildSpec, lines: Iterable[bytes]) -> Iterator[tuple[int, Seed]]:
     """Like `scan_seeds`, with everything that this build needs of a seed checked; streams.
 
-    Raises SeedError also for a gold answer without a number and for a seed with which the
+    Raises SeedError also for a gold answer that nothing could equal and for a seed with which a
     template can't be rendered.
     """
-    template = compile_template(spec.template, demonstrations=isinstance(spec, IclBuild))
-    system = None if spec.system is None else compile_template(spec.system)
+    templates = [compile_template(spec.template, demonstrations=isinstance(spec, Shots))]
+    if spec.system is not None:
+        templates.append(compile_template(spec.system))
+    if isinstance(spec, CotBuild) and spec.rationalise is not None:
+        templates.append(compile_template(spec.rationalise.hint))
     for line, seed in scan_seeds(lines, required_seed_fields(spec)):
         try:
-            template.render(seed)
-            if system is not None:
-                system.render(seed)
+            for template in templates:
+                template.render({"gold": "", **seed})
             _check_gold(spec, seed)
         except (TemplateError, GoldError) as error:
             raise SeedError(line, str(error)) from error
         yield line, seed
 
 
-def read_pool(spec: IclBuild, lines: Iterable[bytes]) -> tuple[Seed, ...]:
-    """The pool of an ICL build, for `make_plan`: from its pool file, or from its seeds if it
-    names none.
+def read_pool(spec: IclBuild | CotBuild, lines: Iterable[bytes]) -> tuple[Seed, ...]:
+    """The pool of a build with demonstrations, for `make_plan`: from its pool file, or from its
+    seeds if it names none.
 
-    Raises SeedError for a line that can't be a demonstration; for seeds, those without an
-    `output` are passed over.
+    Raises SeedError for a line that can't be a demonstration; for seeds, those without a label
+    (`output`; the gold field of a chain of thought) are passed over.
     """
     pool: list[Seed] = []
     for line, seed in _labelled(spec, lines):
@@ -69,19 +84,18 @@ def read_pool(spec: IclBuild, lines: Iterable[bytes]) -> tuple[Seed, ...]:
 
 
 def check_build(
-    spec: IclBuild | CotBuild | InstructionBuild,
-    seeds: Iterable[bytes],
-    pool: Iterable[bytes] | None = None,
+    spec: BuildSpec, seeds: Iterable[bytes], pool: Iterable[bytes] | None = None
 ) -> int:
-    """Reads all seeds, and the pool if an ICL build needs one; returns how many seeds there are.
+    """Reads all seeds, and the pool if the build needs one; returns how many seeds there are.
 
     `pool`: the lines of the pool file, or a second reading of the seeds file if the spec names no
-    pool. Raises SeedError, whose message says which of the files is meant.
+    pool. Raises SeedError, whose message says which of the files is meant, and SpecError.
     """
-    count = sum(1 for _ in read_seeds(spec, seeds))
-    if isinstance(spec, IclBuild) and spec.demonstrations:
+    check_checks(spec)
+    count = sum(1 for _ in _first_judged(spec, read_seeds(spec, seeds)))
+    if isinstance(spec, Shots) and spec.demonstrations:
         if pool is None:
-            raise ValueError("an ICL build with demonstrations needs a pool")
+            raise ValueError("a build with demonstrations needs a pool")
         try:
             read_pool(spec, pool)
         except SeedError as error:
@@ -89,8 +103,36 @@ def check_build(
     return count
 
 
+def check_checks(spec: BuildSpec) -> None:
+    """Raises SpecError for a check that no row could pass."""
+    structured = 0
+    for place, check in enumerate(spec.checks):
+        if isinstance(check, LanguageCheck):
+            unknown = sorted(set(check.languages) - known_languages())
+            if unknown:
+                listed = ", ".join(sorted(known_languages()))
+                problem = f"unknown: {', '.join(unknown)}; known are {listed}"
+                raise SpecError(f"checks.{place}.languages", problem)
+        if isinstance(check, LengthCheck) and (check.min_tokens or 0) > spec.sampling.max_tokens:
+            raise SpecError(
+                f"checks.{place}.min_tokens",
+                f"{check.min_tokens} is above sampling.max_tokens {spec.sampling.max_tokens}:"
+                " no row could pass",
+            )
+        structured += isinstance(check, JsonSchemaCheck) and check.structured
+        if structured > 1:
+            problem = "a server keeps to one schema; say structured of one check only"
+            raise SpecError(f"checks.{place}.structured", problem)
+
+
+def check_python(spec: BuildSpec, allowed: bool) -> None:
+    """Raises SpecError for a verifier that is a Python function where those aren't allowed."""
+    if isinstance(spec, IclBuild | CotBuild) and spec.verify.kind == "python" and not allowed:
+        raise SpecError("verify", f"python is not allowed on this server; {ALLOW}=true allows it")
+
+
 def check_teacher(
-    spec: IclBuild | CotBuild | InstructionBuild,
+    spec: BuildSpec,
     context_tokens: int | None,
     max_logprobs: int | None,
 ) -> None:
@@ -108,33 +150,54 @@ def check_teacher(
         )
 
 
-def _check_gold(spec: IclBuild | CotBuild | InstructionBuild, seed: Seed) -> None:
-    if not isinstance(spec, CotBuild) or spec.verify != "numeric":
+def _first_judged(spec: BuildSpec, seeds: Iterator[tuple[int, Seed]]) -> Iterator[tuple[int, Seed]]:
+    """Passes the seeds on; with the first one it tries the judges' templates."""
+    for number, (line, seed) in enumerate(seeds):
+        if number == 0:
+            _check_judges(spec, seed)
+        yield line, seed
+
+
+def _check_judges(spec: BuildSpec, seed: Seed) -> None:
+    prompt = (Message(role="user", content="a request"),)
+    for place, check in enumerate(spec.checks):
+        if isinstance(check, JudgeCheck):
+            try:
+                judge_prompt(check, seed, prompt, "an answer", None, None)
+            except TemplateError as error:
+                raise SpecError(f"checks.{place}.template", str(error)) from error
+
+
+def _check_gold(spec: BuildSpec, seed: Seed) -> None:
+    if not isinstance(spec, IclBuild | CotBuild) or spec.verify.kind == "none":
         return
-    if seed.get(spec.gold_field) is not None:
+    field = label_field(spec)
+    if seed.get(field) is not None:
         try:
-            gold_answer(seed[spec.gold_field])
+            gold_text(spec.verify, seed[field])
         except GoldError as error:
-            raise GoldError(f"field {spec.gold_field!r}: {error}") from error
+            raise GoldError(f"field {field!r}: {error}") from error
 
 
-def _labelled(spec: IclBuild, lines: Iterable[bytes]) -> Iterator[tuple[int, Seed]]:
+def _labelled(spec: IclBuild | CotBuild, lines: Iterable[bytes]) -> Iterator[tuple[int, Seed]]:
     if spec.pool is not None:
         yield from scan_seeds(lines, _pool_fields(spec))
         return
     for line, seed in read_seeds(spec, lines):
-        if not is_empty(seed.get(LABEL)):
+        if not is_empty(seed.get(label_field(spec))):
             yield line, seed
 
 
-def _pool_fields(spec: IclBuild) -> frozenset[str]:
+def _pool_fields(spec: IclBuild | CotBuild) -> frozenset[str]:
     # The query's fields too: the split, which keeps test rows out, goes by them.
     template = compile_template(spec.template, demonstrations=True)
     group = {spec.group_by} if spec.group_by else frozenset()
-    return (template.required | template.demonstration_fields | {LABEL} | group) - {"id"}
+    return (template.required | template.demonstration_fields | {label_field(spec)} | group) - {
+        "id"
+    }
 
 
-def _check_demonstration(spec: IclBuild, line: int, seed: Seed) -> None:
+def _check_demonstration(spec: IclBuild | CotBuild, line: int, seed: Seed) -> None:
     template = compile_template(spec.template, demonstrations=True)
     for name in sorted(template.demonstration_fields):
         if name not in seed:
@@ -146,11 +209,12 @@ def _check_demonstration(spec: IclBuild, line: int, seed: Seed) -> None:
         raise SeedError(line, f"as a demonstration: {error}") from error
 
 
-def _check_pool_size(spec: IclBuild, pool: list[Seed]) -> None:
+def _check_pool_size(spec: IclBuild | CotBuild, pool: list[Seed]) -> None:
     usable = len(make_pool(spec, pool).entries)
     if usable < spec.demonstrations:
         raise SeedError(
             None,
             f"{usable} of {len(pool)} labelled lines are in the train split, and the spec asks"
-            f" for {spec.demonstrations} demonstrations: give more lines with an {LABEL!r}",
+            f" for {spec.demonstrations} demonstrations: give more lines with an"
+            f" {label_field(spec)!r}",
         )

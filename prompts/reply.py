@@ -1,60 +1,88 @@
 """How each kind reads a completion."""
 
-import json
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from prompts.checks import Reply
 from prompts.demonstrations import LABEL
-from prompts.parse import parse_answer
+from prompts.parse import Spoken, parse_answer, split_thinking
 from prompts.record import Call, Seed
 from prompts.spec import CotBuild, IclBuild, InstructionBuild
-from prompts.verify import gold_answer, same_number
+from prompts.verify import Verifier, VerifyError, as_text, gold_text
 
 
-def read_reply(spec: IclBuild | CotBuild | InstructionBuild, seed: Seed, call: Call) -> Reply:
-    """What the checks look at: answer, rationale, gold answer and whether they agree."""
+def read_reply(
+    spec: IclBuild | CotBuild | InstructionBuild, verifier: Verifier, seed: Seed, call: Call
+) -> Reply:
+    """What the checks look at: text, answer, rationale, gold answer and whether they agree."""
+    spoken = split_thinking(call.text, call.reasoning)
     match spec:
         case CotBuild():
-            return _chain_of_thought(spec, seed, call)
+            return _chain_of_thought(spec, verifier, seed, call, spoken)
         case IclBuild():
-            return _in_context(spec, seed, call)
+            return _in_context(spec, verifier, seed, call, spoken)
         case InstructionBuild():
-            return Reply(call.text, call.finish_reason, rationale=call.reasoning)
+            return Reply(
+                text=spoken.text,
+                finish_reason=call.finish_reason,
+                rationale=spoken.thinking,
+                completion_tokens=call.completion_tokens,
+            )
     assert_never(spec)
 
 
-def _chain_of_thought(spec: CotBuild, seed: Seed, call: Call) -> Reply:
-    parsed = parse_answer(call.text, spec.answer_pattern)
-    gold = None if seed.get(spec.gold_field) is None else _gold(spec, seed)
-    compared = spec.verify == "numeric" and gold is not None and parsed.answer is not None
+def _chain_of_thought(
+    spec: CotBuild, verifier: Verifier, seed: Seed, call: Call, spoken: Spoken
+) -> Reply:
+    parsed = parse_answer(spoken.text, spec.answer_pattern)
+    compared = _compared(spec, verifier, parsed.answer, seed.get(spec.gold_field))
     return Reply(
-        text=call.text,
+        text=spoken.text,
         finish_reason=call.finish_reason,
         answer=parsed.answer,
-        rationale="\n".join(part for part in (call.reasoning, parsed.rationale) if part) or None,
-        gold=gold,
-        right=same_number(parsed.answer or "", gold or "") if compared else None,
+        rationale="\n".join(part for part in (spoken.thinking, parsed.rationale) if part) or None,
+        gold=compared.gold,
+        right=compared.right,
+        problem=compared.problem,
+        completion_tokens=call.completion_tokens,
     )
 
 
-def _in_context(spec: IclBuild, seed: Seed, call: Call) -> Reply:
-    gold = None if seed.get(LABEL) is None else _as_text(seed[LABEL])
-    answer = call.text.strip()
-    compared = spec.verify and gold is not None
+def _in_context(
+    spec: IclBuild, verifier: Verifier, seed: Seed, call: Call, spoken: Spoken
+) -> Reply:
+    answer = spoken.text.strip()
+    compared = _compared(spec, verifier, answer, seed.get(LABEL))
     return Reply(
-        text=call.text,
+        text=spoken.text,
         finish_reason=call.finish_reason,
         answer=answer or None,
-        rationale=call.reasoning,
-        gold=gold,
-        right=answer.split() == (gold or "").split() if compared else None,
+        rationale=spoken.thinking,
+        gold=compared.gold,
+        right=compared.right,
+        problem=compared.problem,
+        completion_tokens=call.completion_tokens,
     )
 
 
-def _gold(spec: CotBuild, seed: Seed) -> str:
-    value = seed[spec.gold_field]
-    return gold_answer(value) if spec.verify == "numeric" else _as_text(value)
+@dataclass(frozen=True)
+class _Compared:
+    gold: str | None = None
+    right: bool | None = None
+    problem: str | None = None
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _compared(
+    spec: IclBuild | CotBuild, verifier: Verifier, answer: str | None, value: Any
+) -> _Compared:
+    if value is None:
+        return _Compared()
+    if verifier.right is None:
+        return _Compared(as_text(value))
+    gold = gold_text(spec.verify, value)
+    if answer is None:
+        return _Compared(gold)
+    try:
+        return _Compared(gold, verifier.right(answer, gold))
+    except VerifyError as error:
+        return _Compared(gold, problem=str(error))

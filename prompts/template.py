@@ -8,16 +8,23 @@ from typing import Annotated, Any
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator
+
+from prompts.sandbox import LONGEST_SOURCE, LONGEST_TEXT, forbidden, make_environment
 
 DEMONSTRATIONS = "demonstrations"
 """The one variable of a template that doesn't come from the seed."""
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False
+_ENVIRONMENT = make_environment()
+_AT_RENDER = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    MemoryError,
 )
-_AT_RENDER = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError)
 
 
 class TemplateError(ValueError):
@@ -51,10 +58,9 @@ class Template:
         values = {name: seed[name] for name in self.fields if seed.get(name) is not None}
         blanks = {name: "" for name in self.blank if name not in values}
         demos = {DEMONSTRATIONS: [SimpleNamespace(**demo) for demo in demonstrations]}
+        shown = {**values, **blanks, **(demos if self.shows_demonstrations else {})}
         try:
-            return self._compiled.render(
-                {**values, **blanks, **(demos if self.shows_demonstrations else {})}
-            )
+            return _bounded(self._compiled.generate(shown))
         except _AT_RENDER as error:
             raise TemplateError(f"the template can't be rendered: {error}") from error
 
@@ -65,12 +71,19 @@ def compile_template(source: str, demonstrations: bool = False) -> Template:
 
     With `demonstrations` the variable of that name is a list of the plan's, else a seed's field.
     """
+    if len(source) > LONGEST_SOURCE:
+        raise TemplateError(f"a template of {len(source):,} characters; {LONGEST_SOURCE:,} go")
     try:
         tree = _ENVIRONMENT.parse(source)
+        problem = forbidden(tree)
+        if problem is not None:
+            raise TemplateError(problem)
         compiled = _ENVIRONMENT.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         problem = f"the template has a syntax error in line {error.lineno}: {error.message}"
         raise TemplateError(problem) from None
+    except RecursionError:
+        raise TemplateError("the template is nested too deeply") from None
     names = frozenset(meta.find_undeclared_variables(tree))
     fields = names - {DEMONSTRATIONS} if demonstrations else names
     blank = fields & frozenset(_tested(tree))
@@ -83,6 +96,16 @@ def compile_template(source: str, demonstrations: bool = False) -> Template:
 def required_fields(source: str, demonstrations: bool = False) -> frozenset[str]:
     """The fields that a seed must have for this template."""
     return compile_template(source, demonstrations).required
+
+
+def _bounded(parts: Iterator[str]) -> str:
+    kept, length = [], 0
+    for part in parts:
+        kept.append(part)
+        length += len(part)
+        if length > LONGEST_TEXT:
+            raise ValueError(f"it grows beyond {LONGEST_TEXT:,} characters")
+    return "".join(kept)
 
 
 def _check_source(source: str) -> str:

@@ -1,19 +1,38 @@
-"""What to ask next for a row, or how it ended: pure in the seed and its ledger entries."""
+"""The plan of a build: pure in a row's seed and its ledger entries.
 
-import json
-from collections.abc import Mapping, Sequence
+A row goes through steps, each a set of requests that may be asked side by side: its samples
+(step 0), where all are wrong a hint (step 1), of what is kept the judges (step 2). The next step
+is a function of the answers so far, so a restart asks nothing twice.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, Literal
 
-from prompts.checks import Reply, first_fault
-from prompts.demonstrations import Pool, choose, make_pool
+from prompts.checks import first_fault
+from prompts.checks.judge import judges_of
+from prompts.checks.rows import findings
+from prompts.checks.spec import JsonSchemaCheck
+from prompts.demonstrations import Embed, Pool, arrange, choose, group_of, make_pool
+from prompts.demonstrations.pool import query_text
+from prompts.overlap import EvaluationSet
+from prompts.plan.ends import Ending
+from prompts.plan.judging import JUDGES, ask_judge, read_verdict
 from prompts.plan.request import REFUSED, NotNeeded, Request, TeacherFacts
-from prompts.record import Call, Kind, Message, Reason, Record, Rejected, Seed, Usage
+from prompts.plan.row import Row, prefix_key, with_hint
+from prompts.plan.samples import Draft, Fault, Sample, all_wrong, keep_one
+from prompts.plan.seeds import seeded
+from prompts.record import Call, Judgement, Kind, Message, Reason, Record, Rejected, Seed
 from prompts.reply import read_reply
-from prompts.spec import CotBuild, IclBuild, InstructionBuild, Sampling
-from prompts.split import input_key, split_of
-from prompts.template import Template, compile_template
+from prompts.spec import BuildSpec, CotBuild, IclBuild, InstructionBuild, Shots
+from prompts.split import input_key
+from prompts.template import Template, TemplateError, compile_template
+from prompts.verify import Verifier, make_verifier
+from prompts.verify.spec import NoVerifier
+
+SAMPLES, HINT = 0, 1
+"""The steps before the judges'."""
+
+Step = tuple[Request, ...] | Record | Rejected
 
 
 @dataclass(frozen=True)
@@ -25,8 +44,10 @@ class Plan:
     template: Template
     system: Template | None
     pool: Pool | None
+    verifier: Verifier
+    evaluation: tuple[EvaluationSet, ...] = ()
 
-    def next(self, seed: Seed, calls: Sequence[Call]) -> tuple[Request, ...] | Record | Rejected:
+    def next(self, seed: Seed, calls: Sequence[Call]) -> Step:
         """The requests of a row that may be asked now, side by side, or how the row ended.
 
         A tuple is never empty and holds no request that `calls` answers. `calls` are the row's
@@ -34,35 +55,114 @@ class Plan:
         may still fall to `duplicate` when the dataset is assembled.
         """
         row = self._row(seed)
-        call = next((call for call in calls if (call.step, call.sample) == (0, 0)), None)
-        if call is None:
-            return self._ask(row)
-        return self._judge(row, call)
+        known = {(call.step, call.sample): call for call in calls}
+        samples = self._samples(row, known)
+        if not isinstance(samples, list):
+            return samples
+        draft = self._draft(row, known, samples)
+        if isinstance(draft, tuple):
+            return draft
+        if isinstance(draft, Fault):
+            return self._ending(row, known).rejected(draft.reason, draft.detail, draft.reply)
+        return self._judge(row, known, draft)
 
     def not_needed(self, seed: Seed, why: NotNeeded, calls: Sequence[Call] = ()) -> Rejected:
         """The end of a row that is not asked any more; keeps what was paid for."""
-        return self._rejected(self._row(seed), why, end="not_needed", calls=calls)
+        known = {(call.step, call.sample): call for call in calls}
+        return self._ending(self._row(seed), known).rejected(why, end="not_needed")
 
-    def _row(self, seed: Seed) -> "_Row":
+    def kept(self, seed: Seed, calls: Sequence[Call]) -> Call | None:
+        """The call whose completion a row's record holds; None if none is kept, or not yet."""
+        row, known = self._row(seed), {(call.step, call.sample): call for call in calls}
+        samples = self._samples(row, known)
+        if not isinstance(samples, list):
+            return None
+        draft = self._draft(row, known, samples)
+        return draft.sample.call if isinstance(draft, Draft) else None
+
+    def places(self, seeds: Sequence[Seed]) -> list[int]:
+        """In which order rows are best asked: those with the same demonstrations together."""
+        if not isinstance(self.spec, Shots) or self.spec.fixed == "per_row":
+            return list(range(len(seeds)))
+        groups = [group_of(self.spec, seed) for seed in seeds]
+        first = {group: place for place, group in reversed(list(enumerate(groups)))}
+        return sorted(range(len(seeds)), key=lambda place: (first[groups[place]], place))
+
+    def prepare(self, seeds: Sequence[Seed]) -> None:
+        """Fetch at once what selecting demonstrations for these rows will need one by one."""
+        if self.pool is not None and self.pool.embed is not None and seeds:
+            self.pool.embed([query_text(self.template, seed) for seed in seeds])
+
+    @property
+    def slow(self) -> bool:
+        """Whether `next` may take seconds: then it is not for an event loop's thread."""
+        slow_checks = {"regex", "json_schema", "personal_data", "language"}
+        return self.verifier.slow or any(check.kind in slow_checks for check in self.spec.checks)
+
+    def _row(self, seed: Seed) -> Row:
         key = input_key(self.template, seed)
-        demos: tuple[Seed, ...] = ()
-        if isinstance(self.spec, IclBuild) and self.pool is not None:
-            demos = choose(self.pool, self.spec, seed, key)
+        chosen: tuple[Seed, ...] = ()
+        fault = None
+        if isinstance(self.spec, Shots) and self.pool is not None and self.spec.demonstrations:
+            chosen = choose(self.pool, self.spec, seed, key)
+            if len(chosen) < self.spec.demonstrations:
+                wanted = self.spec.demonstrations
+                fault = f"the pool holds {len(chosen)} for this row, the spec asks for {wanted}"
+            elif self.spec.demonstration_tokens is not None:
+                chosen, fault = self._within(
+                    self.spec, self.spec.demonstration_tokens, seed, chosen
+                )
+            chosen = arrange(self.spec, seed, chosen)
+        return Row(seed, key, chosen, self._prompt(seed, chosen), fault)
+
+    def _prompt(self, seed: Seed, demos: tuple[Seed, ...]) -> tuple[Message, ...]:
         user = Message(role="user", content=self.template.render(seed, demos))
         if self.system is None:
-            return _Row(seed, key, demos, (user,))
-        system = Message(role="system", content=self.system.render(seed))
-        return _Row(seed, key, demos, (system, user))
+            return (user,)
+        return (Message(role="system", content=self.system.render(seed)), user)
 
-    def _ask(self, row: "_Row") -> tuple[Request, ...] | Rejected:
-        wanted = self.spec.demonstrations if isinstance(self.spec, IclBuild) else 0
-        if len(row.demos) < wanted:
-            detail = f"the pool holds {len(row.demos)} for this row, the spec asks for {wanted}"
-            return self._rejected(row, Reason.TOO_FEW_DEMONSTRATIONS, detail)
+    def _within(
+        self, spec: Shots, limit: int, seed: Seed, chosen: tuple[Seed, ...]
+    ) -> tuple[tuple[Seed, ...], str | None]:
+        """As many of the best demonstrations as the token limit allows, by bisection."""
+        count = self.teacher.count_tokens
+        assert count is not None  # `make_plan` has seen to it.
+        bare = count(self._prompt(seed, ()))
+        fits, over = 0, len(chosen) + 1
+        while over - fits > 1:
+            middle = (fits + over) // 2
+            shown = arrange(spec, seed, chosen[:middle])
+            if count(self._prompt(seed, shown)) - bare <= limit:
+                fits = middle
+            else:
+                over = middle
+        fault = None if fits else f"not one demonstration is within {limit} tokens"
+        return chosen[:fits], fault
+
+    def _samples(self, row: Row, known: dict[tuple[int, int], Call]) -> list[Sample] | Step:
+        """All samples of a row, or what to ask for them."""
+        count = self.spec.samples if isinstance(self.spec, CotBuild) else 1
+        missing = [number for number in range(count) if (SAMPLES, number) not in known]
+        if not missing:
+            return [self._read(row, known[SAMPLES, number]) for number in range(count)]
+        if len(missing) == count:
+            unfit = self._unfit(row)
+            if unfit is not None:
+                return self._ending(row, known).rejected(*unfit)
+        return tuple(self._ask(row, SAMPLES, number, row.prompt) for number in missing)
+
+    def _unfit(self, row: Row) -> tuple[Reason, str] | None:
+        """Why a row is not asked at all."""
+        if row.fault is not None:
+            return Reason.TOO_FEW_DEMONSTRATIONS, row.fault
+        text = query_text(self.template, row.seed) if self.evaluation else ""
+        for known in self.evaluation:
+            overlap = known.find(text)
+            if overlap is not None:
+                where = f"{overlap.how} with {overlap.row!r} of {known.name}"
+                return Reason.CONTAMINATED, f"{where}: {overlap.words}"
         too_long = self._too_long(row.prompt)
-        if too_long is not None:
-            return self._rejected(row, Reason.PROMPT_TOO_LONG, too_long)
-        return (Request(row.seed["id"], 0, 0, row.prompt, self._sampling(row), self.teacher.name),)
+        return None if too_long is None else (Reason.PROMPT_TOO_LONG, too_long)
 
     def _too_long(self, prompt: tuple[Message, ...]) -> str | None:
         context, count = self.teacher.context_tokens, self.teacher.count_tokens
@@ -73,136 +173,140 @@ class Plan:
             return None
         return f"{tokens} prompt tokens and max_tokens {limit} exceed the context of {context}"
 
-    def _judge(self, row: "_Row", call: Call) -> Record | Rejected:
+    def _ask(self, row: Row, step: int, sample: int, prompt: tuple[Message, ...]) -> Request:
+        spec = self.spec
+        shared = isinstance(spec, Shots) and spec.fixed == "per_group"
+        structured = [c for c in spec.checks if isinstance(c, JsonSchemaCheck) and c.structured]
+        # What a teacher thinks of a rationale that it was hinted at is no signal for the student,
+        # whose prompt is without the hint.
+        top_k = spec.signal.top_k if spec.signal and step == SAMPLES else None
+        return Request(
+            row=row.seed["id"],
+            step=step,
+            sample=sample,
+            messages=prompt,
+            sampling=seeded(spec.sampling, row.seed["id"], step, sample),
+            teacher=self.teacher.name,
+            schema=structured[0].json_schema if structured else None,
+            signal_top_k=top_k,
+            prefix=prefix_key(row) if shared else None,
+        )
+
+    def _read(self, row: Row, call: Call) -> Sample:
+        reply = read_reply(self.spec, self.verifier, row.seed, call)
         if call.finish_reason == REFUSED:
-            words = call.error or "the server gave no reason"
-            return self._rejected(row, Reason.TEACHER_ERROR, words, calls=[call])
-        reply = read_reply(self.spec, row.seed, call)
+            return Sample(call, reply, (Reason.TEACHER_ERROR, call.error or "no reason was given"))
         fault = first_fault(Kind(self.spec.kind), reply)
-        if fault is None:
-            return self._record(row, call, reply)
-        return self._rejected(row, *fault, calls=[call], reply=reply)
+        if fault is not None:
+            return Sample(call, reply, fault)
+        found = list(findings(self.spec.checks, reply))
+        fault = next(((one.reason, one.detail) for one in found if one.rejects), None)
+        return Sample(call, reply, fault, tuple(one.reason for one in found if not one.rejects))
 
-    def _record(self, row: "_Row", call: Call, reply: Reply) -> Record:
-        completion = (Message(role="assistant", content=call.text),)
-        return Record(
-            id=row.seed["id"],
-            kind=Kind(self.spec.kind),
-            prompt=row.prompt,
-            completion=completion,
-            answer=reply.answer,
-            gold=reply.gold,
-            reasoning=reply.rationale,
-            demo_ids=row.demo_ids,
-            split=split_of(row.key, self.spec.split),
-            teacher=self.teacher.name,
-            teacher_revision=self.teacher.revision,
-            sampling=_json(self._sampling(row).model_dump(exclude_none=True)),
-            finish_reason=call.finish_reason,
-            usage=_usage([call]),
-            content_hash=content_hash(row.prompt, completion),
-            seed=_json(row.seed),
-        )
+    def _draft(
+        self, row: Row, known: dict[tuple[int, int], Call], samples: list[Sample]
+    ) -> Draft | Fault | tuple[Request, ...]:
+        """What is kept of the samples, or of the hinted answer."""
+        spec = self.spec
+        limit = spec.min_agreement if isinstance(spec, CotBuild) else None
+        draft = keep_one(samples, self.verifier, limit)
+        if (
+            not isinstance(spec, CotBuild)
+            or spec.rationalise is None
+            or not isinstance(draft, Fault)
+        ):
+            return draft
+        gold = samples[0].reply.gold
+        if gold is None or not all_wrong(samples):
+            return draft
+        hint = compile_template(spec.rationalise.hint).render({**row.seed, "gold": gold})
+        hinted = with_hint(row.prompt, hint)
+        if (HINT, 0) in known:
+            again = self._read(row, known[HINT, 0])
+            return Draft(again, hinted=True) if again.fault is None else _fault(again)
+        return draft if self._too_long(hinted) else (self._ask(row, HINT, 0, hinted),)
 
-    def _rejected(
+    def _judge(self, row: Row, known: dict[tuple[int, int], Call], draft: Draft) -> Step:
+        judges, reply, call = judges_of(self.spec.checks), draft.sample.reply, draft.sample.call
+        missing = [place for place in range(len(judges)) if (JUDGES, place) not in known]
+        base, author = self.spec.sampling.seed, self.teacher.name
+        if missing:
+            try:
+                return tuple(ask_judge(judges[i], i, row, reply, base, author) for i in missing)
+            except TemplateError as error:
+                return self._ending(row, known).rejected(Reason.NO_SCORE, f"judge: {error}", reply)
+        verdict = read_verdict(judges, known, author)
+        ending = self._ending(row, known, verdict.judgements)
+        if verdict.fault is not None:
+            return ending.rejected(*verdict.fault, reply)
+        sampling = seeded(self.spec.sampling, call.row, call.step, call.sample)
+        return ending.accepted(self.spec, draft, sampling)
+
+    def _ending(
         self,
-        row: "_Row",
-        reason: str,
-        detail: str = "",
-        end: Literal["rejected", "not_needed"] = "rejected",
-        calls: Sequence[Call] = (),
-        reply: Reply | None = None,
-    ) -> Rejected:
-        return Rejected(
-            id=row.seed["id"],
-            kind=Kind(self.spec.kind),
-            end=end,
-            reason=str(reason),
-            detail=detail,
-            prompt=row.prompt,
-            raw=tuple(call.text for call in calls if call.text),
-            reasoning="\n".join(call.reasoning for call in calls if call.reasoning) or None,
-            finish_reason=calls[-1].finish_reason if calls else None,
-            answer=reply.answer if reply else None,
-            gold=reply.gold if reply else None,
-            demo_ids=row.demo_ids,
-            teacher=self.teacher.name,
-            usage=_usage(calls),
-            seed=_json(row.seed),
-        )
-
-    def _sampling(self, row: "_Row") -> Sampling:
-        given = self.spec.sampling
-        if given.seed is None:
-            return given
-        return given.model_copy(update={"seed": sampling_seed(given.seed, row.seed["id"])})
-
-
-@dataclass(frozen=True)
-class _Row:
-    seed: Seed
-    key: str
-    demos: tuple[Seed, ...]
-    prompt: tuple[Message, ...]
-
-    @property
-    def demo_ids(self) -> tuple[str, ...]:
-        return tuple(demo["id"] for demo in self.demos)
+        row: Row,
+        known: dict[tuple[int, int], Call],
+        judgements: tuple[Judgement, ...] = (),
+    ) -> Ending:
+        calls = [known[place] for place in sorted(known)]
+        return Ending(Kind(self.spec.kind), row, self.teacher, calls, judgements)
 
 
 def make_plan(
-    spec: IclBuild | CotBuild | InstructionBuild,
+    spec: BuildSpec,
     pool: Sequence[Seed] | None,
     teacher: TeacherFacts,
+    evaluation: Sequence[EvaluationSet] = (),
+    embed: Embed | None = None,
+    allow_python: bool = False,
 ) -> Plan:
-    """The plan of a build. `pool`: labelled seeds, for ICL; see `prompts.intake.read_pool`.
+    """The plan of a build.
 
-    Raises ValueError if an ICL build with demonstrations gets no pool, another kind gets one, or
-    the teacher isn't the one that the spec names.
+    `pool`: labelled seeds, for builds with demonstrations; see `prompts.intake.read_pool`.
+    `evaluation`: sets of which nothing may be asked or shown. `embed`: texts to vectors, for
+    selectors that go by embeddings. `allow_python`: verifiers may be functions of the user's.
+    Raises ValueError if a build with demonstrations gets no pool, another one gets one, the teacher
+    isn't the one that the spec names, embeddings or a tokenizer are needed and missing, or a
+    verifier is not allowed or can't be loaded.
     """
     if teacher.name != spec.teacher:
         raise ValueError(f"the spec names the teacher {spec.teacher!r}, given is {teacher.name!r}")
+    shots = isinstance(spec, Shots)
+    verify = NoVerifier() if isinstance(spec, InstructionBuild) else spec.verify
     return Plan(
         spec=spec,
         teacher=teacher,
-        template=compile_template(spec.template, demonstrations=isinstance(spec, IclBuild)),
+        template=compile_template(spec.template, demonstrations=shots),
         system=None if spec.system is None else compile_template(spec.system),
-        pool=_pool(spec, pool),
+        pool=_pool(spec, pool, teacher, tuple(evaluation), embed),
+        verifier=make_verifier(verify, allow_python),
+        evaluation=tuple(evaluation),
     )
 
 
-def row_number(row: str) -> int:
-    """A number in 0..2^31-1 that belongs to a row's id, for the row's own sampling seed."""
-    return int.from_bytes(sha256(row.encode()).digest()[:4], "big") >> 1
-
-
-def sampling_seed(base: int, row: str, step: int = 0, sample: int = 0) -> int:
-    """The seed of one request, 0..2^31-1: every sample of every step of every row has its own."""
-    return (base + row_number(row) + step * 1_000_003 + sample * 7919) % 2**31
-
-
-def content_hash(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
-    """SHA-256 of prompt and completion, hex: rows with the same one are duplicates."""
-    turns = [[[turn.role, turn.content] for turn in part] for part in (prompt, completion)]
-    return sha256(_json(turns).encode()).hexdigest()
-
-
-def _pool(spec: IclBuild | CotBuild | InstructionBuild, pool: Sequence[Seed] | None) -> Pool | None:
-    if not isinstance(spec, IclBuild):
+def _pool(
+    spec: BuildSpec,
+    pool: Sequence[Seed] | None,
+    teacher: TeacherFacts,
+    evaluation: tuple[EvaluationSet, ...],
+    embed: Embed | None,
+) -> Pool | None:
+    if not isinstance(spec, Shots) or (isinstance(spec, CotBuild) and not spec.demonstrations):
         if pool is not None:
-            raise ValueError(f"a build of kind {spec.kind!r} takes no pool")
+            raise ValueError(f"this build of kind {spec.kind!r} takes no pool")
         return None
     if pool is None and spec.demonstrations:
-        raise ValueError("an ICL build with demonstrations needs its pool")
-    return make_pool(spec, pool or ())
+        raise ValueError("a build with demonstrations needs its pool")
+    if spec.demonstrations and spec.selector.kind in ("embedding", "mmr") and embed is None:
+        raise ValueError(f"selector {spec.selector.kind!r} needs embeddings")
+    if spec.demonstration_tokens is not None and teacher.count_tokens is None:
+        raise ValueError(
+            f"demonstration_tokens needs the tokenizer of teacher {teacher.name!r} on this machine:"
+            " register it with its `model`, or leave demonstration_tokens out"
+        )
+    return make_pool(spec, pool or (), evaluation, embed)
 
 
-def _usage(calls: Sequence[Call]) -> Usage:
-    return Usage(
-        prompt_tokens=sum(call.prompt_tokens for call in calls),
-        completion_tokens=sum(call.completion_tokens for call in calls),
-    )
-
-
-def _json(value: Mapping[str, Any] | Sequence[Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _fault(sample: Sample) -> Fault:
+    assert sample.fault is not None
+    return Fault(*sample.fault, reply=sample.reply)

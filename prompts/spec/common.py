@@ -4,38 +4,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from prompts.checks.spec import CheckSpec
 from prompts.limits import Budget, Smoke, TeacherShare
 from prompts.record import Frozen
+from prompts.spec.likeness import NearDuplicates, Novelty
+from prompts.spec.sampling import Sampling, Split
 from prompts.spec.signal import Signal
 from prompts.template import TemplateSource
-
-
-class Sampling(Frozen):
-    """How the teacher samples. Defaults are greedy: one certain answer per row."""
-
-    temperature: float = Field(0.0, ge=0, le=2)
-    """0 is greedy."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(256, ge=1)
-    """Limit of one completion; rows that meet it are rejected as truncated."""
-    seed: int | None = None
-    """Sent to the server; each row adds its own number to it."""
-    logprobs: int | None = Field(None, ge=0, le=1000)
-    """Ask for the log-probabilities of this many tokens per position; checked against what the
-    teacher allows before anything is asked."""
-
-
-class Split(Frozen):
-    """Shares of validation and test. A hash of the seed's input decides, stable across versions."""
-
-    validation: float = Field(0.05, ge=0, lt=1)
-    test: float = Field(0.05, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _leaves_something_to_train_on(self) -> "Split":
-        if self.validation + self.test >= 1:
-            raise ValueError("validation and test together leave nothing to train on")
-        return self
 
 
 class Build(Frozen):
@@ -55,6 +30,9 @@ class Build(Frozen):
     """A system message before every prompt; a template too."""
     sampling: Sampling = Sampling()
     split: Split = Split()
+    checks: tuple[CheckSpec, ...] = ()
+    """What a completion must pass beside what its kind always asks of it; in this order, judges
+    last."""
     limit: int | None = Field(None, ge=1)
     """Ask for the first so many seeds only."""
     target_rows: int | None = Field(None, ge=1)
@@ -68,6 +46,13 @@ class Build(Frozen):
     there."""
     signal: Signal | None = None
     """What is kept of the teacher's distribution at each token, joined by row id."""
+    decontaminate: str | None = None
+    """Id of an uploaded evaluation set: rows that share a text or thirteen words in a row with it
+    are rejected."""
+    near_duplicates: NearDuplicates | None = None
+    """Reject rows that are nearly an earlier row, of this dataset or of others."""
+    novelty: Novelty | None = None
+    """Reject rows whose words are too much an earlier row's."""
     deduplicate: bool = True
     """Reject a row whose prompt and completion equal an earlier row's."""
     max_in_flight: int = Field(64, ge=1, le=4096)

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from prompts.spec.common import Build
-from prompts.template import TemplateSource, compile_template
+from prompts.spec.shots import Shots
+from prompts.template import TemplateSource
+from prompts.verify.spec import NoVerifier, VerifierSpec
 
 ICL_TEMPLATE = (
     "{% for demo in demonstrations %}Input: {{ demo.input }}\nOutput: {{ demo.output }}\n\n"
@@ -13,27 +14,14 @@ ICL_TEMPLATE = (
 )
 
 
-class IclBuild(Build):
+class IclBuild(Shots):
     """In-context learning: demonstrations from a labelled pool stand before each query."""
 
     kind: Literal["icl"]
-    pool: str | None = None
-    """Id of an uploaded labelled pool; None takes the seeds that have an `output`, train only."""
     demonstrations: int = Field(4, ge=0, le=256)
     """How many demonstrations a prompt holds."""
-    selector: Literal["random"] = "random"
-    """random draws without replacement, a function of `selector_seed` and the row's id."""
-    group_by: str | None = None
-    """A seed's field: demonstrations come from the same group only (a task's name, say)."""
-    selector_seed: int = 0
     template: TemplateSource = ICL_TEMPLATE
     """Jinja2, with the seed's fields and `demonstrations`."""
-    verify: bool = False
-    """Reject answers that differ from the seed's `output`."""
-
-    @model_validator(mode="after")
-    def _shows_what_it_chooses(self) -> "IclBuild":
-        shows = compile_template(self.template, demonstrations=True).shows_demonstrations
-        if self.demonstrations and not shows:
-            raise ValueError("the template shows no demonstrations: loop over them, or ask for 0")
-        return self
+    verify: VerifierSpec = NoVerifier()
+    """How answers are compared with the seed's `output`; true is exact. Those that differ are
+    rejected."""

@@ -1,6 +1,7 @@
 """What several tests of this room make: specs, plans, the teacher's answers."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from prompts.plan import Plan, Request, TeacherFacts, make_plan
@@ -33,6 +34,33 @@ def requests_of(plan: Plan, seed: Seed, calls: list[Call] | None = None) -> tupl
 def said(seed: Seed, text: str, finish_reason: str = "stop", **fields: Any) -> list[Call]:
     """The ledger of a row whose only request was answered so."""
     return [Call(row=seed["id"], text=text, finish_reason=finish_reason, **fields)]
+
+
+def ask(
+    plan: Plan, seed: Seed, teacher: Callable[[Request], str | Call]
+) -> tuple[list[Request], Record | Rejected]:
+    """Everything that a row asks until it ends, answered by `teacher`, and how it ended."""
+    asked: list[Request] = []
+    calls: list[Call] = []
+    while isinstance(step := plan.next(seed, calls), tuple):
+        asked += step
+        calls += [answered(request, teacher(request)) for request in step]
+    return asked, step
+
+
+def answered(request: Request, answer: str | Call) -> Call:
+    """The ledger's entry for a request."""
+    if isinstance(answer, Call):
+        key = {"row": request.row, "step": request.step, "sample": request.sample}
+        return answer.model_copy(update=key)
+    return Call(
+        row=request.row,
+        step=request.step,
+        sample=request.sample,
+        text=answer,
+        finish_reason="stop",
+        completion_tokens=len(answer.split()),
+    )
 
 
 def lines_of(*rows: Any) -> list[bytes]:

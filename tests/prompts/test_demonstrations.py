@@ -3,6 +3,7 @@ from typing import get_args
 from prompts.demonstrations import SELECTORS, choose, make_pool
 from prompts.record import Seed
 from prompts.spec import IclBuild
+from prompts.spec.selectors import SelectorSpec
 from prompts.split import input_key, split_of
 from prompts.template import compile_template
 from tests.prompts.making import labelled, spec_of
@@ -72,4 +73,5 @@ def test_every_entry_is_equally_likely() -> None:
 
 
 def test_the_registry_holds_what_the_spec_allows() -> None:
-    assert set(SELECTORS) == set(get_args(IclBuild.model_fields["selector"].annotation))
+    union = get_args(get_args(SelectorSpec)[0])
+    assert set(SELECTORS) == {selector.model_fields["kind"].default for selector in union}

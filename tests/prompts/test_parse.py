@@ -1,6 +1,6 @@
 import pytest
 
-from prompts.parse import Parsed, compile_answer_pattern, parse_answer
+from prompts.parse import Parsed, check_answer_pattern, parse_answer
 from prompts.spec import CotBuild
 
 DEFAULT = CotBuild.model_fields["answer_pattern"].default
@@ -36,4 +36,4 @@ def test_a_group_that_matched_nothing_is_no_answer() -> None:
 )
 def test_a_bad_pattern_is_refused(pattern: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        compile_answer_pattern(pattern)
+        check_answer_pattern(pattern)

@@ -1,14 +1,16 @@
 """No dead option: another value of each field changes a plan, a result or an error."""
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from prompts.intake import check_build, read_pool
-from prompts.plan import TeacherFacts, make_plan
-from prompts.spec import CotBuild, IclBuild, InstructionBuild, Sampling, Split
-from tests.prompts.making import labelled, lines_of, said, spec_of
+from prompts.plan import Request, TeacherFacts, make_plan
+from prompts.record import Message
+from prompts.spec import CotBuild, IclBuild, InstructionBuild, Sampling, Shots, Split
+from tests.prompts.making import ask, labelled, lines_of, spec_of
 
 ELSEWHERE = {
     "seeds": "which file the engine reads",
@@ -25,13 +27,23 @@ ELSEWHERE = {
     "deduplicate": "an argument of assemble: dataset/test_assemble",
     "name": "the published dataset's name: dataset/test_assemble",
     "kind": "the union's tag",
+    "decontaminate": "which file the engine reads: test_plan, dataset/test_assemble",
+    "near_duplicates": "an argument of assemble: dataset/test_assemble",
+    "novelty": "an argument of assemble: dataset/test_assemble",
 }
 """Fields that others act upon, and who."""
 
 SEEDS = {
     "icl": labelled(60),
     "cot": [
-        {"id": f"q{i}", "question": f"{i}?", "answer": i, "other": i + 1, "hint": "h"}
+        {
+            "id": f"q{i}",
+            "question": f"{i}?",
+            "answer": i,
+            "other": i + 1,
+            "hint": "h",
+            "task": f"t{i % 2}",
+        }
         for i in range(60)
     ],
     "if": [{"id": f"i{i}", "instruction": f"do {i}", "input": "x"} for i in range(60)],
@@ -45,12 +57,19 @@ CHANGES: dict[str, dict[str, Any]] = {
         "system": "Be brief.",
         "sampling": {"temperature": 0.5},
         "split": {"test": 0.5},
+        "checks": [{"kind": "length", "max_characters": 3}],
+        "signal": {"top_k": 4},
     },
-    "icl": {
-        "demonstrations": 2,
-        "selector": "nearest",
+    "shots": {
+        "demonstrations": 3,
+        "selector": "label_balanced",
         "group_by": "task",
         "selector_seed": 3,
+        "fixed": "per_group",
+        "order": "reversed",
+        "demonstration_tokens": 7,
+    },
+    "icl": {
         "template": "{% for d in demonstrations %}{{ d.output }},{% endfor %}{{ input }}",
         "verify": True,
     },
@@ -59,9 +78,28 @@ CHANGES: dict[str, dict[str, Any]] = {
         "answer_pattern": r"So: (\d+)",
         "gold_field": "other",
         "verify": "none",
+        "samples": 3,
+        "min_agreement": 0.9,
+        "rationalise": {},
     },
     "if": {"template": "{{ instruction }}!"},
 }
+SHOWN = {
+    "demonstrations": 4,
+    "template": "{% for d in demonstrations %}{{ d.question }}={{ d.answer }},{% endfor %}"
+    "{{ question }}",
+}
+BASES: dict[tuple[str, str], dict[str, Any]] = {
+    **{("cot", field): SHOWN for field in CHANGES["shots"]},
+    ("cot", "samples"): {"sampling": {"temperature": 1}},
+    ("cot", "min_agreement"): {"sampling": {"temperature": 1}, "samples": 4},
+}
+"""What the spec says beside a field for it to mean anything."""
+
+
+def changes(kind: str) -> dict[str, Any]:
+    shots = {} if kind == "if" else CHANGES["shots"]
+    return {**CHANGES["common"], **shots, **CHANGES[kind]}
 
 
 def outcome(kind: str, **fields: Any) -> Any:
@@ -70,40 +108,62 @@ def outcome(kind: str, **fields: Any) -> Any:
         spec = spec_of(kind, **fields)
         lines = lines_of(*SEEDS[kind])
         check_build(spec, lines, lines)
-        pool = read_pool(spec, lines) if isinstance(spec, IclBuild) else None
-        plan = make_plan(spec, pool, TeacherFacts("teacher"))
+        shown = isinstance(spec, Shots) and spec.demonstrations
+        pool = read_pool(spec, lines) if isinstance(spec, IclBuild | CotBuild) and shown else None
+        plan = make_plan(spec, pool, TeacherFacts("teacher", count_tokens=words_in))
     except ValueError as error:
         return str(error)
-    rows = SEEDS[kind]
-    asked = [plan.next(seed, []) for seed in rows]
-    replies = [REPLIES[kind].format(number or 999) for number in range(len(rows))]
-    return asked, [plan.next(*pair) for pair in zip(rows, map(said, rows, replies), strict=True)]
+    return [
+        ask(plan, seed, lambda request, number=number: reply_of(kind, request, number))
+        for number, seed in enumerate(SEEDS[kind])
+    ]
+
+
+def words_in(messages: tuple[Message, ...]) -> int:
+    return sum(len(re.split(r"[\s,=]+", message.content)) for message in messages)
+
+
+def reply_of(kind: str, request: Request, number: int) -> str:
+    """Right for most; the second sample of a row says something else."""
+    return REPLIES[kind].format((number or 999) + (request.sample == 1))
 
 
 @pytest.mark.parametrize(
-    ("kind", "field"),
-    [(kind, field) for kind in SEEDS for field in {**CHANGES["common"], **CHANGES[kind]}],
+    ("kind", "field"), [(kind, field) for kind in SEEDS for field in changes(kind)]
 )
 def test_every_field_matters(kind: str, field: str) -> None:
-    value = {**CHANGES["common"], **CHANGES[kind]}[field]
-    assert outcome(kind, **{field: value}) != outcome(kind)
+    base = BASES.get((kind, field), {})
+    assert outcome(kind, **{**base, field: changes(kind)[field]}) != outcome(kind, **base)
 
 
 @pytest.mark.parametrize("kind", list(SEEDS))
 def test_no_field_is_forgotten(kind: str) -> None:
     spec = {"icl": IclBuild, "cot": CotBuild, "if": InstructionBuild}[kind]
-    assert set(spec.model_fields) == {*ELSEWHERE, *CHANGES["common"], *CHANGES[kind]} - (
-        set() if kind == "icl" else {"pool"}
-    )
+    elsewhere = set(ELSEWHERE) - ({"pool"} if kind == "if" else set())
+    assert set(spec.model_fields) == elsewhere | set(changes(kind))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"temperature": 1}, {"top_p": 0.5}, {"max_tokens": 9}, {"seed": 1}, {"logprobs": 3}],
-    ids=lambda change: next(iter(change)),
-)
-def test_every_sampling_parameter_is_asked_for(change: dict[str, Any]) -> None:
-    assert outcome("cot", sampling=change) != outcome("cot")
+SAMPLING: dict[str, Any] = {
+    "temperature": 1,
+    "top_p": 0.5,
+    "top_k": 5,
+    "min_p": 0.1,
+    "max_tokens": 9,
+    "min_tokens": 3,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "repetition_penalty": 1.1,
+    "stop": ["END"],
+    "enable_thinking": False,
+    "reasoning_effort": "low",
+    "seed": 1,
+    "logprobs": 3,
+}
+
+
+@pytest.mark.parametrize("name", list(SAMPLING))
+def test_every_sampling_parameter_is_asked_for(name: str) -> None:
+    assert outcome("cot", sampling={name: SAMPLING[name]}) != outcome("cot")
 
 
 @pytest.mark.parametrize("field", ["validation", "test"])
@@ -112,7 +172,7 @@ def test_every_share_moves_rows(field: str) -> None:
 
 
 def test_no_part_of_a_spec_is_forgotten() -> None:
-    assert set(Sampling.model_fields) == {"temperature", "top_p", "max_tokens", "seed", "logprobs"}
+    assert set(Sampling.model_fields) == set(SAMPLING)
     assert set(Split.model_fields) == {"validation", "test"}
 
 
@@ -127,6 +187,42 @@ def test_no_part_of_a_spec_is_forgotten() -> None:
         ("icl", {"tempalte": ""}, "Extra inputs"),
         ("nothing", {}, "kind"),
         ("cot", {"split": {"validation": 0.6, "test": 0.5}}, "nothing to train on"),
+        ("cot", {"sampling": {"min_tokens": 9, "max_tokens": 8}}, "min_tokens 9 is above"),
+        ("cot", {"sampling": {"stop": [""]}}, "at least 1 character"),
+        ("cot", {"sampling": {"guided_decoding": "x"}}, "Extra inputs"),
+        ("cot", {"samples": 2}, "all be the same"),
+        ("cot", {"min_agreement": 0.5}, "agrees with nobody"),
+        ("cot", {"verify": "none", "rationalise": {}}, "known to be wrong"),
+        ("cot", {"rationalise": {"hint": "Think."}}, "gold"),
+        ("cot", {"verify": "numbers"}, "verify"),
+        ("cot", {"verify": {"kind": "choice", "choices": ["a", "A"]}}, "must differ"),
+        ("cot", {"verify": {"kind": "python", "function": "os.system"}}, "function"),
+        ("icl", {"selector": "bm25", "fixed": "per_group"}, "looks at each row's query"),
+        ("icl", {"selector": "embedding"}, "embedder"),
+        ("icl", {"demonstrations": 0, "demonstration_tokens": 5}, "there are 0"),
+        ("cot", {"demonstrations": 2, "template": "{{ question }}"}, "shows no demonstrations"),
+        ("if", {"checks": [{"kind": "length"}]}, "needs min_tokens"),
+        ("if", {"checks": [{"kind": "length", "min_tokens": 5, "max_tokens": 4}]}, "no row could"),
+        ("if", {"checks": [{"kind": "regex"}]}, "must or must_not"),
+        ("if", {"checks": [{"kind": "regex", "must": ["("]}]}, "no regular expression"),
+        ("if", {"checks": [{"kind": "language", "languages": ["English"]}]}, "languages"),
+        ("if", {"checks": [{"kind": "json_schema", "json_schema": {"type": 3}}]}, "no JSON schema"),
+        (
+            "if",
+            {"checks": [{"kind": "json_schema", "json_schema": {"$ref": "http://x/y"}}]},
+            "only references within",
+        ),
+        (
+            "if",
+            {"checks": [{"kind": "judge", "rubric": "r", "threshold": 11}]},
+            "outside of the scale",
+        ),
+        (
+            "if",
+            {"checks": [{"kind": "judge", "rubric": "r", "threshold": 5, "template": "x"}]},
+            "shows no completion",
+        ),
+        ("if", {"checks": [{"kind": "spelling"}]}, "kind"),
     ],
 )
 def test_a_bad_spec_is_refused(kind: str, fields: dict[str, Any], words: str) -> None:

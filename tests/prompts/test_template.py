@@ -20,9 +20,9 @@ from prompts.template import TemplateError, compile_template, required_fields
     ],
 )
 def test_the_fields_of_a_template(source: str, required: set[str], optional: set[str]) -> None:
-    template = compile_template(source)
+    template = compile_template(source, demonstrations=True)
     assert (template.required, template.optional) == (required, optional)
-    assert required_fields(source) == required
+    assert required_fields(source, demonstrations=True) == required
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Checks of one completion. Pure: a reply in, what is wrong with it out."""
+"""What every completion of a kind must pass, whatever the spec says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from prompts.record import Kind, Reason
@@ -44,6 +44,9 @@ class Reply:
     gold: str | None = None
     right: bool | None = None
     """Whether the answer equals the gold one; None: not compared."""
+    problem: str | None = None
+    """Why the verifier could not compare them."""
+    completion_tokens: int = 0
 
 
 Check = Callable[[Reply], str | None]
@@ -75,14 +78,29 @@ def refusal(reply: Reply) -> str | None:
     """The completion begins as refusals do; only the beginning counts, stories may apologise."""
     if reply.finish_reason in _FILTERED:
         return f"the server filtered it (finish_reason {reply.finish_reason!r})"
-    beginning = reply.text[:200].replace("’", "'").lower().lstrip(" \t\r\n\"'*")
-    begins = next((phrase for phrase in _REFUSALS if beginning.startswith(phrase)), None)
+    return begins_with(reply.text, _REFUSALS)
+
+
+def begins_with(text: str, phrases: Iterable[str]) -> str | None:
+    """That the text begins with one of the phrases, whatever its case, quotes and apostrophes."""
+    beginning = plain(text[:400]).lstrip(" \t\r\n\"'*")
+    begins = next((phrase for phrase in phrases if beginning.startswith(plain(phrase))), None)
     return None if begins is None else f"it begins with {begins!r}"
+
+
+def plain(text: str) -> str:
+    """Lower case, straight apostrophes."""
+    return text.replace("’", "'").lower()
 
 
 def no_answer(reply: Reply) -> str | None:
     """No answer could be parsed."""
     return None if reply.answer is not None else "no match of answer_pattern in the completion"
+
+
+def not_compared(reply: Reply) -> str | None:
+    """The verifier failed, or took too long."""
+    return reply.problem
 
 
 def wrong_answer(reply: Reply) -> str | None:
@@ -97,12 +115,14 @@ CHECKS: dict[Reason, Check] = {
     Reason.EMPTY: empty,
     Reason.REFUSAL: refusal,
     Reason.NO_ANSWER: no_answer,
+    Reason.VERIFIER_FAILED: not_compared,
     Reason.WRONG_ANSWER: wrong_answer,
 }
 
 _ALWAYS = (Reason.TRUNCATED, Reason.EMPTY, Reason.REFUSAL)
+_COMPARED = (Reason.VERIFIER_FAILED, Reason.WRONG_ANSWER)
 ROW_CHECKS: dict[Kind, tuple[Reason, ...]] = {
-    Kind.ICL: (*_ALWAYS, Reason.WRONG_ANSWER),
-    Kind.COT: (*_ALWAYS, Reason.NO_ANSWER, Reason.WRONG_ANSWER),
+    Kind.ICL: (*_ALWAYS, *_COMPARED),
+    Kind.COT: (*_ALWAYS, Reason.NO_ANSWER, *_COMPARED),
     Kind.IF: _ALWAYS,
 }

@@ -4,6 +4,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from prompts.verify.errors import GoldError
+
 _PLAIN = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)(?:\.\d*)?|\.\d+"
 _AMOUNT = rf"(?:{_PLAIN})(?:[eE][+-]?\d{{1,3}})?"
 _NUMBER = re.compile(
@@ -13,10 +15,6 @@ _NUMBER = re.compile(
 _IN_TEXT = re.compile(rf"(?<![\w.])[+-]?\s?[$€£]?{_AMOUNT}(?:\s?/\s?{_AMOUNT})?%?(?!\w)")
 _MARK = "####"
 _MINUS = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " "})
-
-
-class GoldError(ValueError):
-    """A gold answer that no completion could be compared with."""
 
 
 def same_number(answer: str, gold: str) -> bool:
