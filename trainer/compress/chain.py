@@ -19,6 +19,7 @@ from trainer.compress import depth, folding, magnitude, ptq, sparsegpt, svd, wan
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
 from trainer.compress.heal import heal_model, with_threads
 from trainer.compress.measuring import digest_model
+from trainer.compress.moments import Collect
 from trainer.compress.outcome import Outcome
 from trainer.compress.plan import SERVED, Plan, make_plan
 from trainer.compress.report import HealFacts, ModelFacts, ServingComparison, StageReport
@@ -30,17 +31,27 @@ from trainer.events import Emit
 from trainer.loading import load_model
 from trainer.spec import CompressSpec, StageSpec
 
-STAGES: dict[str, Callable[[Any, PreTrainedModel, Sequence[TokenRow]], Outcome]] = {
-    "magnitude": magnitude.apply,
-    "wanda": wanda.apply,
-    "sparsegpt": sparsegpt.apply,
-    "depth": depth.apply,
-    "width": width.apply,
+Apply = Callable[[Any, PreTrainedModel, Sequence[TokenRow]], Outcome]
+Stage = Callable[[Any, PreTrainedModel, Sequence[TokenRow], Collect], Outcome]
+
+
+def _alone(apply: Apply) -> Stage:
+    """A stage that makes its own statistics, through what it has changed already, or has none."""
+    return lambda stage, model, rows, gather: apply(stage, model, rows)
+
+
+STAGES: dict[str, Stage] = {
+    "magnitude": _alone(magnitude.apply),
+    "wanda": _alone(wanda.apply),
+    "sparsegpt": _alone(sparsegpt.apply),
+    "depth": _alone(depth.apply),
+    "width": _alone(width.apply),
     "svd": svd.apply,
-    "tensor": folding.apply,
+    "tensor": _alone(folding.apply),
     "ptq": ptq.apply,
 }
-VERSION = 1
+SHARED = "its statistics are those of an earlier stage's calibration pass on the same model"
+VERSION = 2
 """Part of every digest: a change of what stages do makes old reports stale."""
 
 WEIGHTS = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
@@ -193,14 +204,30 @@ def _make(plan: Plan, stage: StageSpec, source: Path, directory: Path, digest: s
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     started = time.monotonic()
-    outcome = STAGES[stage.kind](stage, load_model(source), plan.calibration(stage))
-    outcome.model.save_pretrained(directory / ".writing")
-    _copy_companions(source, directory / ".writing")
-    publish(directory / ".writing", directory / "made")
-    made = Made(outcome.details, outcome.notes, time.monotonic() - started)
+    served, gather = plan.shared.served, plan.shared.of(_moments_key(plan, stage, source))
+    outcome = STAGES[stage.kind](stage, load_model(source), plan.calibration(stage), gather)
+    _save(outcome.model, source, directory)
+    notes = (*outcome.notes, *((SHARED,) if plan.shared.served > served else ()))
+    made = Made(outcome.details, notes, time.monotonic() - started)
     fields = {"details": made.details, "notes": made.notes, "seconds": made.seconds}
     _write(marker, json.dumps({"digest": digest, **fields}))
     return made
+
+
+def _save(model: PreTrainedModel, source: Path, directory: Path) -> None:
+    """Whole under its name, or not there at all."""
+    writing = directory / ".writing"
+    try:
+        model.save_pretrained(writing)
+        _copy_companions(source, writing)
+        publish(writing, directory / "made")
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def _moments_key(plan: Plan, stage: StageSpec, source: Path) -> str:
+    """What statistics depend on: the weights, and the rows."""
+    return f"{digest_model(source)}/{len(plan.calibration(stage))}"
 
 
 def _copy_companions(source: Path, target: Path) -> None:

@@ -56,12 +56,16 @@ class Shared:
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self.passes = 0
+        self.served = 0
+        """Stages that were given moments without a pass of their own."""
         self._limit_bytes = limit_bytes
         self._key: str | None = None
         self._kept: list[dict[str, Moments]] = []
 
     def of(self, key: str) -> Collect:
         """A collector for the model that `key` names; another key forgets the moments before."""
+
+        asked: list[bool] = []
 
         def collect_once(
             model: PreTrainedModel, rows: Sequence[TokenRow]
@@ -75,6 +79,9 @@ class Shared:
                 self.passes += 1
                 self._kept = list(collect(model, rows))
                 self._key = key
+            elif not asked:
+                self.served += 1
+            asked.append(True)
             yield from self._kept
 
         return collect_once

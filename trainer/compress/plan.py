@@ -3,16 +3,16 @@
 import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from retort_lowrank import FACTORIZED
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prompts.record import Record
-from trainer.compress.layout import find_layers, pick_linears
+from trainer.compress.forecast import forecast, tell
 from trainer.compress.measuring import KL_ROWS, Measuring, digest_measuring
+from trainer.compress.moments import Shared
 from trainer.compress.vllm_server import Engine, find_engine
 from trainer.data import TokenRow, encode, read_records, render_prompts
 from trainer.errors import BadInput
@@ -28,6 +28,9 @@ SERVED = ("svd", "ptq")
 SERVING_PROMPTS = 200
 SERVING_NEW_TOKENS = 64
 NO_LIMIT = 2**31
+LEAST_ROWS = 8
+LEAST_TOKENS = 64
+"""Of calibration, under which it is refused."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Plan:
     train_rows: tuple[TokenRow, ...]
     measuring: Measuring
     engine: Engine | None
+    shared: Shared = field(default_factory=Shared)
+    """Statistics of a calibration pass, for all stages on one model."""
 
     def calibration(self, stage: StageSpec) -> tuple[TokenRow, ...]:
         """The stage's rows of the train split, evenly spread over it."""
@@ -52,7 +57,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     start, dataset = _paths(spec)
     emit("phase", {"name": "load", "detail": str(start)})
     tokenizer, model = load_tokenizer(start), load_model(start)
-    check_stages(spec, model)
+    check_stages(spec, model, emit)
     if spec.evaluate is not None:
         read_rows(Path(spec.evaluate.data))
     train, held = read_records(dataset, "train"), read_records(dataset, "validation")
@@ -60,6 +65,8 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     held_rows = _encoded(held, tokenizer, model) if held else ()
     if not rows:
         raise BadInput(f"{dataset} has no train rows", "Calibration looks at them. Build some.")
+    for index, stage in enumerate(spec.stages):
+        check_calibration(index, stage, spread(rows, stage.calibration_rows))
     served = spec.serve_check and any(stage.kind in SERVED for stage in spec.stages)
     measuring = Measuring(
         start=start,
@@ -73,24 +80,34 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     return Plan(spec, start, dataset, rows, measuring, engine)
 
 
-def check_stages(spec: CompressSpec, model: PreTrainedModel) -> None:
-    """Refuse, before the first stage, what a later one couldn't do."""
+def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> None:
+    """Refuse, before the first stage, what a later one couldn't do; say what is to be expected."""
     check_head(model)
-    layers = {"start": len(find_layers(model).layers)}
-    factorized = {"start": model.config.model_type not in FACTORIZED}
     for index, stage in enumerate(spec.stages):
-        at = "previous" if stage.on == "previous" and index else "start"
-        left, done = layers[at], factorized[at]
         if stage.kind == "ptq":
             _check_ptq(index, stage)
-        elif stage.kind == "depth":
-            left -= stage.layers
-            _check_depth(index, left)
-        elif stage.kind == "svd":
-            _check_svd(index, done, model)
-            pick_linears(find_layers(model).layers[0], stage.targets)
-            done = True
-        layers["previous"], factorized["previous"] = left, done
+    emit("phase", {"name": "plan", "detail": tell(spec, forecast(spec, model))})
+
+
+def check_calibration(index: int, stage: StageSpec, rows: Sequence[TokenRow]) -> None:
+    """Statistics of next to nothing say nothing."""
+    tokens = sum(len(row.ids) for row in rows)
+    if not looks_at_rows(stage) or (len(rows) >= LEAST_ROWS and tokens >= LEAST_TOKENS):
+        return
+    raise BadInput(
+        f"stages[{index}].calibration_rows: {len(rows)} rows of {tokens} tokens are too few",
+        f"{stage.kind} looks at activations and needs at least {LEAST_ROWS} rows and "
+        f"{LEAST_TOKENS} tokens. Raise calibration_rows, or build a larger dataset.",
+    )
+
+
+def looks_at_rows(stage: StageSpec) -> bool:
+    """Whether a stage's result depends on calibration rows."""
+    if stage.kind == "svd":
+        return stage.scaling != "none"
+    if stage.kind == "ptq":
+        return stage.algorithm != "rtn"
+    return stage.kind not in ("magnitude", "tensor")
 
 
 def spread(rows: Sequence[TokenRow], count: int) -> tuple[TokenRow, ...]:
@@ -128,22 +145,6 @@ def _check_ptq(index: int, stage: StageSpec) -> None:
         raise BadInput(
             f"stage {index} (ptq) needs llmcompressor",
             "Install the extra: pip install 'retort-distill[quantize]'.",
-        )
-
-
-def _check_depth(index: int, left: int) -> None:
-    if left < 1:
-        raise BadInput(
-            f"stage {index} (depth) would leave {left} layers",
-            "At least one must stay. Ask for fewer.",
-        )
-
-
-def _check_svd(index: int, factorized: bool, model: PreTrainedModel) -> None:
-    if factorized:
-        raise BadInput(
-            f"stage {index} (svd) can't factorize this {model.config.model_type} model",
-            f"Models of type {', '.join(FACTORIZED)} can be, once: name all targets in one stage.",
         )
 
 

@@ -35,14 +35,15 @@ class Matrix:
         return [*left.tolist(), 0.0]
 
 
-def rank_for(name: str, shape: Sequence[int], parameter_ratio: float) -> int:
-    """The largest r with r (m + n) <= ratio * m n. Raises BadInput where that is 0."""
+def rank_for(name: str, shape: Sequence[int], parameter_ratio: float, multiple: int = 1) -> int:
+    """The largest multiple r with r (m + n) <= ratio * m n. Raises BadInput where that is 0."""
     m, n = shape
-    rank = int(parameter_ratio * m * n / (m + n))
+    rank = int(parameter_ratio * m * n / (m + n)) // multiple * multiple
     if rank == 0:
         raise BadInput(
             f"parameter_ratio {parameter_ratio} leaves {name} ({m} x {n}) no rank",
-            f"Rank 1 alone takes {(m + n) / (m * n):.3f} of its parameters; ask for more.",
+            f"Rank {multiple} alone takes {multiple * (m + n) / (m * n):.3f} of its parameters; "
+            "ask for more.",
         )
     return rank
 

@@ -155,9 +155,14 @@ def _choose_ranks(
     }
     ratio = stage.parameter_ratio
     if stage.max_bytes is not None:
-        ratio = ratio_for_bytes(model, shapes, stage.max_bytes)
+        whole = sum(parameter.numel() for parameter in model.parameters())
+        size = torch.empty((), dtype=model.dtype).element_size()
+        ratio = ratio_for_bytes(whole, size, shapes, stage.max_bytes)
     if stage.ranks == "uniform":
-        ranks = {name: rank_for(name, shape, ratio) for name, shape in shapes.items()}
+        ranks = {
+            name: rank_for(name, shape, ratio, stage.rank_multiple)
+            for name, shape in shapes.items()
+        }
         return ranks, {"parameter_ratio": ratio}
     matrices = _spectra(stage, model, rows, gather)
     if stage.max_relative_error is not None:
@@ -177,19 +182,19 @@ def _choose_ranks(
 
 
 def ratio_for_bytes(
-    model: PreTrainedModel, shapes: Mapping[str, tuple[int, int]], max_bytes: int
+    parameters_before: int, item_bytes: int, shapes: Mapping[str, tuple[int, int]], max_bytes: int
 ) -> float:
     """The share of the targets' parameters that a model of `max_bytes` leaves them."""
-    size = torch.empty((), dtype=model.dtype).element_size()
-    whole = sum(parameter.numel() for parameter in model.parameters())
     within = sum(m * n for m, n in shapes.values())
-    tensors = sum(1 for _ in model.parameters()) + len(shapes)
-    ratio = ((max_bytes - HEADER_BYTES * tensors) / size - (whole - within)) / within
+    outside = parameters_before - within
+    # every tensor has an entry in the file's header; at least as many more as there are targets
+    header = HEADER_BYTES * 3 * len(shapes)
+    ratio = ((max_bytes - header) / item_bytes - outside) / within
     if not 0 < ratio < 1:
         raise BadInput(
             f"max_bytes {max_bytes} can't be met by factorizing these targets",
-            f"The model takes {whole * size} bytes, {(whole - within) * size} of them outside of "
-            "the targets: ask for something between the two.",
+            f"The model takes {parameters_before * item_bytes} bytes, {outside * item_bytes} of "
+            "them outside of the targets: ask for something between the two.",
         )
     return ratio
 

@@ -141,6 +141,8 @@ class SvdFactorize(Stage):
     """ASVD's exponent of the mean |activation|."""
     ranks: Literal["uniform", "by_loss"] = "uniform"
     """One ratio for all targets, or the same number of parameters where they lose least."""
+    rank_multiple: int = Field(1, ge=1)
+    """Uniform ranks are rounded down to it: a group size of a later W4A16 must divide them."""
     targets: tuple[str, ...] = Field(TARGETS, min_length=1)
     """Names of the linears to factorize."""
 
@@ -152,6 +154,8 @@ class SvdFactorize(Stage):
             raise ValueError("give one of parameter_ratio, max_bytes and max_relative_error")
         if self.max_relative_error is not None and self.ranks == "uniform":
             raise ValueError("max_relative_error chooses ranks by loss: set ranks: by_loss")
+        if self.rank_multiple != 1 and self.ranks == "by_loss":
+            raise ValueError("rank_multiple is read by ranks: uniform alone")
         if self.alpha != 0.5 and self.scaling != "activation":
             raise ValueError("alpha is read by scaling: activation alone")
         return self

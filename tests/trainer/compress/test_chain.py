@@ -1,6 +1,8 @@
 """The chain: order, resume, gates, heals, and that every field of a stage matters."""
 
+import errno
 import json
+import shutil
 import typing
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,13 @@ import torch
 from pydantic import ValidationError
 
 from tests.trainer.compress.world import write_dataset, write_model, write_questions
-from trainer.compress.chain import STAGES, run
+from trainer.compress.chain import SHARED, STAGES, run
+from trainer.compress.forecast import forecast
 from trainer.compress.gate import GateFailed
 from trainer.compress.heal import zero_masks
+from trainer.compress.measuring import digest_model
+from trainer.compress.outcome import Outcome
+from trainer.compress.size import tensor_bytes
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.loading import load_model
@@ -182,9 +188,9 @@ def test_factors_are_trained_as_they_are(inputs: dict[str, str], tmp_path: Path)
 def test_calibration_rows_and_branches_matter(inputs: dict[str, str], tmp_path: Path) -> None:
     few, many = (
         run(make_spec(inputs, {"kind": "svd", "calibration_rows": n}), tmp_path / str(n), silent)[0]
-        for n in (2, 40)
+        for n in (8, 40)
     )
-    assert (few.calibration_rows, many.calibration_rows) == (2, 40)
+    assert (few.calibration_rows, many.calibration_rows) == (8, 40)
     assert few.kl_from_source != many.kl_from_source
 
 
@@ -195,6 +201,16 @@ def test_calibration_rows_and_branches_matter(inputs: dict[str, str], tmp_path: 
         ([{"kind": "depth", "layers": 3}], "would leave 0 layers"),
         ([{"kind": "depth", "layers": 2}, {"kind": "depth"}], "would leave 0 layers"),
         ([{"kind": "wanda"}, {"kind": "svd", "targets": ["nope"]}], "no linear named nope"),
+        ([{"kind": "depth", "layers": 3}], r"stages\[0\].layers"),
+        ([{"kind": "depth"}, {"kind": "width", "hidden": 65}], r"stages\[1\].hidden is 65"),
+        ([{"kind": "ptq", "scheme": "W4A16"}], r"stages\[0\].group_size: 128 doesn't divide"),
+        (
+            [{"kind": "svd"}, {"kind": "ptq", "scheme": "W4A16", "group_size": 32}],
+            r"stages\[1\].group_size: 32 doesn't divide the \d+ inputs",
+        ),
+        ([{"kind": "magnitude", "layer_sparsities": [0.1]}], r"stages\[0\].layer_sparsities has 1"),
+        ([{"kind": "svd", "calibration_rows": 7}], r"at least 8 rows and 64 tokens"),
+        ([{"kind": "svd", "max_bytes": 10}], "max_bytes 10 can't be met"),
     ],
 )
 def test_a_chain_that_can_not_end_is_refused_before_it_begins(
@@ -238,3 +254,80 @@ def test_orders_that_can_not_work_are_refused_by_the_spec(
     with pytest.raises(ValidationError, match=message):
         make_spec(inputs, *specs)
     make_spec(inputs, *[{**spec, "on": "start"} for spec in specs])
+
+
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
+def test_the_plan_is_told_before_anything_runs(inputs: dict[str, str], tmp_path: Path) -> None:
+    """Sizes and engines first, and the sizes are those that are measured in the end."""
+    spec = make_spec(
+        inputs,
+        {"kind": "depth"},
+        {"kind": "width", "feed_forward": 64, "hidden": 48, "key_value_groups": 1},
+        {"kind": "svd", "rank_multiple": 8},
+        {"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn", "group_size": 8},
+        {"kind": "sparsegpt", "on": "start"},
+    )
+    events = Events()
+    reports = run(spec, tmp_path, events)
+    names = [fields["name"] for event, fields in events if event == "phase"]
+    assert names.index("plan") < names.index("stage 0: depth")
+    (told,) = (fields["detail"] for _, fields in events if fields.get("name") == "plan")
+    expected = forecast(spec, load_model(inputs["model"]))
+    for report, each, line in zip(reports, expected, told.splitlines(), strict=True):
+        assert each.tell(report.index, report.kind) == line
+        shape = report.after.shape
+        assert each.expected.layers == shape.layers
+        stored = tensor_bytes(Path(report.model))
+        sizes = [size for name, size in stored.items() if not name.endswith("weight_shape")]
+        assert each.expected.weight_bytes == sum(sizes)
+        if report.kind != "ptq":
+            assert each.expected.parameters == shape.parameters
+    assert "retort-lowrank" in told
+    assert "no engine is faster by its zeros" in told.splitlines()[-1]
+
+
+def test_statistics_are_shared_by_stages_on_one_model(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    first = {"kind": "svd", "on": "start"}
+    spec = make_spec(
+        inputs,
+        first,
+        {**first, "scaling": "activation"},
+        {**first, "calibration_rows": 20},
+        {"kind": "depth", "on": "start"},
+        {"kind": "svd"},
+    )
+    shared = [SHARED in report.notes for report in run(spec, tmp_path, silent)]
+    assert shared == [False, True, False, False, False]
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        """A fake model whose files end in the middle."""
+
+        def save_pretrained(self, directory: Path) -> None:
+            directory.mkdir()
+            (directory / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = Path(inputs["model"])
+    before = digest_model(source)
+    monkeypatch.setitem(STAGES, "depth", lambda *given: Outcome(Full()))
+    with pytest.raises(BadInput, match="is full"):
+        run(make_spec(inputs, {"kind": "depth"}), tmp_path, silent)
+    assert not list((tmp_path / "stage-0-depth").iterdir())
+    assert digest_model(source) == before
+
+
+def test_a_model_that_is_quantized_already_is_refused(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    quantized = shutil.copytree(inputs["model"], tmp_path / "q")
+    config = json.loads((quantized / "config.json").read_text("utf-8"))
+    config["quantization_config"] = {"quant_method": "compressed-tensors"}
+    (quantized / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(BadInput, match="is quantized"):
+        run(make_spec({**inputs, "model": str(quantized)}, {"kind": "depth"}), tmp_path, silent)

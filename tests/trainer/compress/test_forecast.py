@@ -1,0 +1,61 @@
+"""What is expected of each stage, against what it makes."""
+
+import pytest
+
+from tests.trainer.compress.families import make
+from tests.trainer.compress.models import token_rows
+from trainer.compress import svd, width
+from trainer.compress.forecast import describe, engines, forecast
+from trainer.errors import BadInput
+from trainer.spec import CompressSpec, SvdFactorize, WidthPrune
+
+
+def spec(*stages: dict[str, object]) -> CompressSpec:
+    return CompressSpec(stages=stages)
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_untied", "qwen2", "qwen3", "gemma2"])
+def test_parameters_of_a_narrower_model(family: str) -> None:
+    fields = {"feed_forward": 24, "key_value_groups": 1, "heads_per_group": 1, "hidden": 20}
+    model = make(family)
+    (found,) = forecast(spec({"kind": "width", **fields}), model)
+    made = width.apply(WidthPrune(kind="width", **fields), model, token_rows(2)).model
+    assert found.expected.parameters == sum(p.numel() for p in made.parameters())
+    assert describe(model).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_parameters_of_factors_and_an_upper_bound_where_the_data_decide() -> None:
+    model = make("qwen2")
+    stage = {"kind": "svd", "parameter_ratio": 0.5}
+    (found,) = forecast(spec(stage), model)
+    made = svd.apply(SvdFactorize(**stage), model, token_rows(2)).model
+    assert found.expected.parameters == sum(p.numel() for p in made.parameters())
+    searched = {"kind": "svd", "ranks": "by_loss", "max_relative_error": 0.3}
+    (open_ended,) = forecast(spec(searched), model)
+    assert "at most" in open_ended.tell(0, "svd")
+    assert "at most" not in found.tell(0, "svd")
+
+
+def test_a_qwen2_without_some_heads_needs_the_transformers_backend() -> None:
+    stage = {"kind": "width", "key_value_groups": 1}
+    for family, wanted in (("qwen2", "--model-impl transformers"), ("llama", "vLLM load it")):
+        (found,) = forecast(spec(stage), make(family))
+        assert wanted in "; ".join(found.notes)
+    assert "head sizes" in "; ".join(engines(found.expected))
+
+
+def test_what_a_stage_could_not_do_is_named_with_its_path() -> None:
+    for stages, message in (
+        ([{"kind": "svd"}], r"stages\[0\]: a gemma2 model can't be factorized"),
+        ([{"kind": "depth", "layers": 2}], r"stages\[0\].layers"),
+        (
+            [{"kind": "width", "hidden": 20}, {"kind": "width", "hidden": 24}],
+            r"stages\[1\].hidden is 24, but the model has 20",
+        ),
+        (
+            [{"kind": "width", "hidden": 18}, {"kind": "wanda", "pattern": "2:4"}],
+            r"stages\[1\].pattern: 2:4 doesn't fit .* with 18 inputs",
+        ),
+    ):
+        with pytest.raises(BadInput, match=message):
+            forecast(spec(*stages), make("gemma2"))

@@ -1,0 +1,298 @@
+"""What a chain is expected to make, said before anything runs: sizes, and which engine loads it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from trainer.compress.anatomy import Anatomy, find_anatomy
+from trainer.compress.layout import find_layers, find_linears, pick_linears
+from trainer.compress.masks import check_layers
+from trainer.compress.ranks import rank_for
+from trainer.compress.schemes import SCHEMES
+from trainer.compress.svd import check_type, ratio_for_bytes
+from trainer.compress.width import check_sizes
+from trainer.errors import BadInput
+from trainer.spec import (
+    CompressSpec,
+    DepthPrune,
+    MagnitudePrune,
+    QuantizePtq,
+    SparseGptPrune,
+    StageSpec,
+    SvdFactorize,
+    TensorFactorize,
+    WandaPrune,
+    WidthPrune,
+)
+
+HEAD_SIZES = "32, 64, 80, 96, 112, 128 and larger multiples of 32"
+"""What vLLM's attention takes on a CPU."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear of a layer: m outputs, n inputs."""
+
+    m: int
+    n: int
+    bias: bool
+    rank: int | None = None
+
+    @property
+    def matrices(self) -> tuple[tuple[int, int], ...]:
+        """(outputs, inputs) of what is stored: the matrix, or its two factors."""
+        if self.rank is None:
+            return ((self.m, self.n),)
+        return ((self.rank, self.n), (self.m, self.rank))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A model that does not exist yet."""
+
+    model_type: str
+    layers: int
+    linears: dict[str, Linear]
+    """Of each layer, by name."""
+    other_per_layer: int
+    """Parameters of a layer outside of its linears."""
+    outside: int
+    """Parameters outside of the layers."""
+    item_bytes: int
+    anatomy: Anatomy | None = None
+    """With sizes as they will be; None where only the layers and their linears are known."""
+    sparse: bool = False
+    scheme: str | None = None
+    group_size: int = 128
+    unknown: bool = False
+    """Whether the data decide the size."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the model, packed ones counted as numbers."""
+        within = sum(
+            sum(m * n for m, n in linear.matrices) + linear.bias * linear.m
+            for linear in self.linears.values()
+        )
+        return self.outside + self.layers * (within + self.other_per_layer)
+
+    @property
+    def weight_bytes(self) -> int:
+        """On disk, headers left out."""
+        plain = self.parameters * self.item_bytes
+        return plain - self.layers * sum(self._saved(one) for one in self.linears.values())
+
+    def _saved(self, linear: Linear) -> int:
+        if self.scheme is None:
+            return 0
+        scheme, saved = SCHEMES[self.scheme], 0
+        for m, n in linear.matrices:
+            scales = m * (n // self.group_size if scheme.grouped else 1)
+            saved += m * n * self.item_bytes - m * n * scheme.bits // 8 - scales * self.item_bytes
+        return saved
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one stage should leave, in words."""
+
+    expected: Expected
+    notes: tuple[str, ...] = field(default=())
+
+    def tell(self, index: int, kind: str) -> str:
+        """A line of the plan."""
+        size = f"{self.expected.parameters:,} parameters, {self.expected.weight_bytes / 1e6:.2f} MB"
+        if self.expected.unknown:
+            size = f"at most {size} (the data decide)"
+        return f"stages[{index}] {kind}: {size}; {'; '.join(self.notes)}"
+
+
+def forecast(spec: CompressSpec, model: PreTrainedModel) -> list[Forecast]:
+    """What each stage should make, in order. Raises BadInput, with the field's path, for what a
+    stage won't be able to do."""
+    start = previous = describe(model)
+    found = []
+    for index, stage in enumerate(spec.stages):
+        path = f"stages[{index}]"
+        source = start if stage.on == "start" else previous
+        previous = _after(stage, source, model, path)
+        found.append(Forecast(previous, engines(previous)))
+    return found
+
+
+def describe(model: PreTrainedModel) -> Expected:
+    """The model as it stands."""
+    layout = find_layers(model)
+    linears = find_linears(layout.layers[0])
+    within = sum(p.numel() for p in layout.layers[0].parameters())
+    counted = {
+        name: Linear(*_shape(linear), linear.bias is not None) for name, linear in linears.items()
+    }
+    in_linears = sum(p.numel() for linear in linears.values() for p in linear.parameters())
+    whole = sum(p.numel() for p in model.parameters())
+    all_layers = sum(p.numel() for p in layout.layers.parameters())
+    return Expected(
+        model_type=model.config.model_type,
+        layers=len(layout.layers),
+        linears=counted,
+        other_per_layer=within - in_linears,
+        outside=whole - all_layers,
+        item_bytes=torch.empty((), dtype=model.dtype).element_size(),
+    )
+
+
+def engines(expected: Expected) -> tuple[str, ...]:
+    """Which engine loads the result, and why not where one doesn't."""
+    said = []
+    anatomy = expected.anatomy
+    if anatomy is not None and expected.model_type == "qwen2":
+        square = anatomy.attention.heads * anatomy.attention.head_size == anatomy.hidden
+        if not square:
+            said.append(
+                "transformers loads it; vLLM only with --model-impl transformers: its Qwen2 takes "
+                "hidden / heads for the head size"
+            )
+    ranks = any(linear.rank for linear in expected.linears.values())
+    if not said:
+        by = " (through retort-lowrank)" if ranks else ""
+        said.append(f"transformers and vLLM load it{by}")
+    if expected.sparse and expected.scheme is None and not ranks:
+        said.append("no engine is faster by its zeros")
+    if anatomy is not None and anatomy.attention.head_size < 32:
+        said.append(
+            f"vLLM on a CPU takes head sizes {HEAD_SIZES}, not {anatomy.attention.head_size}"
+        )
+    return tuple(said)
+
+
+def _after(stage: StageSpec, source: Expected, model: PreTrainedModel, path: str) -> Expected:
+    if isinstance(stage, DepthPrune):
+        return _after_depth(stage, source, path)
+    if isinstance(stage, WidthPrune):
+        return _after_width(stage, source, model, path)
+    if isinstance(stage, SvdFactorize):
+        return _after_svd(stage, source, model, path)
+    if isinstance(stage, QuantizePtq):
+        return _after_ptq(stage, source, path)
+    if isinstance(stage, TensorFactorize):
+        find_anatomy(model)
+        return source
+    return _after_mask(stage, source, path)
+
+
+def _after_depth(stage: DepthPrune, source: Expected, path: str) -> Expected:
+    left = source.layers - stage.layers
+    if left < 1:
+        raise BadInput(
+            f"{path}.layers: depth would leave {left} layers",
+            f"The model has {source.layers} there. At least one must stay: ask for fewer.",
+        )
+    return replace(source, layers=left)
+
+
+def _after_mask(
+    stage: MagnitudePrune | WandaPrune | SparseGptPrune, source: Expected, path: str
+) -> Expected:
+    check_layers(stage.layer_sparsities, source.layers, path)
+    if stage.pattern != "unstructured":
+        group = int(stage.pattern[-1])
+        for name, linear in source.linears.items():
+            for _, inputs in linear.matrices:
+                if inputs % group:
+                    raise BadInput(
+                        f"{path}.pattern: {stage.pattern} doesn't fit {name} with {inputs} inputs",
+                        f"{inputs} is no multiple of {group}. Use pattern: unstructured.",
+                    )
+    return replace(source, sparse=True)
+
+
+def _after_width(
+    stage: WidthPrune, source: Expected, model: PreTrainedModel, path: str
+) -> Expected:
+    was = source.anatomy or find_anatomy(model)
+    check_sizes(stage, was, path)
+    attention, size = was.attention, was.attention.head_size
+    groups = stage.key_value_groups or attention.groups
+    heads = groups * (stage.heads_per_group or attention.heads // attention.groups)
+    hidden, width = stage.hidden or was.hidden, stage.feed_forward or was.feed_forward.width
+    block = was.feed_forward
+    outputs = dict.fromkeys(was.writers(), hidden) | dict.fromkeys(was.readers(), width)
+    outputs |= {attention.query: heads * size, attention.key: groups * size}
+    outputs |= {attention.value: groups * size}
+    inputs = dict.fromkeys(was.readers(), hidden)
+    inputs |= {attention.output: heads * size, block.down: width}
+    linears = {
+        name: replace(linear, m=outputs[name], n=inputs[name])
+        for name, linear in source.linears.items()
+    }
+    now = replace(
+        was,
+        hidden=hidden,
+        attention=replace(attention, heads=heads, groups=groups),
+        feed_forward=replace(block, width=width),
+    )
+    lost = was.hidden - hidden
+    vocabulary = (source.outside - was.hidden) // was.hidden
+    return replace(
+        source,
+        linears=linears,
+        anatomy=now,
+        other_per_layer=source.other_per_layer - len(was.norms) * lost,
+        outside=source.outside - (vocabulary + 1) * lost,
+    )
+
+
+def _after_svd(
+    stage: SvdFactorize, source: Expected, model: PreTrainedModel, path: str
+) -> Expected:
+    try:
+        check_type(model)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error.title}", error.detail) from error
+    targets = pick_linears(find_layers(model).layers[0], stage.targets)
+    linears = dict(source.linears)
+    ratio = stage.parameter_ratio
+    if stage.max_bytes is not None:
+        shapes = {
+            f"{index}.{name}": (linears[name].m, linears[name].n)
+            for index in range(source.layers)
+            for name in targets
+        }
+        ratio = ratio_for_bytes(source.parameters, source.item_bytes, shapes, stage.max_bytes)
+    searched = stage.max_relative_error is not None
+    for name in targets:
+        one = linears[name]
+        most = max(1, one.m * one.n // (one.m + one.n))
+        shape, full = (one.m, one.n), f"{path}: {name}"
+        rank = most if searched else rank_for(full, shape, ratio, stage.rank_multiple)
+        linears[name] = replace(one, rank=rank)
+    return replace(source, linears=linears, unknown=stage.ranks == "by_loss")
+
+
+def _after_ptq(stage: QuantizePtq, source: Expected, path: str) -> Expected:
+    if SCHEMES[stage.scheme].grouped:
+        for name, linear in source.linears.items():
+            for _, inputs in linear.matrices:
+                # ranks by loss aren't known yet: the stage itself checks those
+                guessed = source.unknown and linear.rank is not None
+                if inputs % stage.group_size and not guessed:
+                    raise BadInput(
+                        f"{path}.group_size: {stage.group_size} doesn't divide the {inputs} "
+                        f"inputs of {name}",
+                        "Choose one that divides the inputs of every linear; ranks of factors "
+                        "are inputs too (svd's rank_multiple).",
+                    )
+    return replace(source, scheme=stage.scheme, group_size=stage.group_size)
+
+
+def _shape(linear: nn.Linear) -> tuple[int, int]:
+    return linear.out_features, linear.in_features
+
+
+def tell(spec: CompressSpec, found: Sequence[Forecast]) -> str:
+    """The plan as a person reads it, a line for each stage."""
+    lines = [each.tell(i, spec.stages[i].kind) for i, each in enumerate(found)]
+    return "\n".join(lines)
