@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import aiohttp
 from sqlalchemy.orm import Session
 
-from prompts.limits import teacher_of
 from prompts.plan import Request
 from prompts.record import Call
+from prompts.spec.asked import writer_of
 from service.asking import Endpoint, TeacherError
 from service.identity import Identity, identify
 from service.site import Site
@@ -79,10 +79,7 @@ class Faculty:
 
     def _teacher(self, request: Request) -> str:
         spec = self._work.spec
-        shared = request.teacher == spec.teacher and spec.teachers_mode == "weighted"
-        if shared and spec.teachers:
-            return teacher_of(spec.teachers, request.row)
-        return request.teacher
+        return writer_of(spec, request.row) if request.teacher == spec.teacher else request.teacher
 
     def _asker(self, name: str) -> Asker:
         async def meet() -> None:

@@ -5,6 +5,7 @@ stands in SQL; it may take more only of what nobody else holds, so the limit hol
 move. A drain that died holds its grant until its chunks are taken back.
 """
 
+import math
 from collections.abc import Mapping
 
 from sqlalchemy import delete, select
@@ -64,14 +65,8 @@ def fair_shares(limit: int, wants: Mapping[str, int]) -> dict[str, int]:
     shares: dict[str, int] = {}
     left = limit
     for place, job in enumerate(sorted(wants, key=lambda job: (wants[job], job))):
-        waiting = len(wants) - place
-        share = min(wants[job], left // waiting)
-        shares[job] = share
-        left -= share
-    for job in sorted(wants):
-        if left > 0 and shares[job] < wants[job]:
-            shares[job] += 1
-            left -= 1
+        shares[job] = min(wants[job], math.ceil(left / (len(wants) - place)))
+        left -= shares[job]
     return shares
 
 

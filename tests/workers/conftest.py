@@ -32,7 +32,7 @@ class StubTeacher:
     url: str
     process: subprocess.Popen[bytes]
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         with urlopen(f"{self.url}/stats") as response:
             return dict(json.load(response))
 

@@ -12,7 +12,9 @@ A sum that 7 divides is answered wrongly, one that 11 divides is cut off: builds
 
 import argparse
 import asyncio
+import json
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ class Stub:
     in_flight: int = 0
     most_in_flight: int = 0
     prompts: set[str] = field(default_factory=set)
+    beginnings: Counter[str] = field(default_factory=Counter)
+    """Answers by the prompt's first word: tests tell their builds apart by it."""
     fault: dict[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +55,7 @@ def make_app(delay_s: float = 0.0) -> web.Application:
     return app
 
 
-async def complete(request: web.Request) -> web.Response:
+async def complete(request: web.Request) -> web.StreamResponse:
     stub = request.app[STUB]
     if (await request.json()).get("max_tokens") == 1:
         return probe(stub)
@@ -76,6 +80,9 @@ async def complete(request: web.Request) -> web.Response:
         if stub.delay_s:
             await asyncio.sleep(stub.delay_s)
         stub.answered += 1
+        stub.beginnings[prompt.split()[0]] += 1
+        if body.get("stream"):
+            return await stream(request, answer(prompt))
         return web.json_response(answer(prompt))
     finally:
         stub.in_flight -= 1
@@ -84,8 +91,21 @@ async def complete(request: web.Request) -> web.Response:
 def probe(stub: Stub) -> web.Response:
     stub.probes += 1
     if stub.fault.get("times", 0) > 0 and stub.answered >= stub.fault.get("after", 0):
+        stub.fault["times"] -= 1
         return web.Response(status=stub.fault["status"], text="told to fail")
     return web.json_response({"choices": [{"message": {"content": "x"}}]})
+
+
+async def stream(request: web.Request, whole: dict[str, Any]) -> web.StreamResponse:
+    """The same answer, a word at a time."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for word in whole["choices"][0]["message"]["content"].split():
+        choice = {"index": 0, "delta": {"content": word + " "}, "finish_reason": None}
+        chunk = whole | {"object": "chat.completion.chunk", "created": 0, "choices": [choice]}
+        await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+    await response.write(b"data: [DONE]\n\n")
+    return response
 
 
 def answer(prompt: str) -> dict[str, Any]:
@@ -128,6 +148,7 @@ async def stats(request: web.Request) -> web.Response:
             "most_in_flight": stub.most_in_flight,
             "distinct": len(stub.prompts),
             "probes": stub.probes,
+            "beginnings": stub.beginnings,
         }
     )
 

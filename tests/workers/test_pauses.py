@@ -1,0 +1,156 @@
+"""A teacher that goes away, comes back, or comes back as another one; and pauses by hand."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from service import jobs, pausing
+from service.site import Site
+from service.tables import State
+from tests.workers.conftest import (
+    LEASE_S,
+    STUB,
+    StubTeacher,
+    check_each_once,
+    dataset_of,
+    get_job,
+    new_site,
+    register,
+    submit,
+    sums,
+    wait_for,
+)
+from workers import build
+from workers.watch import Watch
+
+PATIENCE_S = 0.5
+
+
+def run(site: Site, job_id: str) -> None:
+    build.run(site, job_id, Watch(LEASE_S))
+
+
+def in_thread(site: Site, job_id: str) -> threading.Thread:
+    thread = threading.Thread(target=run, args=(site, job_id))
+    thread.start()
+    return thread
+
+
+def restart(stub: StubTeacher, folder: Path) -> "subprocess.Popen[bytes]":
+    """Another fake teacher at the address of one that is gone."""
+    port_file = folder / "again.port"
+    port = stub.url.rpartition(":")[2]
+    command = [sys.executable, str(STUB), "--port-file", str(port_file), "--port", port]
+    process = subprocess.Popen(command)
+    wait_for(port_file.exists)
+    return process
+
+
+def test_a_job_outlives_its_teacher(tmp_path: Path, stub: StubTeacher) -> None:
+    site = new_site(tmp_path / "data", teacher_patience_s=PATIENCE_S)
+    register(site, stub.url)
+    stub.faults(delay_s=0.05)
+    job_id = submit(site, sums(300), max_in_flight=8)
+    thread = in_thread(site, job_id)
+    wait_for(lambda: stub.stats()["answered"] > 60)
+    before = stub.stats()["answered"]
+    stub.process.kill()
+    stub.process.wait()
+    thread.join()
+    job = get_job(site, job_id)
+    assert (job.state, job.reason) == (State.PAUSED, "paused_teacher")
+    assert "does not answer" in (job.detail or "")
+    run(site, job_id)  # The tick's doorbell: the probe finds nobody.
+    assert get_job(site, job_id).state == State.PAUSED
+    again = restart(stub, tmp_path)
+    try:
+        run(site, job_id)
+        assert get_job(site, job_id).state == State.SUCCEEDED
+        check_each_once(dataset_of(site, job_id), 300)
+        asked = stub.stats()["requests"]
+        # What was under way when it died may be asked once more, nothing else.
+        assert 300 - before - 8 <= asked <= 300 - before + 8
+    finally:
+        again.kill()
+        again.wait()
+        site.sessions.engine.dispose()
+
+
+def test_a_short_outage_is_sat_out(tmp_path: Path, stub: StubTeacher) -> None:
+    site = new_site(tmp_path / "data", teacher_patience_s=60)
+    register(site, stub.url)
+    stub.faults(status=503, times=14, after=30)
+    job_id = submit(site, sums(100), max_in_flight=8)
+    run(site, job_id)
+    assert get_job(site, job_id).state == State.SUCCEEDED
+    check_each_once(dataset_of(site, job_id), 100)
+    stats = stub.stats()
+    # Eight under way notice it; from then on a probe at a time asks.
+    assert stats["requests"] - stats["answered"] <= 16
+    assert stats["probes"] >= 2
+    site.sessions.engine.dispose()
+
+
+def test_another_teacher_under_the_same_name_is_not_asked(
+    tmp_path: Path, stub: StubTeacher
+) -> None:
+    site = new_site(tmp_path / "data", teacher_patience_s=PATIENCE_S)
+    register(site, stub.url)
+    stub.faults(status=500, times=10**6, after=50)
+    job_id = submit(site, sums(150), max_in_flight=8)
+    run(site, job_id)
+    assert get_job(site, job_id).reason == "paused_teacher"
+    answered = stub.stats()["answered"]
+    stub.faults(root="/models/other")
+    run(site, job_id)
+    job = get_job(site, job_id)
+    assert (job.state, job.reason) == (State.PAUSED, "paused_teacher_changed")
+    assert "root was /models/stub, is /models/other" in (job.detail or "")
+    assert stub.stats()["answered"] == answered
+    run(site, job_id)  # It does not go on by itself.
+    assert get_job(site, job_id).reason == "paused_teacher_changed"
+    pausing.resume(site, job_id)
+    run(site, job_id)
+    assert get_job(site, job_id).state == State.SUCCEEDED
+    assert stub.stats()["answered"] == 150
+    site.sessions.engine.dispose()
+
+
+def test_a_pause_by_hand_keeps_what_is_under_way(site: Site, stub: StubTeacher) -> None:
+    register(site, stub.url)
+    stub.faults(delay_s=0.1)
+    job_id = submit(site, sums(200), max_in_flight=8)
+    thread = in_thread(site, job_id)
+    wait_for(lambda: stub.stats()["answered"] > 20)
+    pausing.pause(site, job_id)
+    thread.join()
+    job = get_job(site, job_id)
+    assert (job.state, job.reason) == (State.PAUSED, "paused_by_hand")
+    assert stub.stats()["answered"] == stub.stats()["requests"] < 100
+    run(site, job_id)
+    assert get_job(site, job_id).state == State.PAUSED
+    stub.faults(delay_s=0)
+    pausing.resume(site, job_id)
+    run(site, job_id)
+    assert get_job(site, job_id).state == State.SUCCEEDED
+    assert stub.stats()["requests"] == 200
+
+
+def test_a_paused_build_that_is_cancelled_publishes_what_was_paid_for(
+    site: Site, stub: StubTeacher
+) -> None:
+    register(site, stub.url)
+    stub.faults(delay_s=0.1)
+    job_id = submit(site, sums(200), max_in_flight=8)
+    thread = in_thread(site, job_id)
+    wait_for(lambda: stub.stats()["answered"] > 20)
+    pausing.pause(site, job_id)
+    thread.join()
+    stub.process.kill()  # Nobody needs it for that.
+    jobs.cancel(site, job_id)
+    run(site, job_id)
+    job = get_job(site, job_id)
+    assert (job.state, job.reason) == (State.CANCELLED, "cancelled")
+    assert 20 < job.result["requests"] < 100
+    check_each_once(dataset_of(site, job_id), 200)
