@@ -1,0 +1,204 @@
+"""Adapters, the best weights, early stop, reporting, preflight, and on-policy runs that resume."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prompts.dataset import import_dataset
+from prompts.record import Record
+from tests.trainer.conftest import make_records
+from tests.trainer.methods.made import made, spec_of
+from tests.trainer.test_training import Heard, Killed, dying_after, same, weights
+from trainer.errors import BadInput
+from trainer.events import silent
+from trainer.loading import load_model, load_tokenizer
+from trainer.preflight import dry_run, memory
+from trainer.spec import TrainSpec
+from trainer.training import train_on
+
+FEW = {"epochs": 1, "checkpoint_steps": 2}
+
+
+def run(
+    spec: TrainSpec, out: Path, emit: Any = silent, held: list[Record] | None = None
+) -> dict[str, torch.Tensor]:
+    """Weights after 4 steps of 4 rows."""
+    given = make_records(4) if held is None else held
+    return weights(train_on(spec, make_records(16), given, out, emit))
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("gkd", {"student_share": 0.5, "max_new_tokens": 6}),
+        ("minillm", {"max_new_tokens": 6}),
+    ],
+)
+def test_an_on_policy_run_goes_on_bit_for_bit(
+    tmp_path: Path, method: str, fields: dict[str, Any]
+) -> None:
+    """Coin and draws are functions of seed and step: nothing of them can be lost with a process."""
+    spec = spec_of(tmp_path, method, optimization=FEW, **fields)
+    whole = run(spec, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(spec, tmp_path / "cut", dying_after(1))
+    heard = Heard()
+    assert same(whole, run(spec, tmp_path / "cut", heard))
+    assert any("resumed from checkpoint-2" in fields["detail"] for fields in heard.of("phase"))
+    other = spec.model_copy(
+        update={"optimization": spec.optimization.model_copy(update={"seed": 1})}
+    )
+    assert not same(whole, run(other, tmp_path / "other"))
+
+
+def test_packed_rows_train_the_same_student(tmp_path: Path) -> None:
+    plain = run(spec_of(tmp_path, "sequence_level", optimization=FEW), tmp_path / "a")
+    packing = {**FEW, "packing": True}
+    packed = run(spec_of(tmp_path, "sequence_level", optimization=packing), tmp_path / "b")
+    assert not same(plain, packed)  # other sums, in another order
+    assert max(float((plain[n] - packed[n]).abs().max()) for n in plain) < 1e-3
+
+
+LORA: dict[str, dict[str, Any]] = {
+    "rank": {"rank": 2},
+    "alpha": {"alpha": 4.0},
+    "dropout": {"dropout": 0.5},
+    "layers": {"layers": ("all",)},
+}
+
+
+@pytest.mark.parametrize("change", LORA.values(), ids=LORA.keys())
+def test_lora_trains_its_layers_and_leaves_a_plain_model(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    base = weights(Path(spec_of(tmp_path, "sequence_level").student))
+    plain = run(spec_of(tmp_path, "sequence_level", optimization=FEW, lora={}), tmp_path / "a")
+    assert plain.keys() == base.keys()
+    moved = {name for name in base if not torch.equal(base[name], plain[name])}
+    assert moved == {name for name in base if "self_attn" in name}
+    assert load_model(tmp_path / "a/model").generation_config is not None
+    changed = spec_of(tmp_path, "sequence_level", optimization=FEW, lora=change)
+    assert not same(plain, run(changed, tmp_path / "b"))
+
+
+def test_a_merged_student_answers_as_the_adapted_one(tmp_path: Path) -> None:
+    """The validation loss of the last step, with adapters, is the saved model's own."""
+    spec = spec_of(tmp_path, "sequence_level", optimization=FEW, lora={})
+    heard = Heard()
+    run(spec, tmp_path / "a", heard)
+    again = spec.model_copy(
+        update={
+            "student": str(tmp_path / "a/model"),
+            "lora": None,
+            "optimization": spec.optimization.model_copy(
+                update={"learning_rate": 1e-12, "max_steps": 1}
+            ),
+        }
+    )
+    told = Heard()
+    run(again, tmp_path / "b", told)
+    assert told.of("validation")[-1]["loss"] == pytest.approx(heard.of("validation")[-1]["loss"])
+
+
+def test_lora_layers_that_are_nowhere_are_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "sequence_level", lora={"layers": ("c_attn",)})
+    with pytest.raises(BadInput, match="fit no layer of the student"):
+        run(spec, tmp_path / "a")
+
+
+def test_the_best_weights_are_kept_and_a_run_without_progress_ends(tmp_path: Path) -> None:
+    """The rate explodes after warm-up: the first measurement is the lowest."""
+    wild = {"epochs": 5, "learning_rate": 3.0, "warmup_ratio": 0.0, "eval_steps": 1}
+    heard = Heard()
+    spec = spec_of(tmp_path, "sequence_level", optimization={**wild, "keep": "best", "patience": 2})
+    run(spec, tmp_path / "best", heard)
+    card = json.loads((tmp_path / "best/model/retort.json").read_text())
+    losses = dict(card["validation"])
+    assert losses[card["best_step"]] == min(losses.values())
+    assert card["best_step"] < card["steps"] == card["best_step"] + 2 < 20
+    assert any(fields["name"] == "early stop" for fields in heard.of("phase"))
+    last = spec_of(tmp_path, "sequence_level", optimization={**wild, "patience": 2})
+    assert not same(run(last, tmp_path / "last"), weights(tmp_path / "best/model"))
+    told = Heard()
+    calm = {"learning_rate": 1e-12, "max_steps": 1}
+    kept = spec_of(tmp_path, "sequence_level", optimization=calm)
+    run(kept.model_copy(update={"student": str(tmp_path / "best/model")}), tmp_path / "c", told)
+    assert told.of("validation")[-1]["loss"] == pytest.approx(min(losses.values()), rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"keep": "best"}, {"patience": 1}])
+def test_choosing_by_validation_needs_such_rows(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="needs a validation split"):
+        run(spec_of(tmp_path, "sequence_level", optimization=options), tmp_path / "a", held=[])
+
+
+def test_a_dry_run_tells_plan_memory_and_time_and_leaves_nothing(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": record.id,
+            "prompt": [message.model_dump() for message in record.prompt],
+            "completion": [message.model_dump() for message in record.completion],
+            "reasoning": record.reasoning,
+        }
+        for record in make_records(40)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    import_dataset(tmp_path / "rows.jsonl", tmp_path / "dataset", kind="cot")
+    spec = spec_of(tmp_path, "kd", dataset=str(tmp_path / "dataset"))
+    before = sorted(tmp_path.iterdir())
+    told = dry_run(spec, silent)
+    assert "--- learnt ---" in told
+    for said in ("steps,", "median", "vocabulary 61, head 61", "teacher: 0.1 MB", "s a step by 2"):
+        assert said in told
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_memory_estimate_follows_what_costs(tmp_path: Path) -> None:
+    def estimate(**optimization: Any) -> dict[str, float]:
+        spec = spec_of(tmp_path, "sequence_level", optimization=optimization)
+        return memory(made(spec, make_records(16))[0])
+
+    plain = estimate()
+    parameters = sum(t.numel() for t in load_model(tmp_path / "student").parameters())
+    assert plain["weights"] == 4 * parameters
+    assert plain["gradients and AdamW"] == 12 * parameters
+    name = "activations, about"
+    assert estimate(batch_size=8)[name] > 1.5 * plain[name]
+    assert estimate(gradient_checkpointing=True)[name] < plain[name]
+    lora = spec_of(tmp_path, "sequence_level", lora={"rank": 1})
+    assert memory(made(lora)[0])["gradients and AdamW"] < plain["gradients and AdamW"] / 4
+
+
+def test_reporting_to_what_is_not_installed_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if "tensorboard" in name else find(name, *rest),
+    )
+    heard = Heard()
+    options = {"report_to": ("tensorboard",)}
+    with pytest.raises(BadInput, match="tensorboard is not installed"):
+        run(spec_of(tmp_path, "sequence_level", optimization=options), tmp_path / "a", heard)
+    assert not heard
+
+
+def test_what_a_method_lacks_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    heard = Heard()
+    spec = spec_of(tmp_path, "meta_ict").model_copy(update={"student": "/nowhere/at/all"})
+    with pytest.raises(BadInput, match="needs in-context rows"):
+        run(spec, tmp_path / "a", heard)
+    assert not heard
+
+
+def test_old_recipes_parse_and_train(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "forward_kl", optimization=FEW)
+    run(spec, tmp_path / "out")
+    assert load_tokenizer(tmp_path / "out/model").chat_template
