@@ -12,7 +12,7 @@ from service.tables import Artifact, Job, Teacher
 from trainer.compress.report import StageReport
 from trainer.measurement import Measurement
 from trainer.report import chain as report
-from trainer.spec import ForwardKL
+from trainer.spec import WithTeacher
 from workers.errands import Errand
 from workers.inputs import Inputs, read_json
 
@@ -139,7 +139,7 @@ def _teacher(session: Session, parts: Parts) -> str | None:
         return (row.model if row is not None else None) or build.build.teacher
     if parts.train is not None:
         train = jobs.spec_of(parts.train)
-        if isinstance(train, TrainJob) and isinstance(train.train, ForwardKL):
+        if isinstance(train, TrainJob) and isinstance(train.train, WithTeacher):
             return train.train.teacher
     return None
 

@@ -11,7 +11,7 @@ from prompts.record import Frozen
 from service.problems import Problem
 from service.store import ArtifactKind, Store
 from service.tables import Artifact
-from trainer.spec import CompressSpec, EvalSpec, ForwardKL, TrainSpec
+from trainer.spec import CompressSpec, EvalSpec, MiniLLM, TrainSpec, WithTeacher
 
 
 @dataclass
@@ -58,8 +58,10 @@ def train_paths(spec: TrainSpec, inputs: Inputs) -> TrainSpec:
     changed: dict[str, Any] = {"student": inputs.model(spec.student)}
     if spec.dataset is not None:
         changed["dataset"] = inputs.dataset(spec.dataset)
-    if isinstance(spec, ForwardKL):
+    if isinstance(spec, WithTeacher):
         changed["teacher"] = inputs.model(spec.teacher)
+    if isinstance(spec, MiniLLM) and spec.text is not None:
+        changed["text"] = inputs.file(spec.text)
     return spec.model_copy(update=changed)
 
 
