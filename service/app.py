@@ -12,10 +12,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import access, dashboard, db, errors, reconcile
+from service import access, dashboard, db, errors, logs, reconcile
 from service.addresses import API, OPENAI
+from service.metrics import registry_of
+from service.once import Once
 from service.openai.app import create_app as openai_face
-from service.routes import datasets, files, health, jobs, keys, models, reports, schedules, teachers
+from service.routes import (
+    datasets,
+    files,
+    health,
+    jobs,
+    keys,
+    metrics,
+    models,
+    reports,
+    schedules,
+    teachers,
+)
 from service.settings import Settings, load
 from service.site import Site, open_site
 
@@ -46,12 +59,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     site = open_site(settings or load())
     app = FastAPI(title="Retort", version="0.1.0", description=DESCRIPTION, lifespan=_lifespan)
     app.state.site = site
+    app.state.metrics = registry_of(site)
     for router in ROUTERS:
         app.include_router(router, prefix=API)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.mount(OPENAI, openai_face(app.state))
     dashboard.install(app)
     errors.install(app)
+    app.add_middleware(Once)
     app.add_middleware(access.Gate)
     return app
 
@@ -59,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     site: Site = app.state.site
+    logs.configure(site.settings)
     await asyncio.to_thread(db.upgrade, site.sessions.engine)
     await asyncio.to_thread(access.require_keys_elsewhere, site)
     reconciling = asyncio.create_task(_reconcile(site))

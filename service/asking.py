@@ -13,8 +13,9 @@ from prompts.plan import REFUSED, Request
 from prompts.record import Call, CallSignal
 from prompts.spec import Sampling
 from service.logprobs import NoLogprobsError, read_chat_signal, signal_parameters
-from service.settings import secret
+from service.settings import Settings, secret
 from service.tables import Teacher
+from service.vault import SealedElsewhereError, unseal
 
 BUSY = frozenset({408, 409, 425, 429})
 """Statuses of a teacher that is there, but not now: waited out for as long as it takes."""
@@ -63,8 +64,23 @@ class Endpoint:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-def find_endpoint(teacher: Teacher, timeout_s: float) -> Endpoint:
+def find_endpoint(teacher: Teacher, settings: Settings) -> Endpoint:
     """Where a registered teacher is asked, its key fetched. Raises `TeacherError`."""
+    key = _stored_key(teacher, settings) or _key_of_environment(teacher)
+    base_url, timeout_s = teacher.base_url.rstrip("/"), settings.request_timeout_s
+    return Endpoint(teacher.name, base_url, teacher.served_model, key, timeout_s)
+
+
+def _stored_key(teacher: Teacher, settings: Settings) -> str | None:
+    if teacher.api_key_sealed is None:
+        return None
+    try:
+        return unseal(settings, teacher.api_key_sealed)
+    except SealedElsewhereError as error:
+        raise TeacherError("teacher_refused_key", f"teacher {teacher.name}: {error}") from error
+
+
+def _key_of_environment(teacher: Teacher) -> str | None:
     name = teacher.name
     key = secret(teacher.api_key_env) if teacher.api_key_env else None
     if teacher.api_key_env and key is None:
@@ -73,7 +89,7 @@ def find_endpoint(teacher: Teacher, timeout_s: float) -> Endpoint:
             f"the key of teacher {name} is expected in the environment variable "
             f"{teacher.api_key_env}, which the workers don't have: set it and start them again",
         )
-    return Endpoint(name, teacher.base_url.rstrip("/"), teacher.served_model, key, timeout_s)
+    return key
 
 
 async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request) -> Call:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service import events, preflight
 from service.ids import make_id
-from service.problems import conflict, not_found
+from service.problems import Problem, not_found
 from service.site import Site
 from service.spec import JobSpec, job_spec
 from service.tables import FINISHED, Chunk, Job, State, now
@@ -202,7 +202,9 @@ def _earlier(site: Site, key: str | None, digest: str) -> Job | None:
     with site.sessions.reading() as session:
         job = session.scalars(select(Job).where(Job.idempotency_key == key)).one_or_none()
     if job is not None and job.spec_sha256 != digest:
-        raise conflict(
+        raise Problem(
+            422,
+            "idempotency-key-reused",
             "Idempotency key used before",
             f"The key {key!r} made {job.id} from another spec; use a new key for a new job.",
         )

@@ -117,7 +117,7 @@ class _Checker:
         if teacher is None:
             return
         if not teacher.probe.get("ok"):
-            registration = teachers.registration_of(teacher)
+            registration = teachers.registration_of(teacher, self._site.settings)
             probe = asyncio.run(teachers.probe_again(registration))
             with self._site.sessions.writing.begin() as session:
                 teachers.note(teachers.get(session, spec.teacher), probe)

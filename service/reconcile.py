@@ -7,7 +7,7 @@ from collections import Counter
 
 from sqlalchemy import select
 
-from service import chain, jobs, pausing, timetable
+from service import chain, jobs, once, pausing, timetable
 from service.broker import QUEUES
 from service.site import Site
 from service.tables import Job, State, now
@@ -18,6 +18,7 @@ def tick(site: Site) -> int:
     recipes. Returns the number of
     doorbells rung: none for a queue that already holds as many as there are jobs for it."""
     timetable.tick(site, now())
+    once.forget_old(site, now())
     # A worker that is rung for one of these asks the teacher for a token.
     awaits_teacher = (Job.state == State.PAUSED) & (Job.reason == pausing.TEACHER)
     with site.sessions.reading() as session:

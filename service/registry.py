@@ -9,6 +9,7 @@ from service.problems import conflict
 from service.site import Site
 from service.tables import Teacher
 from service.teachers import Registration
+from service.vault import seal
 
 
 async def register(site: Site, registration: Registration, *, check: bool) -> Teacher:
@@ -23,7 +24,7 @@ async def register(site: Site, registration: Registration, *, check: bool) -> Te
 async def probe(site: Site, name: str) -> Teacher:
     """Probe again, and keep what was found. Raises a 404 problem."""
     teacher = await asyncio.to_thread(get, site, name)
-    found = await teachers.probe_again(teachers.registration_of(teacher))
+    found = await teachers.probe_again(teachers.registration_of(teacher, site.settings))
     return await asyncio.to_thread(_note, site, name, found)
 
 
@@ -54,8 +55,10 @@ def _require_free(site: Site, name: str) -> None:
 
 
 def _write(site: Site, registration: Registration, found: Probe) -> Teacher:
+    key = registration.api_key
+    sealed = None if key is None else seal(site.settings, key.get_secret_value())
     with site.sessions.writing.begin() as session:
-        return teachers.register(session, registration, found)
+        return teachers.register(session, registration, found, api_key_sealed=sealed)
 
 
 def _note(site: Site, name: str, found: Probe) -> Teacher:

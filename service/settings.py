@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     allow_server_paths: bool = True
     """May jobs and imports name directories of the server? Set it to false where users are not
     trusted with the server's files."""
+    log_format: Literal["plain", "json"] = "plain"
+    """Lines for people, or a JSON object a line with the ids of jobs."""
+    allow_python_verifiers: bool = False
+    """May a build name a Python function as its verifier? The workers import and run it: say true
+    only where everyone who may submit jobs may also run code on the workers."""
     reconcile_s: float = Field(default=10.0, gt=0)
     """How often doorbells are rung again for jobs that may have missed theirs."""
     request_timeout_s: float = Field(default=600.0, gt=0)

@@ -4,15 +4,24 @@ import hashlib
 import os
 from pathlib import Path
 
-from pydantic import Field, HttpUrl, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    Field,
+    HttpUrl,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from prompts.record import Frozen
 from service.probe import Probe, ask_teacher
 from service.problems import Problem, not_found
-from service.settings import secret
+from service.settings import Settings, secret
 from service.tables import Teacher, now
+from service.vault import SealedElsewhereError, unseal
 
 WHOLE_WEIGHTS_BYTES = 512 * 2**20
 """Weights up to this size are hashed whole; of larger ones names, sizes and times."""
@@ -31,10 +40,26 @@ class Registration(Frozen):
     """The model's name on that server: one of its /v1/models."""
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable, of the API and of the workers, that holds the key."""
+    api_key: SecretStr | None = Field(None, min_length=1)
+    """The key itself, stored encrypted and never shown again; in place of `api_key_env`."""
     licence: str | None = None
     """What the teacher's licence says about training on its output; copied into dataset cards."""
     model: str | None = None
     """Directory of its weights and tokenizer, where it is at hand."""
+    max_in_flight: int | None = Field(None, ge=1, le=65_536)
+    """Most requests under way at once, over all jobs and workers; None: each job's own limit."""
+    gpus: int | None = Field(None, ge=1)
+    """How many its server has: what a budget of GPU seconds is counted by."""
+    price_prompt: float | None = Field(None, ge=0)
+    """Of a million prompt tokens, in any currency: what a budget's price is counted by."""
+    price_completion: float | None = Field(None, ge=0)
+    """Of a million completion tokens."""
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> "Registration":
+        if self.api_key is not None and self.api_key_env is not None:
+            raise ValueError("give either `api_key`, or `api_key_env`")
+        return self
 
     @field_validator("base_url")
     @classmethod
@@ -48,16 +73,24 @@ class Registration(Frozen):
 
 
 def register(
-    session: Session, registration: Registration, probe: Probe, serve_job_id: str | None = None
+    session: Session,
+    registration: Registration,
+    probe: Probe,
+    serve_job_id: str | None = None,
+    api_key_sealed: str | None = None,
 ) -> Teacher:
-    """Insert a teacher, or replace the one of that name. The caller commits."""
+    """Insert a teacher, or replace the one of that name, key and all. The caller commits."""
     teacher = session.get(Teacher, registration.name) or Teacher(name=registration.name)
     teacher.base_url = registration.base_url
     teacher.served_model = registration.served_model
     teacher.api_key_env = registration.api_key_env
+    teacher.api_key_sealed = api_key_sealed
     teacher.licence = registration.licence
     teacher.model = registration.model
     teacher.serve_job_id = serve_job_id
+    teacher.max_in_flight, teacher.gpus = registration.max_in_flight, registration.gpus
+    teacher.price_prompt = registration.price_prompt
+    teacher.price_completion = registration.price_completion
     note(teacher, probe)
     session.add(teacher)
     session.flush()
@@ -67,9 +100,7 @@ def register(
 async def probe(registration: Registration) -> Probe:
     """Ask the server what it is and can do: its models, one token, its limits. Costs one token and
     a few refused requests. Raises a problem that says what is wrong and what to do."""
-    found = await ask_teacher(
-        registration.base_url, registration.served_model, _key(registration.api_key_env)
-    )
+    found = await ask_teacher(registration.base_url, registration.served_model, _key(registration))
     directory = Path(registration.model).expanduser() if registration.model else None
     if directory is None or not directory.is_dir():
         return found
@@ -95,15 +126,27 @@ def note(teacher: Teacher, probe: Probe) -> None:
     teacher.probed_at = now()
 
 
-def registration_of(teacher: Teacher) -> Registration:
-    """A row as it was registered."""
+def registration_of(teacher: Teacher, settings: Settings) -> Registration:
+    """A row as it was registered, its stored key opened. Raises a 422 problem if it can't be."""
+    sealed = teacher.api_key_sealed
+    try:
+        key = None if sealed is None else SecretStr(unseal(settings, sealed))
+    except SealedElsewhereError as error:
+        raise Problem(
+            422, "teacher-key-missing", "The teacher's key is lost", str(error)
+        ) from error
     return Registration(
         name=teacher.name,
         base_url=teacher.base_url,
         served_model=teacher.served_model,
         api_key_env=teacher.api_key_env,
+        api_key=key,
         licence=teacher.licence,
         model=teacher.model,
+        max_in_flight=teacher.max_in_flight,
+        gpus=teacher.gpus,
+        price_prompt=teacher.price_prompt,
+        price_completion=teacher.price_completion,
     )
 
 
@@ -150,7 +193,10 @@ def _stamp(stat: os.stat_result) -> bytes:
     return f"{stat.st_size} {stat.st_mtime_ns}".encode()
 
 
-def _key(variable: str | None) -> str | None:
+def _key(registration: Registration) -> str | None:
+    if registration.api_key is not None:
+        return registration.api_key.get_secret_value()
+    variable = registration.api_key_env
     if variable is None:
         return None
     key = secret(variable)

@@ -21,7 +21,7 @@ class JobView(_View):
     kind: str
     name: str
     state: str
-    """queued, running, succeeded, failed or cancelled."""
+    """queued, running, paused, succeeded, failed or cancelled."""
     reason: str | None
     """One word why it ended so."""
     detail: str | None
@@ -97,12 +97,20 @@ class TeacherView(_View):
     base_url: str
     served_model: str
     api_key_env: str | None
+    has_key: bool = False
+    """Whether a key is stored for it; the key itself is never shown."""
     licence: str | None
     model: str | None
     probe: dict[str, Any]
     """ok, context_tokens, max_logprobs, tokenizer_sha256, revision, latency_s, error."""
     probed_at: Moment | None
     serve_job_id: str | None
+    max_in_flight: int | None
+    """Over all jobs and workers."""
+    gpus: int | None
+    price_prompt: float | None
+    """Of a million tokens."""
+    price_completion: float | None
 
 
 class KeyView(_View):
@@ -155,7 +163,8 @@ def artifact_view(artifact: Artifact, location: str) -> ArtifactView:
 
 def teacher_view(teacher: Teacher) -> TeacherView:
     """A row; the key itself is nowhere in it."""
-    return TeacherView.model_validate(teacher)
+    has_key = teacher.api_key_sealed is not None
+    return TeacherView.model_validate(teacher).model_copy(update={"has_key": has_key})
 
 
 def event_view(event: Event) -> EventView:

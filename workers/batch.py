@@ -85,10 +85,8 @@ def load_work(site: Site, job_id: str) -> Work:
         path = site.store.path(session.get_one(Artifact, spec.input))
         teachers = {each.name: each for each in session.scalars(select(Teacher))}
     asks = batches.scan(path, teachers.keys())
-    timeout_s = site.settings.request_timeout_s
-    endpoints = {
-        name: find_endpoint(teachers[name], timeout_s) for name in {ask.model for ask in asks}
-    }
+    named = {ask.model for ask in asks}
+    endpoints = {name: find_endpoint(teachers[name], site.settings) for name in named}
     return Work(job, spec, path, asks, endpoints)
 
 

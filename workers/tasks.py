@@ -4,12 +4,12 @@ The bodies live elsewhere and are imported when they are first needed: a worker 
 not load what another's needs.
 """
 
-import logging
 import threading
 from functools import cache
 
 from celery.signals import worker_init, worker_process_init
 
+from service import logs
 from service.broker import TASKS
 from service.settings import load
 from service.site import Site, open_site
@@ -80,6 +80,14 @@ def serve(job_id: str) -> None:
     server.run(site(), job_id)
 
 
+@app.task(name=TASKS["batch"])  # type: ignore[untyped-decorator]
+def batch(job_id: str) -> None:
+    """Ask the requests of a batch."""
+    from workers import batch as requests
+
+    requests.run(site(), job_id)
+
+
 @app.task(name=TASKS["recipe"])  # type: ignore[untyped-decorator]
 def advance(job_id: str) -> None:
     """Take a recipe as far as it goes now."""
@@ -98,7 +106,5 @@ def tick() -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]  # where tasks are threads
 @worker_process_init.connect  # type: ignore[untyped-decorator]
-def _log_plainly(**_: object) -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+def _log(**_: object) -> None:
+    logs.configure(load())

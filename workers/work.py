@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 from sqlalchemy.orm import Session
 
 from prompts.intake import read_pool
+from prompts.overlap import EvaluationSet
 from prompts.plan import Plan, TeacherFacts, make_plan
 from prompts.record import Call, Record, Rejected, Seed
 from prompts.signal import SignalHeader
-from prompts.spec import BuildSpec, IclBuild
+from prompts.spec import BuildSpec, Shots
 from prompts.spec.asked import asked_teachers
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.jobs import spec_of
@@ -21,6 +23,8 @@ from service.spec import BuildJob
 from service.store import Store
 from service.tables import Artifact, Job, Teacher
 from workers.durable import Write, write_durably
+from workers.embeddings import Embeddings
+from workers.judges import evaluation_set
 from workers.signals import signal_header
 from workers.tokens import Counter, token_counter
 
@@ -101,13 +105,15 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
         teachers = [_teacher(session, name) for name in asked_teachers(spec)]
         first = next(teacher for teacher in teachers if teacher.name == spec.teacher)
         pool = _pool(site, session, spec)
+        evaluation = _evaluation(site.store, session, spec)
+        embed = _embed(site, session, spec)
         facts = _facts(first, token_counter(site.store, session, first.model))
         directories = {each.name: model_directory(site.store, session, each) for each in teachers}
     return Work(
         job_id=job.id,
         root=root,
         spec=spec,
-        plan=make_plan(spec, pool, facts),
+        plan=make_plan(spec, pool, facts, evaluation, embed, site.settings.allow_python_verifiers),
         endpoints=find_endpoints(site, teachers),
         seeds=seeds_path(root, job.id),
         directories=directories,
@@ -126,8 +132,7 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
 
 def find_endpoints(site: Site, teachers: list[Teacher]) -> dict[str, Endpoint]:
     """Where each is asked. Raises `TeacherError`."""
-    timeout_s = site.settings.request_timeout_s
-    return {teacher.name: find_endpoint(teacher, timeout_s) for teacher in teachers}
+    return {teacher.name: find_endpoint(teacher, site.settings) for teacher in teachers}
 
 
 def model_directory(store: Store, session: Session, teacher: Teacher) -> Path | None:
@@ -165,7 +170,21 @@ def _facts(teacher: Teacher, count_tokens: Counter | None) -> TeacherFacts:
 
 
 def _pool(site: Site, session: Session, spec: BuildSpec) -> tuple[Seed, ...] | None:
-    if not isinstance(spec, IclBuild):
+    if not isinstance(spec, Shots) or not spec.demonstrations:
         return None
     with open(site.store.path(session.get_one(Artifact, spec.pool or spec.seeds)), "rb") as lines:
-        return read_pool(spec, lines) if spec.demonstrations else ()
+        return read_pool(spec, lines)
+
+
+def _evaluation(store: Store, session: Session, spec: BuildSpec) -> tuple[EvaluationSet, ...]:
+    if spec.decontaminate is None:
+        return ()
+    return (evaluation_set(store, session, spec.decontaminate),)
+
+
+def _embed(site: Site, session: Session, spec: BuildSpec) -> Embeddings | None:
+    embedder = spec.embedder if isinstance(spec, Shots) else None
+    if embedder is None:
+        return None
+    endpoint = find_endpoint(_teacher(session, embedder), site.settings)
+    return Embeddings(endpoint, site.store.root / "embeddings", httpx.Client())

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from service.cli import artifacts, jobs, keys, schedules, stack, teachers
+from service.cli import artifacts, doctor, jobs, keys, schedules, stack, teachers
 from service.cli.failure import INTERRUPTED, Failure
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 app.command("up")(stack.up)
 app.command("down")(stack.down)
+app.command("doctor")(doctor.doctor)
 app.command("login")(keys.login_link)
 app.command("run")(jobs.run)
 app.command("serve")(jobs.serve)

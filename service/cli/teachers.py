@@ -21,8 +21,17 @@ def add(
     api_key_env: Annotated[
         str | None, typer.Option(help="Variable of API and workers that holds the key.")
     ] = None,
+    store_key: Annotated[
+        bool, typer.Option("--store-key", help="Ask for the key here; it is stored encrypted.")
+    ] = False,
     licence: Annotated[str | None, typer.Option(help="Note on training on its output.")] = None,
     model: Annotated[str | None, typer.Option(help="Directory of its weights, if at hand.")] = None,
+    max_in_flight: Annotated[
+        int | None, typer.Option(help="Most requests at once, over all jobs.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs of its server, for budgets.")] = None,
+    price_prompt: Annotated[float | None, typer.Option(help="Of a million tokens.")] = None,
+    price_completion: Annotated[float | None, typer.Option(help="Of a million tokens.")] = None,
     check: Annotated[bool, typer.Option(help="Ask it for one token first.")] = True,
     as_json: Json = False,
     url: Url = None,
@@ -33,8 +42,13 @@ def add(
         "base_url": base_url,
         "served_model": served_model,
         "api_key_env": api_key_env,
+        "api_key": typer.prompt("Key", hide_input=True) if store_key else None,
         "licence": licence,
         "model": model,
+        "max_in_flight": max_in_flight,
+        "gpus": gpus,
+        "price_prompt": price_prompt,
+        "price_completion": price_completion,
     }
     _show(screen(as_json), connect(url).post("/teachers", wanted, check=check))
 

@@ -115,7 +115,7 @@ def _endpoint(site: Site, model: str) -> Endpoint:
             if teacher is None:
                 raise unknown(model, f"{wanted} is not served: retort serve {wanted}")
     try:
-        return find_endpoint(teacher, site.settings.request_timeout_s)
+        return find_endpoint(teacher, site.settings)
     except TeacherError as error:
         raise Problem(502, "teacher-refused-key", "No key for the teacher", str(error)) from error
 

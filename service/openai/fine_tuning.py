@@ -17,7 +17,7 @@ from service.openai.training_files import dataset_of
 from service.problems import Fault, bad_input, conflict, not_found
 from service.routes.deps import TheSite
 from service.site import Site
-from service.spec import TrainJob
+from service.spec import TrainJob, job_spec
 from service.tables import FINISHED, Artifact, Event, Job
 from trainer.spec import Optimization
 
@@ -82,13 +82,13 @@ def create_tuning(
 ) -> Object:
     """Queue a training. Hyperparameters are mapped to the trainer's, or refused by name."""
     _require_nothing_refused(wanted)
-    job_fields = train_fields(wanted)
-    _parsed(job_fields)
+    job_fields, kind = train_fields(wanted)
+    _parsed(job_fields, kind)
     with site.sessions.reading() as session:
         site.store.name_model(session, wanted.model)
     dataset = dataset_of(site, wanted.training_file)
     job_fields["train"]["dataset"] = dataset.id
-    return _shown(site, jobs.submit(site, _parsed(job_fields)))
+    return _shown(site, jobs.submit(site, _parsed(job_fields, kind)))
 
 
 @router.get("")
@@ -155,9 +155,9 @@ def list_checkpoints(
     return listed(found[: limit + 1], limit)
 
 
-def train_fields(wanted: TuningRequest) -> dict[str, Any]:
-    """A train job's fields, its dataset left open. Raises a 422 problem for a method or a
-    hyperparameter that isn't known here."""
+def train_fields(wanted: TuningRequest) -> tuple[dict[str, Any], str]:
+    """A train job's fields, its dataset left open, and OpenAI's name of the method. Raises a 422
+    problem for a method or a hyperparameter that isn't known here."""
     method = dict(wanted.method or {"type": "supervised"})
     kind = str(method.pop("type", "supervised"))
     if kind in NOT_HERE:
@@ -173,7 +173,7 @@ def train_fields(wanted: TuningRequest) -> dict[str, Any]:
         "name": wanted.suffix or "fine-tuned",
         "optimization": optimization(given) | seed,
     }
-    return {"kind": "train", "train": train | own}
+    return {"kind": "train", "train": train | own}, kind
 
 
 def optimization(hyperparameters: dict[str, Any]) -> dict[str, Any]:
@@ -287,12 +287,29 @@ def _require_nothing_refused(wanted: TuningRequest) -> None:
         raise bad_input(found)
 
 
-def _parsed(fields: dict[str, Any]) -> TrainJob:
+def _parsed(fields: dict[str, Any], kind: str) -> TrainJob:
     try:
-        return TrainJob.model_validate(fields)
+        job = job_spec.validate_python(fields)
     except ValidationError as error:
         placed = [one | {"loc": ("body", *one["loc"])} for one in error.errors()]
-        raise bad_input(list(faults(placed, fields))) from error
+        found = [
+            Fault(_given_as(one.location, kind), one.message) for one in faults(placed, fields)
+        ]
+        raise bad_input(found) from error
+    assert isinstance(job, TrainJob)
+    return job
+
+
+def _given_as(location: str, kind: str) -> str:
+    """Where a field of the train job stood in the request."""
+    field = location.removeprefix("train").removeprefix(".")
+    if not field:
+        return "method.type"
+    if field.startswith("optimization."):
+        ours = field.removeprefix("optimization.")
+        names = {inner: name for name, inner in HYPERPARAMETERS.items()}
+        return f"hyperparameters.{names.get(ours, ours)}"
+    return f"method.{kind}.{field}"
 
 
 def _number(identity: str, prefix: str) -> int:

@@ -14,7 +14,7 @@ from prompts.seeds import SeedError, scan_seeds
 from prompts.spec import Split
 from prompts.split import split_of
 from service.datasets import DatasetImport, publish_import
-from service.problems import Fault, bad_input
+from service.problems import Fault, Problem, bad_input
 from service.site import Site
 from service.tables import Artifact
 
@@ -37,10 +37,16 @@ def dataset_of(site: Site, reference: str) -> Artifact:
                 for row in _rows(site.store.path(file)):
                     rows.write(json.dumps(row, ensure_ascii=False) + "\n")
         except (SeedError, DatasetError) as error:
-            fault = Fault("training_file", f"{file.name}: {error}")
-            raise bad_input([fault], "The training file can't be used") from error
+            raise _unusable(f"{file.name}: {error}") from error
         wanted = DatasetImport(name=file.id, kind=Kind.IF, file=file.id)
-        return publish_import(site, source, wanted, [file.id])
+        try:
+            return publish_import(site, source, wanted, [file.id])
+        except Problem as problem:
+            raise _unusable(problem.detail) from problem
+
+
+def _unusable(why: str) -> Problem:
+    return bad_input([Fault("training_file", why)], "The training file can't be used")
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -72,7 +72,7 @@ async def test_a_repeated_request_makes_one_job(api: httpx.AsyncClient) -> None:
     second = await api.post("/api/v1/jobs", json=SERVE, headers=headers)
     assert first.json()["id"] == second.json()["id"]
     other = await api.post("/api/v1/jobs", json=SERVE | {"name": "u"}, headers=headers)
-    assert "'k'" in problem(other, 409)["detail"]
+    problem(other, 422)
 
 
 async def test_an_unknown_kind_lists_the_known_ones(api: httpx.AsyncClient) -> None:

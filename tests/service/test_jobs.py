@@ -74,11 +74,11 @@ def test_a_key_makes_one_job(any_site: Site) -> None:
     assert jobs.submit(any_site, SERVE).id != first.id
 
 
-def test_a_key_used_for_another_spec_is_a_conflict(any_site: Site) -> None:
+def test_a_key_used_for_another_spec_is_refused(any_site: Site) -> None:
     jobs.submit(any_site, SERVE, idempotency_key="k")
     with pytest.raises(Problem) as raised:
         jobs.submit(any_site, OTHER, idempotency_key="k")
-    assert raised.value.status == 409
+    assert raised.value.status == 422
 
 
 def test_a_key_sent_many_times_at_once_makes_one_job(any_site: Site) -> None:

@@ -1,0 +1,115 @@
+"""/metrics: what SQL knows, in Prometheus' form. Read from SQL at a scrape, once in ten seconds at
+most, by aggregates over jobs, chunks and teachers: never by a look at a row of data."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import ColumnElement, Float, cast, extract, func, select
+from sqlalchemy.orm import Session
+
+from service.site import Site
+from service.tables import Chunk, Job, State, Teacher, now, utc
+
+LASTS_S = 10.0
+ON_DEVICE = ("train", "compress", "serve", "report")
+ROWS = ("accepted", "rejected", "not_needed")
+TOKENS = ("prompt", "completion")
+
+
+class SiteCollector(Collector):
+    """Collects from one installation's database."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._found: list[Metric] = []
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures, at most ten seconds old. Raises SQLAlchemy's errors."""
+        with self._lock:
+            if time.monotonic() - self._read_at > LASTS_S:
+                with self._site.sessions.reading() as session:
+                    self._found = [*_jobs(session), *_chunks(session), *_teachers(session)]
+                self._read_at = time.monotonic()
+            yield from self._found
+
+
+def registry_of(site: Site) -> CollectorRegistry:
+    """A registry with this installation's figures."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(SiteCollector(site))
+    return registry
+
+
+def _jobs(session: Session) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("retort_jobs", "Jobs by kind and state.", labels=["kind", "state"])
+    counted = select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)
+    for kind, state, count in session.execute(counted):
+        jobs.add_metric([kind, state], count)
+    yield jobs
+    age = GaugeMetricFamily(
+        "retort_queue_age_seconds", "Age of the oldest queued job of a kind.", labels=["kind"]
+    )
+    oldest = select(Job.kind, func.min(Job.created_at)).where(Job.state == State.QUEUED)
+    for kind, created_at in session.execute(oldest.group_by(Job.kind)):
+        age.add_metric([kind], (now() - utc(created_at)).total_seconds())
+    yield age
+    device = CounterMetricFamily(
+        "retort_device_seconds",
+        "Seconds that finished jobs held a device slot, from their first start.",
+        labels=["kind"],
+    )
+    held = select(Job.kind, func.sum(_seconds(session))).where(
+        Job.kind.in_(ON_DEVICE), Job.started_at.is_not(None), Job.finished_at.is_not(None)
+    )
+    for kind, total in session.execute(held.group_by(Job.kind)):
+        device.add_metric([kind], float(total or 0))
+    yield device
+
+
+def _seconds(session: Session) -> ColumnElement[float]:
+    if session.get_bind().dialect.name == "sqlite":
+        return (func.julianday(Job.finished_at) - func.julianday(Job.started_at)) * 86400.0
+    return cast(extract("epoch", Job.finished_at - Job.started_at), Float)
+
+
+def _chunks(session: Session) -> Iterator[Metric]:
+    sums = [
+        func.coalesce(func.sum(column), 0)
+        for column in (
+            *(Chunk.accepted, Chunk.rejected, Chunk.not_needed),
+            *(Chunk.prompt_tokens, Chunk.completion_tokens),
+            *(Chunk.requests, Chunk.teacher_seconds),
+        )
+    ]
+    found = [float(total) for total in session.execute(select(*sums)).one()]
+    rows = CounterMetricFamily("retort_rows", "Rows of builds, by their end.", labels=["end"])
+    for end, total in zip(ROWS, found[:3], strict=True):
+        rows.add_metric([end], total)
+    tokens = CounterMetricFamily("retort_tokens", "Tokens of teachers.", labels=["kind"])
+    for kind, total in zip(TOKENS, found[3:5], strict=True):
+        tokens.add_metric([kind], total)
+    requests = CounterMetricFamily("retort_teacher_requests", "Requests that builds paid for.")
+    requests.add_metric([], found[5])
+    seconds = CounterMetricFamily("retort_teacher_seconds", "Seconds of those requests, added up.")
+    seconds.add_metric([], found[6])
+    yield from (rows, tokens, requests, seconds)
+
+
+def _teachers(session: Session) -> Iterator[Metric]:
+    well = GaugeMetricFamily(
+        "retort_teacher_up", "Whether a teacher's last probe found it well.", labels=["teacher"]
+    )
+    latency = GaugeMetricFamily(
+        "retort_teacher_latency_seconds", "Of the last probe's one token.", labels=["teacher"]
+    )
+    for name, probe in session.execute(select(Teacher.name, Teacher.probe)):
+        well.add_metric([name], float(bool(probe.get("ok"))))
+        if probe.get("latency_s") is not None:
+            latency.add_metric([name], probe["latency_s"])
+    yield from (well, latency)

@@ -1,0 +1,57 @@
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from service.cli import doctor
+from service.settings import Settings
+from tests.service.cli.conftest import Cli
+
+
+def test_it_has_a_line_for_each_check_and_an_exit_code(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = cli("doctor", "--json")
+    found = {one["check"]: one for one in json.loads(said.out)["checks"]}
+    assert len(found) == len(doctor.CHECKS)
+    assert said.code == (1 if any(one["state"] == "wrong" for one in found.values()) else 0)
+    assert found["data dir"]["state"] == "ok"
+
+    monkeypatch.setenv("RETORT_BROKER_URL", f"redis+socket://{tmp_path}/none.sock")
+    monkeypatch.setenv("RETORT_MIN_FREE_BYTES", str(2**62))
+    monkeypatch.setenv("RETORT_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    ill = cli("doctor")
+    assert ill.code == 1
+    lines = {line[2:14].strip(): line for line in ill.out.splitlines()}
+    for check, told in (
+        ("redis", "RETORT_BROKER_URL"),
+        ("disk", "refused"),
+        ("database", "RETORT_DATABASE_URL"),
+    ):
+        assert lines[check].startswith("✗")
+        assert told in lines[check]
+
+
+def test_a_taken_port_is_noted(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert doctor.port(settings.model_copy(update={"port": port})).state == "note"
+    assert doctor.port(settings.model_copy(update={"port": 0})).state == "ok"
+
+
+def test_a_vllm_that_is_not_there_is_told(settings: Settings, tmp_path: Path) -> None:
+    away = settings.model_copy(update={"vllm_python": tmp_path / "python"})
+    assert doctor.vllm(away).state == "wrong"
+
+
+def test_a_data_directory_that_cannot_be_written(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    inside_a_file = settings.model_copy(update={"data_dir": tmp_path / "file" / "data"})
+    assert doctor.data_directory(inside_a_file).state == "wrong"
+
+
+def test_no_color_is_respected(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[3" not in cli("doctor").out

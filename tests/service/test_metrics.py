@@ -1,0 +1,67 @@
+from datetime import timedelta
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from service import jobs, metrics
+from service.metrics import registry_of
+from service.site import Site
+from service.tables import Chunk, Job, State, now
+from tests.service.given import add_teacher, spec
+
+SERVE = {"kind": "serve", "model": "org/model", "name": "served"}
+
+
+def read(site: Site) -> dict[tuple[str, tuple[str, ...]], float]:
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in registry_of(site).collect()
+        for sample in family.samples
+    }
+
+
+def fill(site: Site) -> None:
+    add_teacher(site)
+    job = jobs.submit(site, spec(**SERVE))
+    with site.sessions.writing.begin() as session:
+        row = session.get_one(Job, job.id)
+        row.created_at = now() - timedelta(minutes=5)
+        ended = {"state": State.SUCCEEDED, "name": "x", "spec": {}, "kind": "train"}
+        times = {"started_at": now() - timedelta(seconds=90), "finished_at": now()}
+        session.add(Job(id="job-1", **ended, **times))
+        session.flush()
+        for number in (0, 1):
+            counts = {"accepted": 5, "rejected": 2, "prompt_tokens": 100, "completion_tokens": 30}
+            place = {"job_id": "job-1", "number": number, "first_row": 0, "rows": 7, "offset": 0}
+            session.add(Chunk(**place, **counts, requests=7, teacher_seconds=1.5))
+
+
+def test_what_sql_knows(any_site: Site) -> None:
+    fill(any_site)
+    found = read(any_site)
+    assert found["retort_jobs", ("serve", "queued")] == 1
+    assert found["retort_jobs", ("train", "succeeded")] == 1
+    assert 300 <= found["retort_queue_age_seconds", ("serve",)] < 400
+    assert 89 < found["retort_device_seconds_total", ("train",)] < 92
+    assert found["retort_rows_total", ("accepted",)] == 10
+    assert found["retort_rows_total", ("rejected",)] == 4
+    assert found["retort_tokens_total", ("completion",)] == 60
+    assert found["retort_teacher_requests_total", ()] == 14
+    assert found["retort_teacher_seconds_total", ()] == 3
+    assert found["retort_teacher_up", ("t",)] == 1
+
+
+async def test_a_scrape_reads_sql_once_in_a_while(
+    api: httpx.AsyncClient, site: Site, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    first = await api.get("/metrics")
+    assert first.headers["content-type"].startswith("text/plain")
+    assert "retort_rows_total" in {
+        sample.name
+        for family in text_string_to_metric_families(first.text)
+        for sample in family.samples
+    }
+    fill(site)
+    assert 'kind="serve"' not in (await api.get("/metrics")).text
+    monkeypatch.setattr(metrics, "LASTS_S", -1.0)
+    assert 'retort_jobs{kind="serve",state="queued"} 1.0' in (await api.get("/metrics")).text
