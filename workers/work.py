@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 from sqlalchemy.orm import Session
 
 from prompts.intake import read_pool
-from prompts.overlap import EvaluationSet
 from prompts.plan import Plan, TeacherFacts, make_plan
 from prompts.record import Call, Record, Rejected, Seed
 from prompts.signal import SignalHeader
-from prompts.spec import BuildSpec, Shots
+from prompts.spec import BuildSpec, IclBuild
 from prompts.spec.asked import asked_teachers
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.jobs import spec_of
@@ -23,8 +21,6 @@ from service.spec import BuildJob
 from service.store import Store
 from service.tables import Artifact, Job, Teacher
 from workers.durable import Write, write_durably
-from workers.embeddings import Embeddings
-from workers.judges import evaluation_set
 from workers.signals import signal_header
 from workers.tokens import Counter, token_counter
 
@@ -105,15 +101,13 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
         teachers = [_teacher(session, name) for name in asked_teachers(spec)]
         first = next(teacher for teacher in teachers if teacher.name == spec.teacher)
         pool = _pool(site, session, spec)
-        evaluation = _evaluation(site.store, session, spec)
-        embed = _embed(site, session, spec)
         facts = _facts(first, token_counter(site.store, session, first.model))
         directories = {each.name: model_directory(site.store, session, each) for each in teachers}
     return Work(
         job_id=job.id,
         root=root,
         spec=spec,
-        plan=make_plan(spec, pool, facts, evaluation, embed, site.settings.allow_python_verifiers),
+        plan=make_plan(spec, pool, facts),
         endpoints=find_endpoints(site, teachers),
         seeds=seeds_path(root, job.id),
         directories=directories,
@@ -170,21 +164,7 @@ def _facts(teacher: Teacher, count_tokens: Counter | None) -> TeacherFacts:
 
 
 def _pool(site: Site, session: Session, spec: BuildSpec) -> tuple[Seed, ...] | None:
-    if not isinstance(spec, Shots) or not spec.demonstrations:
+    if not isinstance(spec, IclBuild):
         return None
     with open(site.store.path(session.get_one(Artifact, spec.pool or spec.seeds)), "rb") as lines:
-        return read_pool(spec, lines)
-
-
-def _evaluation(store: Store, session: Session, spec: BuildSpec) -> tuple[EvaluationSet, ...]:
-    if spec.decontaminate is None:
-        return ()
-    return (evaluation_set(store, session, spec.decontaminate),)
-
-
-def _embed(site: Site, session: Session, spec: BuildSpec) -> Embeddings | None:
-    embedder = spec.embedder if isinstance(spec, Shots) else None
-    if embedder is None:
-        return None
-    endpoint = find_endpoint(_teacher(session, embedder), site.settings)
-    return Embeddings(endpoint, site.store.root / "embeddings", httpx.Client())
+        return read_pool(spec, lines) if spec.demonstrations else ()
