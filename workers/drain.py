@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from sqlalchemy.exc import OperationalError
 
-from prompts.plan import NotNeeded, Request
+from prompts.plan import NotNeeded, Request, Step
 from prompts.record import Record, Rejected, Seed
 from service.asking import TeacherError
 from service.site import Site
@@ -29,6 +29,7 @@ from workers.shares import give_share_back, take_share
 from workers.sql import in_session
 from workers.stops import GRACE_S, SOFT, Stop
 from workers.troubles import Troubles
+from workers.warmup import Warmup
 from workers.watch import Watch, free_stale_chunks
 from workers.window import Window
 from workers.work import Work
@@ -81,6 +82,7 @@ class Drain:
         self._purse = Purse(work.spec.budget, work.spec.max_in_flight)
         self._goal: int | None = work.goal
         self._window = Window(work.spec.max_in_flight)
+        self._warmup = Warmup()
         self._open: list[OpenChunk] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -152,14 +154,15 @@ class Drain:
         )
         self._open.append(chunk)
         self._look_now.set()
-        for place, seed in enumerate(chunk.seeds):
+        await asyncio.to_thread(self._work.plan.prepare, chunk.seeds)
+        for place in self._work.plan.places(chunk.seeds):
             if self._hard_stop() or lease.lost.is_set():
                 return True
-            await self._feed_row(chunk, place, seed)
+            await self._feed_row(chunk, place, chunk.seeds[place])
         return True
 
     async def _feed_row(self, chunk: OpenChunk, place: int, seed: Seed) -> None:
-        step = self._next_step(chunk, seed)
+        step = await self._next_step(chunk, seed)
         if isinstance(step, tuple) and self._asks(chunk, place):
             await self._window.room()
         elif place % 16 == 0:
@@ -176,13 +179,13 @@ class Drain:
     async def _row(
         self, chunk: OpenChunk, place: int, seed: Seed, requests: tuple[Request, ...]
     ) -> None:
-        step: tuple[Request, ...] | Record | Rejected = requests
+        step: Step = requests
         while isinstance(step, tuple):
             if not await self._ask_all(chunk, place, step):
                 if self._not_needed(chunk, place) is not None:
                     self._end_unasked(chunk, place, seed)
                 return
-            step = self._next_step(chunk, seed)
+            step = await self._next_step(chunk, seed)
         self._end(chunk, place, step)
 
     async def _ask_all(self, chunk: OpenChunk, place: int, requests: tuple[Request, ...]) -> bool:
@@ -196,7 +199,7 @@ class Drain:
         return all(answered)
 
     async def _ask(self, chunk: OpenChunk, place: int, request: Request) -> bool:
-        async with self._window.slot():
+        async with self._warmup.gate(request), self._window.slot():
             if not await self._may_spend(chunk, place):
                 return False
             try:
@@ -231,9 +234,14 @@ class Drain:
             return "budget"
         return None if chunk.wanted(place, self._goal) else "target"
 
-    def _next_step(self, chunk: OpenChunk, seed: Seed) -> tuple[Request, ...] | Record | Rejected:
-        step = self._work.plan.next(seed, chunk.calls(seed))
-        return step if isinstance(step, tuple) else self._work.attributed(step, chunk.calls(seed))
+    async def _next_step(self, chunk: OpenChunk, seed: Seed) -> Step:
+        calls, plan = chunk.calls(seed), self._work.plan
+        step = (
+            (await asyncio.to_thread(plan.next, seed, calls))
+            if plan.slow
+            else plan.next(seed, calls)
+        )
+        return step if isinstance(step, tuple) else self._work.attributed(step, calls)
 
     def _end_unasked(self, chunk: OpenChunk, place: int, seed: Seed) -> None:
         why = self._not_needed(chunk, place)

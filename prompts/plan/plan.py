@@ -24,11 +24,13 @@ from prompts.plan.seeds import seeded
 from prompts.record import Call, Judgement, Kind, Message, Reason, Record, Rejected, Seed
 from prompts.reply import read_reply
 from prompts.spec import BuildSpec, CotBuild, IclBuild, InstructionBuild, Shots
+from prompts.spec.selectors import SIMILAR
 from prompts.split import input_key
 from prompts.template import Template, TemplateError, compile_template
 from prompts.verify import Verifier, make_verifier
 from prompts.verify.spec import NoVerifier
 
+SLOW_CHECKS = frozenset({"regex", "json_schema", "personal_data", "language"})
 SAMPLES, HINT = 0, 1
 """The steps before the judges'."""
 
@@ -96,8 +98,9 @@ class Plan:
     @property
     def slow(self) -> bool:
         """Whether `next` may take seconds: then it is not for an event loop's thread."""
-        slow_checks = {"regex", "json_schema", "personal_data", "language"}
-        return self.verifier.slow or any(check.kind in slow_checks for check in self.spec.checks)
+        selects = isinstance(self.spec, Shots) and self.spec.selector.kind in SIMILAR
+        checks = any(check.kind in SLOW_CHECKS for check in self.spec.checks)
+        return self.verifier.slow or selects or checks
 
     def _row(self, seed: Seed) -> Row:
         key = input_key(self.template, seed)
@@ -297,7 +300,7 @@ def _pool(
         return None
     if pool is None and spec.demonstrations:
         raise ValueError("a build with demonstrations needs its pool")
-    if spec.demonstrations and spec.selector.kind in ("embedding", "mmr") and embed is None:
+    if spec.embedder is not None and embed is None:
         raise ValueError(f"selector {spec.selector.kind!r} needs embeddings")
     if spec.demonstration_tokens is not None and teacher.count_tokens is None:
         raise ValueError(

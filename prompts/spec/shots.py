@@ -5,7 +5,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from prompts.spec.common import Build
-from prompts.spec.selectors import SIMILAR, RandomSelector, SelectorSpec
+from prompts.spec.selectors import (
+    SIMILAR,
+    EmbeddingSelector,
+    MmrSelector,
+    RandomSelector,
+    SelectorSpec,
+)
 from prompts.template import TemplateSource, compile_template
 
 
@@ -31,6 +37,15 @@ class Shots(Build):
     demonstration_tokens: int | None = Field(None, ge=1)
     """At most so many tokens of demonstrations, counted with the teacher's tokenizer: those
     selected last are left out. At least one must fit."""
+
+    @property
+    def embedder(self) -> str | None:
+        """The registered teacher that embeds queries and pool, if the selector needs one."""
+        if not self.demonstrations or not isinstance(
+            self.selector, EmbeddingSelector | MmrSelector
+        ):
+            return None
+        return self.selector.embedder
 
     @model_validator(mode="after")
     def _shows_what_it_chooses(self) -> "Shots":
