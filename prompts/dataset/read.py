@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from prompts.dataset.chunk import read_batches
 from prompts.dataset.files import DatasetError
 from prompts.dataset.manifest import ShardFile, read_manifest
 from prompts.dataset.signals import FOLDER
-from prompts.record import Record, Rejected
+from prompts.record import End, Record, Rejected
 from prompts.signal import SignalReader
 from prompts.split import SplitName
 
@@ -25,6 +27,13 @@ def read_rejected(path: Path) -> Iterator[Rejected]:
     """Every row that was not accepted, in input order. Raises DatasetError."""
     for row in _rows(path, "rejected"):
         yield Rejected.model_validate(row)
+
+
+def read_chunk(path: Path) -> Iterator[Record]:
+    """The accepted rows of a chunk's file."""
+    for table in read_batches(path, _BATCH_ROWS):
+        for row in table.filter(pc.equal(table["end"], End.ACCEPTED.value)).to_pylist():
+            yield Record.model_validate({name: row[name] for name in Record.model_fields})
 
 
 def open_signal(path: Path) -> SignalReader:

@@ -1,0 +1,46 @@
+"""The checks that look at a whole dataset, made ready from a build's spec."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from prompts.dataset import read_rows
+from prompts.dataset.likeness import Judge, contamination, near_duplicates, novelty
+from prompts.overlap import EvaluationSet, evaluation_texts
+from prompts.record import Record
+from prompts.seeds import scan_seeds
+from prompts.spec import BuildSpec
+from prompts.split import SPLITS
+from service.store import Store
+from service.tables import Artifact
+
+
+def judges_of(store: Store, session: Session, spec: BuildSpec) -> tuple[Judge, ...]:
+    """Contamination first, then near-duplicates, then novelty: the order of their costs.
+
+    Reads the evaluation set and the datasets that rows are compared with.
+    """
+    judges: list[Judge] = []
+    if spec.decontaminate is not None:
+        judges.append(contamination(evaluation_set(store, session, spec.decontaminate)))
+    if spec.near_duplicates is not None:
+        names = spec.near_duplicates.against
+        datasets = [(name, store.path(session.get_one(Artifact, name))) for name in names]
+        judges.append(near_duplicates(spec.near_duplicates, _records(datasets)))
+    if spec.novelty is not None:
+        judges.append(novelty(spec.novelty))
+    return tuple(judges)
+
+
+def evaluation_set(store: Store, session: Session, file_id: str) -> EvaluationSet:
+    """An uploaded evaluation set. Raises SeedError and ValueError for rows that are none."""
+    file = session.get_one(Artifact, file_id)
+    with store.path(file).open("rb") as lines:
+        return EvaluationSet(file.name, evaluation_texts(row for _, row in scan_seeds(lines)))
+
+
+def _records(datasets: list[tuple[str, Path]]) -> Iterator[tuple[str, Record]]:
+    for name, path in datasets:
+        for split in SPLITS:
+            yield from ((name, record) for record in read_rows(path, split))
