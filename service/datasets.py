@@ -1,8 +1,6 @@
 """Datasets: what lists show of them, and how those made elsewhere come in."""
 
 import tempfile
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,8 @@ from prompts.dataset import (
     DatasetError,
     import_dataset,
     read_manifest,
-    read_rejected,
-    read_rows,
 )
-from prompts.record import Frozen, Kind, Record, Rejected
-from prompts.split import SplitName
+from prompts.record import Frozen, Kind
 from service.problems import Fault, Problem, bad_input
 from service.site import Site
 from service.tables import Artifact
@@ -76,26 +71,6 @@ def publish_import(site: Site, source: Path, wanted: DatasetImport, inputs: list
             return site.store.publish(
                 session, "dataset", wanted.name, dataset, summary=summary, inputs=inputs
             )
-
-
-def rows(site: Site, reference: str, split: SplitName, skip: int, limit: int) -> list[Record]:
-    """Some accepted rows of a dataset, in order."""
-    return list(islice(read_rows(_path(site, reference), split), skip, skip + limit))
-
-
-def rejected(
-    site: Site, reference: str, reason: str | None, skip: int, limit: int
-) -> list[Rejected]:
-    """Some rows of a dataset that were not accepted, in order; of one reason, if given."""
-    found: Iterator[Rejected] = read_rejected(_path(site, reference))
-    if reason is not None:
-        found = (row for row in found if row.reason == reason)
-    return list(islice(found, skip, skip + limit))
-
-
-def _path(site: Site, reference: str) -> Path:
-    with site.sessions.reading() as session:
-        return site.store.path(site.store.resolve(session, reference, "dataset"))
 
 
 def _in_our_form(source: Path, target: Path, wanted: DatasetImport) -> Path:

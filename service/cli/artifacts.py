@@ -60,7 +60,7 @@ def show_dataset(
     """Show a dataset's counts and a few of its rows."""
     api, out = connect(url), screen(as_json)
     found = api.get(f"/datasets/{reference}")
-    sample = api.get(f"/datasets/{reference}/rows", limit=rows) if rows else []
+    sample = api.get(f"/datasets/{reference}/rows", limit=rows)["rows"] if rows else []
     if as_json:
         out.document(found | {"rows": sample})
         return

@@ -5,7 +5,17 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from service.dashboard import datasets, jobs, keys, models, newjob, overview, session, teachers
+from service.dashboard import (
+    datasets,
+    jobs,
+    keys,
+    models,
+    newjob,
+    overview,
+    schedules,
+    session,
+    teachers,
+)
 
 STATIC = Path(__file__).parent / "static"
 
@@ -17,6 +27,7 @@ ROUTERS = (
     datasets.router,
     models.router,
     teachers.router,
+    schedules.router,
     keys.router,
 )
 

@@ -28,7 +28,7 @@ _ASKING = (
     FormField("build.sampling.max_tokens", "Most tokens per answer", "number"),
     FormField("build.sampling.temperature", "Sampling temperature", "number", "0 is greedy."),
     FormField("build.limit", "First so many seeds", "number", "Empty: all of them."),
-    FormField("build.target", "Stop after so many accepted", "number"),
+    FormField("build.target_rows", "Stop at so many accepted", "number"),
     FormField("build.max_in_flight", "Requests in flight", "number"),
 )
 _TRAINING = (

@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from sqlalchemy import select
 
-from service import events, jobs
+from service import events, jobs, pausing
 from service.dashboard import drawing, words
 from service.dashboard.page import page, page_router, see
 from service.routes.deps import TheSite
@@ -95,6 +95,20 @@ def cancel(site: TheSite, job_id: str) -> Response:
     return see(f"/jobs/{job_id}")
 
 
+@router.post("/jobs/{job_id}/pause")
+def pause(site: TheSite, job_id: str) -> Response:
+    """Let a job rest; what it paid for is kept."""
+    pausing.pause(site, job_id)
+    return see(f"/jobs/{job_id}")
+
+
+@router.post("/jobs/{job_id}/resume")
+def resume(site: TheSite, job_id: str) -> Response:
+    """Let a paused job go on."""
+    pausing.resume(site, job_id)
+    return see(f"/jobs/{job_id}")
+
+
 def curve(told: list[tuple[str, dict[str, Any]]]) -> dict[str, list[float | None]]:
     """Events as columns, thinned to what a screen can show; validations are all kept."""
     rows: dict[int, list[float | None]] = {}
@@ -136,6 +150,8 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
         "figures": dict(figures.data) if figures is not None and job.state == "running" else {},
         "log": [_line(event, job) for event in reversed(log)],
         "last_id": last_id,
+        "may_pause": job.kind in pausing.PAUSABLE and job.state in ("queued", "running"),
+        "may_resume": "paused" in (job.state, *(child.state for child in job.children)),
         "trains": trains,
         "stages": stages,
         "chart": drawing.size_chart(_sizes(stages)),

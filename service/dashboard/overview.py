@@ -41,7 +41,7 @@ class Overview:
     throughput: Throughput
     running: list[JobView]
     troubled: list[JobView]
-    """Failed lately, or unable to start."""
+    """Paused, unable to start, or failed lately."""
     silent: list[TeacherView]
     """Teachers that did not answer their last probe."""
     latest: list[JobView]
@@ -67,7 +67,12 @@ def _look(site: Site) -> Overview:
         running = list(session.scalars(tops.where(Job.state == State.RUNNING).limit(SHOWN)))
         failed = tops.where(Job.state == State.FAILED, Job.finished_at > now() - RECENT)
         waiting = tops.where(Job.state == State.QUEUED, Job.waiting_for.is_not(None))
-        troubled = [*session.scalars(waiting.limit(SHOWN)), *session.scalars(failed.limit(SHOWN))]
+        paused = tops.where(Job.state == State.PAUSED)
+        troubled = [
+            job
+            for query in (paused, waiting, failed)
+            for job in session.scalars(query.limit(SHOWN))
+        ]
         counted = session.execute(select(Job.state, func.count()).group_by(Job.state))
         states = dict(counted.all())  # type: ignore[arg-type]
         fresh = select(Artifact.summary).where(

@@ -4,19 +4,24 @@ from typing import Annotated
 
 from fastapi import Body, Query
 
-from prompts.record import Record, Rejected
+from prompts.record import Kind, Record, Rejected
 from prompts.split import SplitName
-from service import artifacts, datasets
+from service import artifacts, datasets, rows
 from service.datasets import DatasetImport
 from service.routes.artifacts import artifact_router
 from service.routes.deps import TheSite
 from service.routes.examples import IMPORTS
+from service.rows import RowPage, Wanted
 from service.views import ArtifactView
 
 router = artifact_router("dataset")
 
-Skip = Annotated[int, Query(ge=0)]
-Limit = Annotated[int, Query(ge=1, le=1000)]
+Cursor = Annotated[str | None, Query(max_length=40, description="`next` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=rows.MOST_ROWS)]
+Search = Annotated[
+    str | None,
+    Query(alias="q", max_length=500, description="Text in prompts, completions, answers or ids."),
+]
 
 
 @router.post("/import", status_code=201)
@@ -32,20 +37,27 @@ def show_rows(
     site: TheSite,
     reference: str,
     split: SplitName = "train",
-    skip: Skip = 0,
+    kind: Kind | None = None,
+    search: Search = None,
+    cursor: Cursor = None,
     limit: Limit = 20,
-) -> list[Record]:
-    """Accepted rows of a split."""
-    return datasets.rows(site, reference, split, skip, limit)
+) -> RowPage[Record]:
+    """Accepted rows of a split, in order, filtered and searched."""
+    _, path = artifacts.directory(site, "dataset", reference)
+    return rows.accepted(path, split, Wanted(kind=kind, search=search, after=cursor, limit=limit))
 
 
 @router.get("/{reference}/rejected")
 def show_rejected(
     site: TheSite,
     reference: str,
-    reason: str | None = None,
-    skip: Skip = 0,
+    reason: Annotated[str | None, Query(max_length=64)] = None,
+    kind: Kind | None = None,
+    search: Search = None,
+    cursor: Cursor = None,
     limit: Limit = 20,
-) -> list[Rejected]:
+) -> RowPage[Rejected]:
     """Rows that were not accepted, each with its reason and the raw completions."""
-    return datasets.rejected(site, reference, reason, skip, limit)
+    _, path = artifacts.directory(site, "dataset", reference)
+    wanted = Wanted(kind=kind, reason=reason, search=search, after=cursor, limit=limit)
+    return rows.rejected(path, wanted)

@@ -223,10 +223,18 @@ async def test_a_dataset_is_imported_shown_and_downloaded(
     dataset = await import_rows(api)
     assert dataset["summary"]["accepted"] == 40
 
-    rows = (await api.get("/api/v1/datasets/mine/rows", params={"limit": 3, "skip": 1})).json()
-    assert len(rows) == 3
-    assert rows[0]["completion"][0]["content"] in rows[0]["prompt"][0]["content"]
-    assert (await api.get(f"/api/v1/datasets/{dataset['id']}/rejected")).json() == []
+    route = "/api/v1/datasets/mine/rows"
+    page = (await api.get(route, params={"limit": 3})).json()
+    row = page["rows"][0]
+    assert len(page["rows"]) == 3
+    assert row["completion"][0]["content"] in row["prompt"][0]["content"]
+    after = (await api.get(route, params={"limit": 3, "cursor": page["next"]})).json()
+    assert row["id"] not in {other["id"] for other in after["rows"]}
+    found = (await api.get(route, params={"q": row["prompt"][0]["content"]})).json()
+    assert row["id"] in {other["id"] for other in found["rows"]}
+    assert (await api.get(route, params={"q": "nowhere at all"})).json()["rows"] == []
+    rejected = await api.get(f"/api/v1/datasets/{dataset['id']}/rejected")
+    assert rejected.json() == {"rows": [], "next": None}
 
     archive = (await api.get("/api/v1/datasets/mine@1/download")).content
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:

@@ -1,0 +1,216 @@
+"""A person's way through the dashboard, in a real browser, over a real API, worker and Redis. The
+teacher is a labelled fake whose answers are markup."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from service import keys, login
+from service.addresses import ALIVE
+from service.keys import NewKey
+from service.settings import broker_socket
+from service.site import Site
+from tests.service.dashboard.hostile_teacher import MODEL, hostile_teacher
+from tests.service.dashboard.world import XSS
+from tests.workers.conftest import new_site, wait_for
+from tests.workers.test_workers import redis_at
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ROOT = Path(__file__).resolve().parents[3]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
+ROWS = 60
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An installation that is up, and where its teacher is."""
+
+    site: Site
+    url: str
+    teacher: str
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """API and worker in processes of their own, a private Redis; a key is made, so that nobody is
+    let in without."""
+    port = free_port()
+    site = new_site(tmp_path / "data", port=port)
+    keys.create(site, NewKey(name="somebody else's"))
+    api = ("uvicorn", "service.app:app", "--port", str(port), "--log-level", "warning")
+    worker = ("celery", "-A", "workers.app", "worker", "-P", "threads", "-c", "2")
+    queues = ("-Q", "build,control", "--without-gossip", "--without-mingle")
+    running: list[subprocess.Popen[bytes]] = []
+    with redis_at(broker_socket(site.settings.data_dir)), hostile_teacher() as teacher:
+        try:
+            running += [start(site, tmp_path, command) for command in (api, (*worker, *queues))]
+            wait_for(lambda: answers(f"http://127.0.0.1:{port}{ALIVE}"))
+            yield Stack(site, f"http://127.0.0.1:{port}", teacher)
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+            site.sessions.engine.dispose()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A fresh browser; what it complains of fails the test."""
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page()
+        opened.set_default_timeout(15_000)
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
+        opened.on(
+            "console",
+            lambda said: complaints.append(said.text) if said.type == "error" else None,
+        )
+        yield opened
+        browser.close()
+    assert complaints == []
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def start(site: Site, folder: Path, command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    settings = site.settings
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "RETORT_DATA_DIR": str(settings.data_dir),
+        "RETORT_PORT": str(settings.port),
+        "RETORT_RECONCILE_S": "0.5",
+        "RETORT_MIN_FREE_BYTES": "0",
+    }
+    with (folder / f"{command[0]}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2):
+            return True
+    except (URLError, OSError):
+        return False
+
+
+def test_from_the_login_link_to_rows_that_stay_text(
+    stack: Stack, page: Page, tmp_path: Path
+) -> None:
+    logs_in_by_link(stack, page)
+    registers_the_teacher(stack, page)
+    uploads_seeds(page, tmp_path)
+    starts_a_build(page)
+    watches_it_live(page)
+    reads_rows(page)
+    assert page.title().endswith("· Retort")
+
+
+def logs_in_by_link(stack: Stack, page: Page) -> None:
+    page.goto(stack.url)
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    page.goto(login.link(stack.site.settings, stack.url))
+    page.get_by_role("button", name="Open the dashboard").click()
+    expect(page.get_by_role("heading", name="Nothing has run yet")).to_be_visible()
+
+
+def registers_the_teacher(stack: Stack, page: Page) -> None:
+    page.get_by_role("link", name="Register a teacher").click()
+    page.get_by_label("Name", exact=False).first.fill("hostile")
+    page.get_by_label("Address").fill(stack.teacher)
+    page.get_by_label("Model").fill(MODEL)
+    page.get_by_role("button", name="Register").click()
+    expect(page.get_by_text("answers", exact=True)).to_be_visible()
+
+
+def uploads_seeds(page: Page, folder: Path) -> None:
+    seeds = folder / "sums.jsonl"
+    lines = [{"question": f"What is {n} plus {n % 7}?", "answer": n + n % 7} for n in range(ROWS)]
+    seeds.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page.get_by_role("link", name="Datasets").click()
+    page.get_by_label("File").set_input_files(seeds)
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_role("link", name="sums.jsonl")).to_be_visible()
+
+
+def starts_a_build(page: Page) -> None:
+    page.get_by_role("link", name="New job").click()
+    expect(page.locator("#verdict")).to_contain_text("build.teacher")
+    page.get_by_label("Dataset name").fill("sums")
+    page.get_by_label("Teacher").select_option("hostile")
+    page.get_by_label("Seeds", exact=False).first.select_option(index=1)
+    page.get_by_label("Requests in flight").fill("4")
+    expect(page.locator("#verdict")).to_contain_text(f"{ROWS} of {ROWS} seeds")
+    text = page.get_by_label("YAML")
+    assert "max_in_flight: 4" in text.input_value()
+    # The other way round: what is typed into the YAML shows in the form.
+    text.fill(text.input_value() + "  limit: 50\n")
+    expect(page.get_by_label("First so many seeds")).to_have_value("50")
+    expect(page.locator("#verdict")).to_contain_text(f"50 of {ROWS} seeds")
+    page.get_by_role("button", name="Submit").click()
+
+
+def watches_it_live(page: Page) -> None:
+    expect(page.get_by_role("heading", name="build sums")).to_be_visible()
+    # No reload: the page hears of it by itself.
+    expect(page.locator("#live .state").first).to_have_text("done", timeout=40_000)
+    expect(page.locator("#live .figures")).to_contain_text("50")
+    page.get_by_role("link", name="Dataset", exact=True).click()
+
+
+def reads_rows(page: Page) -> None:
+    expect(page.get_by_role("heading", name="sums")).to_be_visible()
+    shown = ""
+    while True:
+        shown += page.locator("main").inner_text()
+        more = page.get_by_role("link", name="Next page")
+        if more.count() == 0:
+            break
+        more.click()
+    assert sum(payload in shown for payload in XSS) == len(XSS)
+    assert page.locator("main iframe, main img, main script").count() == 0
+    page.get_by_label("Holds the text").fill("onerror=")
+    page.get_by_role("button", name="Filter").click()
+    assert "q=onerror" in page.url
+    page.reload()
+    assert "onerror=" in page.locator("article").first.inner_text()
+    page.get_by_role("link", name="rejected").click()
+    expect(page.locator("article .state").first).to_have_text("wrong answer")
+    page.get_by_role("link", name="Charts and card").click()
+    expect(page.get_by_role("img", name="Histogram of completion lengths")).to_be_visible()
+
+
+def test_the_pages_can_be_walked_by_keyboard_and_fit_a_phone(stack: Stack, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    logs_in_by_link(stack, page)
+    for place in ("/", "/jobs", "/jobs/new", "/datasets", "/models", "/teachers", "/schedules"):
+        page.goto(f"{stack.url}{place}")
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    page.goto(f"{stack.url}/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the page"
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
