@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.tables import FINISHED, Event, Job
+from service.tables import FINISHED, Event, Job, State
 
 STATE = "state"
 """Type of the events that tell of a new state; `data` has state, reason, detail, result."""
@@ -26,6 +26,12 @@ def since(session: Session, job_id: str, after_id: int = 0, limit: int = 500) ->
     """A job's events after `after_id`, oldest first, at most `limit`."""
     query = select(Event).where(Event.job_id == job_id, Event.id > after_id)
     return list(session.scalars(query.order_by(Event.id).limit(limit)))
+
+
+def pauses(session: Session, job_id: str) -> list[Event]:
+    """The events that paused a job, oldest first."""
+    query = select(Event).where(Event.job_id == job_id, Event.type == STATE).order_by(Event.id)
+    return [event for event in session.scalars(query) if event.data.get("state") == State.PAUSED]
 
 
 def is_final(event: Event) -> bool:

@@ -7,12 +7,23 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from prompts.intake import TeacherLimitError, check_build, check_teacher
-from prompts.seeds import SeedError
-from prompts.spec import BuildSpec, IclBuild
+from prompts.intake import (
+    SpecError,
+    TeacherLimitError,
+    check_build,
+    check_python,
+    check_teacher,
+)
+from prompts.overlap import evaluation_texts
+from prompts.seeds import SeedError, scan_seeds
+from prompts.spec import BuildSpec, Shots
+from prompts.spec.asked import asked_teachers
 from service import teachers, tokenizers
+from service.affordable import budget_faults
 from service.problems import Fault, Problem, bad_input
+from service.signals import signal_fault
 from service.site import Site
+from service.sources import name_source, newest_dataset, source_lines
 from service.spec import (
     BatchJob,
     BuildJob,
@@ -23,8 +34,8 @@ from service.spec import (
     ServeJob,
     TrainJob,
 )
-from service.tables import Artifact, Job
-from trainer.spec import CompressSpec, EvalSpec, ForwardKL, TrainSpec
+from service.tables import Artifact, Job, Teacher
+from trainer.spec import CompressSpec, EvalSpec, MiniLLM, TrainSpec, WithTeacher
 
 T = TypeVar("T")
 
@@ -84,49 +95,114 @@ class _Checker:
         return spec.model_copy(update=parts)
 
     def _build(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> BuildSpec:
-        names: dict[str, str | None] = {"seeds": spec.seeds}
-        if isinstance(spec, IclBuild):
+        names: dict[str, str | None] = {}
+        if isinstance(spec, Shots):
             names["pool"] = spec.pool
         files = {field: self._file(f"{location}.{field}", name) for field, name in names.items()}
+        spec = self._sources(location, spec)
         if not self.faults:
-            self._seeds(location, spec, files)
-        self._teacher(location, spec, serve)
+            self._seeds(location, spec, files.get("pool"))
+        files["decontaminate"] = self._evaluation_set(location, spec)
+        self._teachers(location, spec, serve)
+        self._embedder(location, spec, serve)
+        with self._site.sessions.reading() as session:
+            problem = signal_fault(session, spec, serve)
+        if problem is not None:
+            self._fault(f"{location}.signal", problem)
         found = {field: file.id for field, file in files.items() if file is not None}
+        return self._against(location, spec.model_copy(update=found))
+
+    def _evaluation_set(self, location: str, spec: BuildSpec) -> Artifact | None:
+        where = f"{location}.decontaminate"
+        file = self._file(where, spec.decontaminate)
+        if file is not None:
+            try:
+                rows = (row for _, row in scan_seeds(self._lines(file)))
+                for _ in evaluation_texts(rows):
+                    pass
+            except ValueError as error:  # A SeedError is one, too.
+                self._fault(where, f"{file.name}: {error}")
+        return file
+
+    def _against(self, location: str, spec: BuildSpec) -> BuildSpec:
+        """Datasets that rows are compared with, by their ids."""
+        near = spec.near_duplicates
+        if near is None or not near.against:
+            return spec
+        where = f"{location}.near_duplicates.against"
+        found = [self._dataset(f"{where}.{n}", name, True) for n, name in enumerate(near.against)]
+        against = tuple(name for name in found if name is not None)
+        return spec.model_copy(
+            update={"near_duplicates": near.model_copy(update={"against": against})}
+        )
+
+    def _sources(self, location: str, spec: BuildSpec) -> BuildSpec:
+        """Seeds and the version to begin from, in the form that specs are stored with."""
+        found: dict[str, object] = {}
+        try:
+            found["seeds"] = name_source(self._site, spec.seeds)
+        except Problem as problem:
+            self._fault(f"{location}.seeds", problem.detail)
+        if spec.incremental:
+            found["incremental"] = self._earlier(location, spec)
         return spec.model_copy(update=found)
 
-    def _seeds(self, location: str, spec: BuildSpec, files: dict[str, Artifact | None]) -> None:
-        seeds = files["seeds"]
-        if seeds is None:
-            return
-        pool = files.get("pool") or seeds
+    def _earlier(self, location: str, spec: BuildSpec) -> str | bool:
+        if isinstance(spec.incremental, str):
+            return self._dataset(f"{location}.incremental", spec.incremental, True) or False
+        with self._site.sessions.reading() as session:
+            return newest_dataset(session, spec.name) or False
+
+    def _seeds(self, location: str, spec: BuildSpec, pool: Artifact | None) -> None:
+        assert isinstance(spec.seeds, str)
         try:
-            check_build(spec, self._lines(seeds), self._lines(pool))
+            check_python(spec, self._site.settings.allow_python_verifiers)
+            shots = source_lines(self._site, spec, pool.id if pool is not None else spec.seeds)
+            check_build(spec, source_lines(self._site, spec), shots)
         except SeedError as error:
-            self._fault(f"{location}.seeds", f"{seeds.name}: {error}")
+            self._fault(f"{location}.seeds", f"{spec.seeds}: {error}")
+        except SpecError as error:
+            self._fault(f"{location}.{error.field}", error.problem)
 
     def _lines(self, file: Artifact) -> Iterator[bytes]:
         with self._site.store.path(file).open("rb") as lines:
             yield from lines
 
-    def _teacher(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
+    def _teachers(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
         if serve is not None:
             self._limits(location, spec, serve.max_model_len, serve.max_logprobs)
+            self.faults += budget_faults(location, spec.budget, [])
             return
-        where = f"{location}.teacher"
-        teacher = self._found(where, lambda session: teachers.get(session, spec.teacher))
+        places = {share.name: f"teachers.{n}.name" for n, share in enumerate(spec.teachers)}
+        found = [
+            self._teacher(location, f"{location}.{places.get(name, 'teacher')}", spec, name)
+            for name in asked_teachers(spec)
+        ]
+        known = [teacher for teacher in found if teacher is not None]
+        self.faults += budget_faults(location, spec.budget, known) if known else []
+
+    def _teacher(self, location: str, where: str, spec: BuildSpec, name: str) -> Teacher | None:
+        teacher = self._found(where, lambda session: teachers.get(session, name))
         if teacher is None:
-            return
+            return None
         if not teacher.probe.get("ok"):
             registration = teachers.registration_of(teacher, self._site.settings)
             probe = asyncio.run(teachers.probe_again(registration))
             with self._site.sessions.writing.begin() as session:
-                teachers.note(teachers.get(session, spec.teacher), probe)
+                teachers.note(teachers.get(session, name), probe)
             teachers.note(teacher, probe)
         if not teacher.probe["ok"]:
-            self._fault(where, f"teacher {spec.teacher!r} does not work: {teacher.probe['error']}")
-            return
+            self._fault(where, f"teacher {name!r} does not work: {teacher.probe['error']}")
+            return teacher
         context, logprobs = (teacher.probe.get(key) for key in ("context_tokens", "max_logprobs"))
         self._limits(location, spec, context, logprobs)
+        return teacher
+
+    def _embedder(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
+        name = spec.embedder if isinstance(spec, Shots) else None
+        if name is not None and (serve is None or name != serve.name):
+            where = f"{location}.selector.embedder"
+            self._found(where, lambda session: teachers.get(session, name))
 
     def _limits(
         self, location: str, spec: BuildSpec, context_tokens: int | None, max_logprobs: int | None
@@ -141,9 +217,12 @@ class _Checker:
             "dataset": self._dataset("train.dataset", spec.dataset, required),
             "student": self._model("train.student", spec.student),
         }
-        if isinstance(spec, ForwardKL):
+        if isinstance(spec, WithTeacher):
             found["teacher"] = self._model("train.teacher", spec.teacher)
-            self._same_vocabulary(found["student"], found["teacher"])
+            if spec.one_vocabulary:
+                self._same_vocabulary(found["student"], found["teacher"])
+        if isinstance(spec, MiniLLM) and spec.text is not None:
+            found["text"] = self._place("train.text", spec.text)
         return spec.model_copy(update=found)
 
     def _same_vocabulary(self, student: str | None, teacher: str | None) -> None:
@@ -200,13 +279,17 @@ class _Checker:
     def _evaluation(self, location: str, spec: EvalSpec | None) -> EvalSpec | None:
         if spec is None:
             return None
-        path = Path(spec.data).expanduser().absolute()
-        if "/" in spec.data and self._site.store.allow_server_paths:
+        return spec.model_copy(update={"data": self._place(f"{location}.data", spec.data)})
+
+    def _place(self, location: str, reference: str) -> str:
+        """A file of the server's by its path, or an uploaded one's id."""
+        path = Path(reference).expanduser().absolute()
+        if "/" in reference and self._site.store.allow_server_paths:
             if not path.is_file():
-                self._fault(f"{location}.data", f"there is no file {path}")
-            return spec.model_copy(update={"data": str(path)})
-        file = self._file(f"{location}.data", spec.data)
-        return spec.model_copy(update={"data": file.id}) if file is not None else spec
+                self._fault(location, f"there is no file {path}")
+            return str(path)
+        file = self._file(location, reference)
+        return file.id if file is not None else reference
 
     def _file(self, location: str, reference: str | None) -> Artifact | None:
         if reference is None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import anyio.to_thread
 
 from prompts.seeds import SeedError, scan_seeds
+from prompts.tables import file_lines
 from service.multipart import Form
 from service.problems import Fault, Problem, bad_input
 from service.site import Site
@@ -53,7 +54,7 @@ async def receive(
 
 def _keep(site: Site, upload: Upload, purpose: Purpose) -> Artifact:
     try:
-        summary = {"purpose": purpose, **_scan(upload.path, purpose)}
+        summary = {"purpose": purpose, **_scan(upload.path, upload.name, purpose)}
         with site.sessions.writing.begin() as session:
             return site.store.keep(session, upload, summary)
     except BaseException:
@@ -61,14 +62,16 @@ def _keep(site: Site, upload: Upload, purpose: Purpose) -> Artifact:
         raise
 
 
-def _scan(path: Path, purpose: Purpose) -> dict[str, Any]:
+def _scan(path: Path, name: str, purpose: Purpose) -> dict[str, Any]:
     required = REQUIRED[purpose]
     if required is None:
         return {}
     rows = 0
     fields: list[str] = []
     try:
-        for _, seed in scan_seeds(_lines(path), required):
+        tabular = Path(name).suffix.lower() in (".csv", ".parquet") and purpose in ("seeds", "pool")
+        lines = file_lines(path, name) if tabular else _lines(path)
+        for _, seed in scan_seeds(lines, required):
             rows += 1
             fields = fields or list(seed)
     except SeedError as error:

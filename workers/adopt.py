@@ -58,7 +58,7 @@ def _content(session: Session, job: Job) -> dict[str, Any]:
     build = dict(job.spec["build"])
     for field in ("seeds", "pool"):
         artifact = session.get(Artifact, build.get(field) or "")
-        build[field] = artifact and artifact.sha256
+        build[field] = artifact.sha256 if artifact is not None else build.get(field)
     return build
 
 

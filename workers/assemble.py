@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
-from prompts.dataset import Manifest, ShortError
+from prompts.dataset import ChunkFile, Diff, Manifest, ShortError
 from prompts.dataset import assemble as merge
+from prompts.dataset.likeness import Judge
+from prompts.earlier import earlier_chunk
+from prompts.spec import BuildSpec, Shots
 from service import events, jobs
 from service.site import Site
-from service.tables import Chunk, ChunkState, Job, State
+from service.tables import Artifact, Chunk, ChunkState, Job, State
 from workers.adopt import ledger_folder
+from workers.judges import judges_of
 from workers.lease import Lease, write_job
 from workers.ledger import LeaseLostError
 from workers.pulse import tell_progress
+from workers.rounds import Rounds, self_instruct_of
 from workers.work import build_folder, build_spec
 
 
@@ -28,10 +34,17 @@ def assemble(site: Site, lease: Lease) -> None:
         job = jobs.get(session, lease.job_id)
         ordered = select(Chunk).where(Chunk.job_id == lease.job_id).order_by(Chunk.number)
         chunks = list(session.scalars(ordered))
+        spec = build_spec(job)
+    method = self_instruct_of(spec)
+    pool = Rounds(site, job.id, spec, method)(0) if method is not None else None
+    with site.sessions.reading() as session:
+        judges = judges_of(site.store, session, spec, pool)
+        base = _base(site, session, spec)
     staged = build_folder(site.store.root, lease.job_id) / f"dataset-{lease.epoch}"
     spent = _spent(chunks)
     try:
-        manifest = _merge(site.store.root, job, chunks, staged, spent)
+        before = _taken_over(staged, base)
+        manifest = _merge(site.store.root, job, chunks, staged, spent, judges, before)
     except ShortError as short:
         _ask_on(site, lease, job, short.accepted)
         return
@@ -40,20 +53,43 @@ def assemble(site: Site, lease: Lease) -> None:
 
 
 def _merge(
-    root: Path, job: Job, chunks: list[Chunk], staged: Path, spent: dict[str, float]
+    root: Path,
+    job: Job,
+    chunks: list[Chunk],
+    staged: Path,
+    spent: dict[str, float],
+    judges: tuple[Judge, ...],
+    before: ChunkFile | None,
 ) -> Manifest:
     spec = build_spec(job)
+    first = [before.path] if before is not None else []
     return merge(
         staged,
-        [root / (chunk.path or "") for chunk in chunks],
+        [*first, *(root / (chunk.path or "") for chunk in chunks)],
         recipe=job.spec,
-        seeds=sum(chunk.rows for chunk in chunks),
+        seeds=sum(chunk.rows for chunk in chunks) + (before.rows if before is not None else 0),
+        diff=before and Diff(base=str(spec.incremental), kept=before.accepted, added=0),
         name=spec.name,
         deduplicate=spec.deduplicate,
         signal=spec.signal is not None,
+        judges=judges,
         target_rows=spec.target_rows,
         totals={name: spent[name] for name in ("requests", "teacher_seconds")},
     )
+
+
+def _base(site: Site, session: Session, spec: BuildSpec) -> Path | None:
+    """Where the version lies that an incremental build begins from."""
+    if not isinstance(spec.incremental, str):
+        return None
+    return site.store.path(session.get_one(Artifact, spec.incremental))
+
+
+def _taken_over(staged: Path, base: Path | None) -> ChunkFile | None:
+    """The earlier version's rows as a chunk before all others."""
+    if base is None:
+        return None
+    return earlier_chunk(base, staged.with_name(f"{staged.name}-earlier.parquet"))
 
 
 def _ask_on(site: Site, lease: Lease, job: Job, accepted: int) -> None:
@@ -82,7 +118,7 @@ def _publish(
 ) -> None:
     spec, counts = build_spec(job), manifest.counts
     summary = counts.model_dump() | {"splits": manifest.splits, "reasons": manifest.reasons}
-    inputs = [spec.seeds] + ([spec.pool] if spec.kind == "icl" and spec.pool else [])
+    inputs = _inputs(spec)
     with site.sessions.writing.begin() as session:
         dataset = site.store.publish(
             session, "dataset", spec.name, staged, summary=summary, inputs=inputs, job_id=job.id
@@ -103,6 +139,13 @@ def _publish(
         )
         if not ended:
             raise LeaseLostError(job.id)  # Rolls the publication back, too.
+
+
+def _inputs(spec: BuildSpec) -> list[str]:
+    """Ids of what the dataset was made from; directories and names elsewhere are in its recipe."""
+    pool = spec.pool if isinstance(spec, Shots) else None
+    given = [spec.seeds, pool, spec.incremental]
+    return [name for name in given if isinstance(name, str) and name.startswith(("file-", "ds-"))]
 
 
 def _detail(manifest: Manifest) -> str | None:

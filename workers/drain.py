@@ -25,6 +25,7 @@ from workers.faculty import Faculty
 from workers.lease import Heart, claim_chunk, release
 from workers.ledger import LeaseLostError, until_written, wait_until_held
 from workers.purse import Purse
+from workers.rounds import round_rows
 from workers.shares import give_share_back, take_share
 from workers.sql import in_session
 from workers.stops import GRACE_S, SOFT, Stop
@@ -141,6 +142,7 @@ class Drain:
             self._owner,
             self._only,
             self._heart.lease_s,
+            round_rows(self._work.spec),
         )
         if lease is None:
             return False

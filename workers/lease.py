@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CursorResult, func, select, text, true, tuple_, update
+from sqlalchemy import ColumnElement, CursorResult, func, select, text, true, tuple_, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -111,11 +111,17 @@ def claim_chunk(
     owner: str,
     only: int | None = None,
     lease_s: float = LEASE_S,
+    round_rows: int | None = None,
 ) -> Lease | None:
     """Claim the job's first pending chunk, or the one numbered `only`; commits. None if there is
-    none."""
+    none.
+
+    With `round_rows` rows come in rounds of so many: no chunk is claimed while one of an earlier
+    round is not done.
+    """
     this = Chunk.number == only if only is not None else true()
-    pending = Chunk.job_id == job_id, Chunk.state == ChunkState.PENDING, this
+    begun = _rows_begun(session, job_id, round_rows)
+    pending = Chunk.job_id == job_id, Chunk.state == ChunkState.PENDING, this, begun
     first = select(Chunk.number, Chunk.epoch).where(*pending).order_by(Chunk.number).limit(1)
     while (row := session.execute(first).first()) is not None:
         number, epoch = row
@@ -126,6 +132,15 @@ def claim_chunk(
             return Lease(job_id, number, epoch + 1, owner, lease_s)
     session.rollback()
     return None
+
+
+def _rows_begun(session: Session, job_id: str, round_rows: int | None) -> ColumnElement[bool]:
+    """Chunks of the first round that is not over."""
+    if round_rows is None:
+        return true()
+    open_ones = (Chunk.job_id == job_id) & (Chunk.state != ChunkState.DONE)
+    first = session.scalar(select(func.min(Chunk.first_row)).where(open_ones)) or 0
+    return Chunk.first_row < (first // round_rows + 1) * round_rows
 
 
 def release(session: Session, lease: Lease) -> bool:

@@ -5,22 +5,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 from sqlalchemy.orm import Session
 
+from prompts.instructions import BuildPlan, with_method
 from prompts.intake import read_pool
-from prompts.plan import Plan, TeacherFacts, make_plan
+from prompts.overlap import EvaluationSet
+from prompts.plan import TeacherFacts, make_plan
 from prompts.record import Call, Record, Rejected, Seed
 from prompts.signal import SignalHeader
-from prompts.spec import BuildSpec, IclBuild
+from prompts.spec import BuildSpec, Shots
 from prompts.spec.asked import asked_teachers
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.jobs import spec_of
 from service.problems import Problem
 from service.site import Site
+from service.sources import source_lines
 from service.spec import BuildJob
 from service.store import Store
-from service.tables import Artifact, Job, Teacher
+from service.tables import Job, Teacher
 from workers.durable import Write, write_durably
+from workers.embeddings import Embeddings
+from workers.judges import evaluation_set
+from workers.rounds import Rounds, self_instruct_of
 from workers.signals import signal_header
 from workers.tokens import Counter, token_counter
 
@@ -33,7 +40,7 @@ class Work:
     root: Path
     """The artifact root, where ledger and chunks lie too."""
     spec: BuildSpec
-    plan: Plan
+    plan: BuildPlan
     endpoints: Mapping[str, Endpoint]
     """Of all teachers that the build may ask, in the spec's order."""
     seeds: Path
@@ -100,14 +107,18 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
     with site.sessions.reading() as session:
         teachers = [_teacher(session, name) for name in asked_teachers(spec)]
         first = next(teacher for teacher in teachers if teacher.name == spec.teacher)
-        pool = _pool(site, session, spec)
+        pool = _pool(site, spec)
+        evaluation = _evaluation(site.store, session, spec)
+        embed = _embed(site, session, spec)
         facts = _facts(first, token_counter(site.store, session, first.model))
         directories = {each.name: model_directory(site.store, session, each) for each in teachers}
+    method = self_instruct_of(spec)
+    plan = make_plan(spec, pool, facts, evaluation, embed, site.settings.allow_python_verifiers)
     return Work(
         job_id=job.id,
         root=root,
         spec=spec,
-        plan=make_plan(spec, pool, facts),
+        plan=with_method(plan, method and Rounds(site, job.id, spec, method)),
         endpoints=find_endpoints(site, teachers),
         seeds=seeds_path(root, job.id),
         directories=directories,
@@ -163,8 +174,21 @@ def _facts(teacher: Teacher, count_tokens: Counter | None) -> TeacherFacts:
     )
 
 
-def _pool(site: Site, session: Session, spec: BuildSpec) -> tuple[Seed, ...] | None:
-    if not isinstance(spec, IclBuild):
+def _pool(site: Site, spec: BuildSpec) -> tuple[Seed, ...] | None:
+    if not isinstance(spec, Shots) or not spec.demonstrations:
         return None
-    with open(site.store.path(session.get_one(Artifact, spec.pool or spec.seeds)), "rb") as lines:
-        return read_pool(spec, lines) if spec.demonstrations else ()
+    return read_pool(spec, source_lines(site, spec, spec.pool))
+
+
+def _evaluation(store: Store, session: Session, spec: BuildSpec) -> tuple[EvaluationSet, ...]:
+    if spec.decontaminate is None:
+        return ()
+    return (evaluation_set(store, session, spec.decontaminate),)
+
+
+def _embed(site: Site, session: Session, spec: BuildSpec) -> Embeddings | None:
+    embedder = spec.embedder if isinstance(spec, Shots) else None
+    if embedder is None:
+        return None
+    endpoint = find_endpoint(_teacher(session, embedder), site.settings)
+    return Embeddings(endpoint, site.store.root / "embeddings", httpx.Client())

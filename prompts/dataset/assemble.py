@@ -16,7 +16,7 @@ from prompts.dataset.chunk import read_batches
 from prompts.dataset.files import DatasetError, sync, write_text
 from prompts.dataset.first import First
 from prompts.dataset.likeness import Judge, judged
-from prompts.dataset.manifest import MANIFEST, Manifest
+from prompts.dataset.manifest import MANIFEST, Diff, Manifest
 from prompts.dataset.schema import CHUNK_SCHEMA, RECORD_SCHEMA, REJECTED_SCHEMA
 from prompts.dataset.shards import Shards
 from prompts.dataset.signals import SignalParts
@@ -42,6 +42,7 @@ def assemble(
     shard_rows: int = 50_000,
     shard_bytes: int = SHARD_BYTES,
     signal: bool = False,
+    diff: Diff | None = None,
     judges: Sequence[Judge] = (),
 ) -> Manifest:
     """Merges chunk files, given in input order, to a dataset at `target`; streams.
@@ -80,8 +81,16 @@ def assemble(
         finally:
             for part in (*shards, signals):
                 part.abandon()
+        manifest = manifest.model_copy(update={"diff": _told(diff, manifest)})
         _describe(root, manifest, recipe)
     return manifest
+
+
+def _told(diff: Diff | None, manifest: Manifest) -> Diff | None:
+    if diff is None:
+        return None
+    kept = min(diff.kept, manifest.counts.accepted)
+    return diff.model_copy(update={"kept": kept, "added": manifest.counts.accepted - kept})
 
 
 @contextmanager

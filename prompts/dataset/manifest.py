@@ -59,6 +59,15 @@ class SignalSummary(Frozen):
     files: tuple[SignalPart, ...]
 
 
+class Diff(Frozen):
+    """What an incremental build made of the version that it began from; accepted rows."""
+
+    base: str
+    """Id of that version."""
+    kept: int
+    added: int
+
+
 class Manifest(Frozen):
     """What a dataset holds."""
 
@@ -80,6 +89,8 @@ class Manifest(Frozen):
     files: tuple[ShardFile, ...]
     signal: SignalSummary | None = None
     """None: no signal was asked for, or no row was accepted."""
+    diff: Diff | None = None
+    """None: it was built anew."""
 
 
 def read_manifest(path: Path) -> Manifest:

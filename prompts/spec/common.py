@@ -1,6 +1,6 @@
 """What every build asks for, whatever its kind."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,11 @@ from prompts.spec.sampling import Sampling, Split
 from prompts.spec.signal import Signal
 from prompts.template import TemplateSource
 
+SeedSource = (
+    Annotated[str, Field(min_length=1)]
+    | Annotated[tuple[dict[str, Any], ...], Field(min_length=1, max_length=10_000)]
+)
+
 
 class Build(Frozen):
     version: Literal[1] = 1
@@ -22,8 +27,16 @@ class Build(Frozen):
     teachers_mode: Literal["weighted", "fallback"] = "weighted"
     """weighted: each row has its teacher, by its id and the weights. fallback: the first, and where
     that is away or refuses a row the next."""
-    seeds: str = Field(min_length=1)
-    """Id of an uploaded seeds file; `retort run` uploads a path and puts the id here."""
+    seeds: SeedSource
+    """Where the rows come from: id or name of an uploaded file (JSON Lines, CSV or Parquet, by the
+    ending of its name) or of a dataset (its accepted rows), a directory of `datasets` on the
+    server, `hub:` and a name that the `datasets` library knows, or the rows themselves. `retort
+    run` uploads a path and puts the id here."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Fields that a seed gets beside its own: name -> dotted path of the source's column."""
+    incremental: bool | str = False
+    """Ask only for seeds that the newest version of this dataset hasn't, and take its rows over;
+    or the version to begin from, as `name@version` or its id."""
     name: str = "dataset"
     """The dataset's name; each build of a name is a new version."""
     system: TemplateSource | None = None
@@ -85,6 +98,10 @@ class Build(Frozen):
         if asked is not None and (self.target_rows or 0) > asked:
             raise ValueError(
                 f"target_rows of {self.target_rows} can't come of budget.requests {asked}"
+            )
+        if self.incremental and self.signal is not None:
+            raise ValueError(
+                "signal: an incremental build can't take over the earlier rows' signal"
             )
         if asked is not None and self.smoke is not None and self.smoke.rows > asked:
             raise ValueError(f"smoke.rows of {self.smoke.rows} exceed budget.requests {asked}")

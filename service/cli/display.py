@@ -13,6 +13,7 @@ from service.cli.story import Story, ending, name_of
 MARKS = {
     "queued": ("·", "dim"),
     "running": ("▸", "cyan"),
+    "paused": ("‖", "yellow"),
     "succeeded": ("✓", "green"),
     "failed": ("✗", "red"),
     "cancelled": ("–", "yellow"),

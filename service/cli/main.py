@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from service.cli import artifacts, doctor, jobs, keys, schedules, stack, teachers
+from service.cli import artifacts, control, doctor, jobs, keys, schedules, stack, teachers
 from service.cli.failure import INTERRUPTED, Failure
 
 app = typer.Typer(
@@ -24,7 +24,12 @@ app.command("doctor")(doctor.doctor)
 app.command("login")(keys.login_link)
 app.command("run")(jobs.run)
 app.command("serve")(jobs.serve)
-app.command("jobs")(jobs.list_jobs)
+app.add_typer(control.jobs_app, name="jobs")
+app.command("preview")(control.preview)
+app.command("pause")(control.pause)
+app.command("resume")(control.resume)
+app.command("retry")(control.retry)
+app.command("clone")(control.clone)
 app.command("watch")(jobs.watch)
 app.command("cancel")(jobs.cancel)
 app.command("upload")(artifacts.upload)

@@ -72,7 +72,7 @@ def send_files(recipe: Recipe, api: Api, say: Say) -> dict[str, Any]:
         local = recipe.folder / Path(value).expanduser()
         if local.is_file():
             spec = _replaced(spec, field, send_file(api, local, FILE_FIELDS[field], say))
-    for field, value in _values(spec, MODEL_FIELDS + DATASET_FIELDS):
+    for field, value in _values(spec, (*MODEL_FIELDS, *DATASET_FIELDS, "build.seeds")):
         local = recipe.folder / Path(value).expanduser()
         if local.is_dir():
             spec = _replaced(spec, field, str(local.resolve()))
@@ -148,7 +148,8 @@ def _replaced(spec: dict[str, Any], field: str, value: str) -> dict[str, Any]:
 
 def _is_path(value: str) -> bool:
     """Whether a person who wrote this meant a path: ids and names of models look otherwise."""
-    return value.startswith((".", "/", "~")) or value.endswith((".jsonl", ".json", ".parquet"))
+    files = (".jsonl", ".json", ".csv", ".parquet")
+    return value.startswith((".", "/", "~")) or value.endswith(files)
 
 
 def _sha256(path: Path) -> str:

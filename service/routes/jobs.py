@@ -7,14 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import access, events, jobs, timetable
+from service import access, again, events, jobs, pausing, timetable
 from service.addresses import API
+from service.again import Clone, Retry
+from service.preview import Preview, PreviewRequest, preview
 from service.routes.deps import PROBLEMS, TheCaller, TheSite
 from service.routes.examples import JOBS
 from service.site import Site
 from service.spec import JobSpec
 from service.tables import Event, Job, State
-from service.views import JobDetail, JobPage, event_view, job_detail, job_view
+from service.views import EventView, JobDetail, JobPage, event_view, job_detail, job_view
 
 router = APIRouter(tags=["jobs"])
 
@@ -80,6 +82,55 @@ def cancel_job(site: TheSite, job_id: str) -> JobDetail:
     that has ended is left as it is."""
     jobs.cancel(site, job_id)
     return show_job(site, job_id)
+
+
+@router.get("/jobs/{job_id}/pauses", responses=PROBLEMS)
+def list_pauses(site: TheSite, job_id: str) -> list[EventView]:
+    """The events that paused a job, oldest first; that of a smoke gate holds its rows."""
+    with site.sessions.reading() as session:
+        jobs.get(session, job_id)
+        return [event_view(event) for event in events.pauses(session, job_id)]
+
+
+@router.post("/jobs/{job_id}/pause", responses=PROBLEMS)
+def pause_job(site: TheSite, job_id: str) -> JobDetail:
+    """Hold a build up, or a job that waits in the queue. What is under way is still taken in."""
+    pausing.pause(site, job_id)
+    return show_job(site, job_id)
+
+
+@router.post("/jobs/{job_id}/resume", responses=PROBLEMS)
+def resume_job(site: TheSite, job_id: str) -> JobDetail:
+    """Let a paused job go on: past a smoke gate that was not met, or with a changed teacher."""
+    pausing.resume(site, job_id)
+    return show_job(site, job_id)
+
+
+@router.post("/jobs/{job_id}/clone", status_code=202, responses=PROBLEMS)
+def clone_job(
+    site: TheSite, caller: TheCaller, job_id: str, wanted: Clone, idempotency_key: Key = None
+) -> JobDetail:
+    """Submit a job's spec again, with edits."""
+    spec = again.clone_spec(site, job_id, wanted)
+    caller.require(access.required_for(spec))
+    return job_detail(jobs.submit(site, spec, idempotency_key=idempotency_key), [])
+
+
+@router.post("/jobs/{job_id}/retry", status_code=202, responses=PROBLEMS)
+def retry_job(
+    site: TheSite, caller: TheCaller, job_id: str, wanted: Retry, idempotency_key: Key = None
+) -> JobDetail:
+    """Ask the rejected rows of a finished build again, as a build of their own."""
+    spec = again.retry_spec(site, job_id, wanted)
+    caller.require(access.required_for(spec))
+    return job_detail(jobs.submit(site, spec, idempotency_key=idempotency_key), [])
+
+
+@router.post("/jobs/preview", responses=PROBLEMS)
+def preview_job(site: TheSite, caller: TheCaller, wanted: PreviewRequest) -> Preview:
+    """Ask a recipe's first rows and judge them, without a job: nothing is stored."""
+    caller.require(access.required_for(wanted.spec))
+    return preview(site, wanted)
 
 
 def _existing(site: TheSite, job_id: str) -> Job:

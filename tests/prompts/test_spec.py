@@ -21,6 +21,8 @@ ELSEWHERE = {
     "smoke": "whether the engine asks on: workers/test_limits",
     "teachers": "whom the engine asks: workers/test_several_teachers",
     "teachers_mode": "whom the engine asks: workers/test_several_teachers",
+    "columns": "the seeds' fields: workers/test_sources",
+    "incremental": "which seeds the engine asks for: workers/test_sources",
     "cache": "whether the engine asks: workers/test_cache",
     "max_in_flight": "the engine's window",
     "chunk_rows": "the engine's chunks",

@@ -1,0 +1,183 @@
+"""A recipe's first rows, asked for real and judged, without a job: nothing is stored."""
+
+import asyncio
+import time
+from itertools import islice
+from typing import Any
+
+import aiohttp
+from pydantic import Field
+
+from prompts.intake import read_pool, read_seeds
+from prompts.plan import Plan, Request, TeacherFacts, make_plan
+from prompts.record import Call, Frozen, Message, Record, Rejected, Seed
+from prompts.seeds import SeedError
+from prompts.spec import BuildSpec, Shots
+from prompts.spec.asked import asked_teachers, writer_of
+from service import teachers
+from service.asking import (
+    BusyError,
+    Endpoint,
+    NoAnswerError,
+    TeacherError,
+    find_endpoint,
+    post,
+)
+from service.problems import Fault, bad_input
+from service.site import Site
+from service.sources import name_source, source_lines
+from service.spec import BuildJob, JobSpec, RecipeJob
+from service.tables import Teacher
+
+PATIENCE_S = 60.0
+"""Rows that are not answered by then are shown without their answers."""
+AT_ONCE = 16
+
+
+class PreviewRequest(Frozen):
+    """What to look at before a job is made of it."""
+
+    spec: JobSpec
+    """A build, or a recipe with one."""
+    rows: int = Field(10, ge=1, le=50)
+
+
+class PreviewRow(Frozen):
+    """One row as the job would have it."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    """The first prompt as it was rendered."""
+    calls: tuple[Call, ...] = ()
+    """Everything that was answered for it."""
+    end: str
+    """accepted, rejected, or unanswered."""
+    reason: str | None = None
+    detail: str = ""
+    answer: str | None = None
+    gold: str | None = None
+
+
+class Preview(Frozen):
+    """What came of it."""
+
+    rows: tuple[PreviewRow, ...]
+    seconds: float
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def preview(site: Site, wanted: PreviewRequest) -> Preview:
+    """Ask the first rows. Raises problems: 422 for what can't work, with its place."""
+    spec = _build(wanted.spec)
+    with site.sessions.reading() as session:
+        asked = [teachers.get(session, name) for name in asked_teachers(spec)]
+    seeds = _first_seeds(site, spec, wanted.rows)
+    plan = make_plan(spec, _pool(site, spec), _facts(asked, spec.teacher))
+    try:
+        endpoints = {teacher.name: find_endpoint(teacher, site.settings) for teacher in asked}
+        started = time.monotonic()
+        rows = asyncio.run(_all_rows(spec, plan, endpoints, seeds))
+    except TeacherError as error:
+        raise bad_input(
+            [Fault("build.teacher", str(error))], "The teacher can't be asked"
+        ) from error
+    calls = [call for row in rows for call in row.calls]
+    return Preview(
+        rows=tuple(rows),
+        seconds=round(time.monotonic() - started, 3),
+        prompt_tokens=sum(call.prompt_tokens for call in calls),
+        completion_tokens=sum(call.completion_tokens for call in calls),
+    )
+
+
+async def _all_rows(
+    spec: BuildSpec, plan: Plan, endpoints: dict[str, Endpoint], seeds: list[Seed]
+) -> list[PreviewRow]:
+    places = asyncio.Semaphore(min(AT_ONCE, spec.max_in_flight))
+    async with aiohttp.ClientSession() as http:
+
+        async def ask(request: Request) -> Call:
+            writes = request.teacher == spec.teacher
+            endpoint = endpoints[writer_of(spec, request.row) if writes else request.teacher]
+            async with places:
+                call = await _ask(http, endpoint, request)
+            return call.model_copy(update={"teacher": endpoint.name})
+
+        return list(await asyncio.gather(*(_row(plan, ask, seed) for seed in seeds)))
+
+
+async def _row(plan: Plan, ask: Any, seed: Seed) -> PreviewRow:
+    calls: list[Call] = []
+    prompt: tuple[Message, ...] = ()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while isinstance(step := plan.next(seed, calls), tuple):
+                prompt = prompt or step[0].messages
+                calls += await asyncio.gather(*(ask(request) for request in step))
+    except (TimeoutError, NoAnswerError) as error:
+        detail = str(error) or f"no answer within {PATIENCE_S:.0f} s"
+        return PreviewRow(
+            id=seed["id"], prompt=prompt, calls=tuple(calls), end="unanswered", detail=detail
+        )
+    return _ended(step, tuple(calls))
+
+
+def _ended(outcome: Record | Rejected, calls: tuple[Call, ...]) -> PreviewRow:
+    rejected = isinstance(outcome, Rejected)
+    return PreviewRow(
+        id=outcome.id,
+        prompt=outcome.prompt,
+        calls=calls,
+        end=outcome.end if isinstance(outcome, Rejected) else "accepted",
+        reason=outcome.reason if isinstance(outcome, Rejected) else None,
+        detail=outcome.detail if rejected and isinstance(outcome, Rejected) else "",
+        answer=outcome.answer,
+        gold=outcome.gold,
+    )
+
+
+async def _ask(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request) -> Call:
+    """Until it is answered; the row's own time ends it."""
+    while True:
+        try:
+            return await post(http, endpoint, request)
+        except BusyError as busy:
+            await asyncio.sleep(busy.retry_after_s or 0.5)
+
+
+def _build(spec: JobSpec) -> BuildSpec:
+    match spec:
+        case BuildJob(build=build):
+            return build
+        case RecipeJob(build=build) if build is not None:
+            return build
+    raise bad_input([Fault("spec", "a preview needs a build, or a recipe with one")])
+
+
+def _facts(asked: list[Teacher], name: str) -> TeacherFacts:
+    first = next(teacher for teacher in asked if teacher.name == name)
+    return TeacherFacts(
+        name=name,
+        revision=first.probe.get("revision"),
+        # Its tokenizer isn't loaded here: what is too long the teacher refuses itself.
+        context_tokens=first.probe.get("context_tokens"),
+    )
+
+
+def _first_seeds(site: Site, spec: BuildSpec, rows: int) -> list[Seed]:
+    try:
+        spec = spec.model_copy(update={"seeds": name_source(site, spec.seeds)})
+        found = islice(read_seeds(spec, source_lines(site, spec)), rows)
+        return [seed for _, seed in found]
+    except SeedError as error:
+        raise bad_input([Fault("build.seeds", str(error))]) from error
+
+
+def _pool(site: Site, spec: BuildSpec) -> tuple[Seed, ...] | None:
+    if not isinstance(spec, Shots) or not spec.demonstrations:
+        return None
+    try:
+        return read_pool(spec, source_lines(site, spec, spec.pool))
+    except SeedError as error:
+        raise bad_input([Fault("build.pool", str(error))]) from error
