@@ -2,10 +2,14 @@
 
 import argparse
 
-from benchmarks import kd_loss
+from benchmarks import ingest, kd_loss, service
 from benchmarks.result import Benchmark, as_json, as_text
 
-BENCHMARKS: dict[str, Benchmark] = {"kd_loss": kd_loss.run}
+BENCHMARKS: dict[str, Benchmark] = {
+    "ingest": ingest.run,
+    "kd_loss": kd_loss.run,
+    "service": service.run,
+}
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors, keys, login
-from service.addresses import ALIVE, API, READY
+from service.addresses import ALIVE, API, OPENAI, READY
 from service.login import Ticket
+from service.openai import errors as openai_errors
 from service.problems import MEDIA_TYPE, Problem
 from service.settings import Settings
 from service.site import Site
@@ -30,7 +31,6 @@ from service.tables import ApiKey
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 FOR_ALL = (ALIVE, READY, "/login", "/static")
-OPENAI = "/v1"
 ADMIN_ONLY = ("/keys",)
 ADMIN_WRITES = ("/teachers",)
 TRAIN_WRITES = (f"{OPENAI}/fine_tuning",)
@@ -229,6 +229,8 @@ def _refusal(scope: Scope, headers: Mapping[str, str], problem: Problem) -> Resp
     page = "text/html" in headers.get("accept", "") and not _under(path, (API, OPENAI))
     if problem.status == 401 and page and scope["method"] == "GET":
         return RedirectResponse(f"/login?next={quote(path)}", 303)
+    if _under(path, (OPENAI,)):
+        return openai_errors.answer(problem)
     extra = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
     return JSONResponse(problem.document(path), problem.status, extra, MEDIA_TYPE)
 

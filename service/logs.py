@@ -19,7 +19,7 @@ SECRETS = (
         rf"\1{BLOT}",
     ),
     (re.compile(r"(://[^/\s:@]*:)[^@\s/]+(@)"), rf"\1{BLOT}\2"),
-    (re.compile(r"\b(?:sk|rt)-[A-Za-z0-9_-]{8,}"), BLOT),
+    (re.compile(r"\b(?:sk-|retort_)[A-Za-z0-9_-]{8,}"), BLOT),
 )
 """Keys in headers, in fields, in URLs, and by their looks."""
 SERVERS = ("uvicorn", "uvicorn.error", "uvicorn.access")

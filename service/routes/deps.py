@@ -37,16 +37,24 @@ _PROBLEM = {
     "required": ["type", "title", "status", "detail"],
 }
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": description,
-        "content": {"application/problem+json": {"schema": _PROBLEM}},
+
+def documented(statuses: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Problem documents of these statuses, for the API's documentation."""
+    content = {"application/problem+json": {"schema": _PROBLEM}}
+    return {
+        status: {"description": description, "content": content}
+        for status, description in statuses.items()
     }
-    for status, description in {
+
+
+PROBLEMS = documented(
+    {
         401: "A key is needed, or the one shown doesn't hold.",
         403: "The key lacks the scope, or the request may be forged.",
         404: "No such thing; `detail` lists near names.",
         409: "In conflict with something that stands.",
+        413: "The request is too large.",
         422: "Something in the request can't work; `errors` say where.",
-    }.items()
-}
+        503: "The database can't be used just now.",
+    }
+)

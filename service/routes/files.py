@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 
 from service import artifacts, uploads
 from service.multipart import first_file
-from service.routes.deps import PROBLEMS, TheSite
+from service.routes.deps import PROBLEMS, TheSite, documented
 from service.routes.examples import UPLOAD
 from service.uploads import Purpose
 from service.views import ArtifactPage, ArtifactView
@@ -16,7 +16,10 @@ from service.views import ArtifactPage, ArtifactView
 router = APIRouter(prefix="/files", tags=["files"], responses=PROBLEMS)
 
 
-@router.post("", status_code=201, openapi_extra=UPLOAD)
+REFUSED = documented({400: "The form can't be read.", 507: "No room on the disk."})
+
+
+@router.post("", status_code=201, openapi_extra=UPLOAD, responses=REFUSED)
 async def upload_file(
     site: TheSite,
     request: Request,

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 
 from service import registry
-from service.routes.deps import PROBLEMS, TheSite
+from service.routes.deps import PROBLEMS, TheSite, documented
 from service.routes.examples import TEACHERS
 from service.teachers import Registration
 from service.views import TeacherView, teacher_view
@@ -14,7 +14,7 @@ from service.views import TeacherView, teacher_view
 router = APIRouter(prefix="/teachers", tags=["teachers"], responses=PROBLEMS)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=documented({502: "The server can't be reached."}))
 async def register_teacher(
     site: TheSite,
     registration: Annotated[Registration, Body(openapi_examples=TEACHERS)],

@@ -10,6 +10,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from service import keys
+from service.keys import NewKey
 from service.site import Site
 from service.tables import State
 from tests.service.cli.conftest import api
@@ -167,6 +169,16 @@ def test_chat_completions_are_passed_on(client: OpenAI, stub: StubTeacher) -> No
     stub.process.wait()
     with pytest.raises(openai.InternalServerError, match="stub does not answer"):
         client.chat.completions.create(model="stub", messages=messages)
+
+
+def test_without_a_key_that_holds_nothing_is_answered(client: OpenAI, site: Site, api: str) -> None:
+    _, key = keys.create(site, NewKey(name="k", scopes=("read", "submit")))
+    with pytest.raises(openai.AuthenticationError, match="unknown or was revoked"):
+        client.models.list()
+    with OpenAI(base_url=f"{api}/v1", api_key=key, max_retries=0) as known:
+        assert [model.id for model in known.models.list()] == ["stub"]
+        with pytest.raises(openai.PermissionDeniedError, match="'train'"):
+            known.fine_tuning.jobs.create(model=STUDENT, training_file="file-1")
 
 
 def test_models(client: OpenAI) -> None:
