@@ -1,0 +1,58 @@
+"""A preview asks, judges and stores nothing."""
+
+import httpx
+from sqlalchemy import func, select
+
+from service.site import Site
+from service.tables import Chunk, Job
+from tests.service.fakes import FakeTeacher
+from tests.service.given import add_teacher, build
+
+
+async def test_the_first_rows_are_rendered_asked_and_judged(
+    site: Site, api: httpx.AsyncClient, seeds: str, teacher_server: FakeTeacher
+) -> None:
+    add_teacher(site, url=teacher_server.url)
+    body = {"spec": {"kind": "build", "build": build(seeds)}, "rows": 3}
+    found = (await api.post("/api/v1/jobs/preview", json=body)).json()
+    assert [row["prompt"][-1]["content"][:2] for row in found["rows"]] == ["0?", "1?", "2?"]
+    assert {(row["end"], row["reason"]) for row in found["rows"]} == {("rejected", "no_answer")}
+    assert [call["text"] for row in found["rows"] for call in row["calls"]] == ["x"] * 3
+    assert len(teacher_server.asked) == 3
+    with site.sessions.reading() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 0
+        assert session.scalar(select(func.count()).select_from(Chunk)) == 0
+
+
+async def test_rows_in_the_recipe_are_enough(
+    site: Site, api: httpx.AsyncClient, teacher_server: FakeTeacher
+) -> None:
+    add_teacher(site, url=teacher_server.url)
+    rows = [{"question": "1 + 1?", "answer": 2}]
+    body = {"spec": {"kind": "build", "build": build("x") | {"seeds": rows}}}
+    found = (await api.post("/api/v1/jobs/preview", json=body)).json()
+    assert len(found["rows"]) == 1
+
+
+async def test_what_cannot_be_previewed_is_said(
+    site: Site, api: httpx.AsyncClient, seeds: str
+) -> None:
+    add_teacher(site)
+    for spec, words in (
+        ({"kind": "serve", "model": "org/m", "name": "t"}, "a preview needs a build"),
+        ({"kind": "build", "build": build(seeds, teacher="u")}, "no teacher 'u'"),
+        ({"kind": "build", "build": build(seeds, template="{{ nothing }}")}, "no field 'nothing'"),
+    ):
+        answer = await api.post("/api/v1/jobs/preview", json={"spec": spec})
+        assert answer.status_code in (404, 422)
+        assert words in answer.json()["detail"]
+
+
+async def test_a_teacher_that_is_away_leaves_rows_unanswered(
+    site: Site, api: httpx.AsyncClient, seeds: str
+) -> None:
+    add_teacher(site)
+    body = {"spec": {"kind": "build", "build": build(seeds)}, "rows": 1}
+    (row,) = (await api.post("/api/v1/jobs/preview", json=body)).json()["rows"]
+    assert (row["end"], row["calls"]) == ("unanswered", [])
+    assert "127.0.0.1" in row["detail"]
