@@ -10,6 +10,7 @@ from prompts.record import Message, Seed
 from prompts.seeds import SeedError, is_empty, scan_seeds
 from prompts.spec import BuildSpec, CotBuild, IclBuild, Shots
 from prompts.template import TemplateError, compile_template
+from prompts.turns import TurnsError, earlier_turns
 from prompts.verify import GoldError, gold_text
 from prompts.verify.verifier import ALLOW
 
@@ -59,8 +60,9 @@ def read_seeds(spec: BuildSpec, lines: Iterable[bytes]) -> Iterator[tuple[int, S
         try:
             for template in templates:
                 template.render({"gold": "", **seed})
+            earlier_turns(seed, spec.turns)
             _check_gold(spec, seed)
-        except (TemplateError, GoldError) as error:
+        except (TemplateError, TurnsError, GoldError) as error:
             raise SeedError(line, str(error)) from error
         yield line, seed
 

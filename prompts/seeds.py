@@ -1,12 +1,16 @@
 """Reads seeds: JSON Lines, one object a line, checked before anything is spent on them."""
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from prompts.record import Seed
 from prompts.seen import Seen, digest16
 
+LONGEST_LINE = 8 * 2**20
+"""Bytes; no prompt is that long, and a file without line ends would be one line."""
+_NUL = re.compile(r"(\\+)u0000")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -26,7 +30,8 @@ def scan_seeds(
 
     A seed's `id` is a string: numbers become strings, a missing one becomes `row-` and the line's
     number. Raises SeedError at the first bad line: not UTF-8, no JSON object, a field of
-    `required` missing or empty, an id used before; and at the end of a file without any seed.
+    `required` missing or empty, an id used before, longer than `LONGEST_LINE`, or with a NUL; and
+    at the end of a file without any seed.
     """
     seen = Seen()
     for number, line in enumerate(lines, 1):
@@ -51,6 +56,9 @@ def is_empty(value: Any) -> bool:
 
 
 def _decoded(number: int, line: bytes) -> str:
+    if len(line) > LONGEST_LINE:
+        size, most = len(line) / 2**20, LONGEST_LINE // 2**20
+        raise SeedError(number, f"is {size:.1f} MiB long, at most {most} go; one object per line")
     if number == 1:
         line = line.removeprefix(_BOM)
     try:
@@ -64,7 +72,9 @@ def _parsed(number: int, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
         if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()
+            plain = json.dumps(value, ensure_ascii=False)
+            plain.encode()
+            _refuse_nul(number, plain)
     except json.JSONDecodeError as error:
         hint = "each line must be one complete JSON object"
         problem = f"malformed JSON at column {error.colno} ({error.msg}); {hint}"
@@ -77,6 +87,12 @@ def _parsed(number: int, text: str) -> dict[str, Any]:
         problem = f"holds a JSON {_json_type(value)}; each line must be an object"
         raise SeedError(number, problem)
     return value
+
+
+def _refuse_nul(number: int, text: str) -> None:
+    # Encoded again, a NUL is an escape sequence whose backslash is not itself escaped.
+    if any(len(slashes) % 2 for slashes in _NUL.findall(text)):
+        raise SeedError(number, "holds a NUL character (\\u0000), which is no text")
 
 
 def _refuse_constant(name: str) -> None:

@@ -27,6 +27,7 @@ from prompts.spec import BuildSpec, CotBuild, IclBuild, InstructionBuild, Shots
 from prompts.spec.selectors import SIMILAR
 from prompts.split import input_key
 from prompts.template import Template, TemplateError, compile_template
+from prompts.turns import earlier_turns
 from prompts.verify import Verifier, make_verifier
 from prompts.verify.spec import NoVerifier
 
@@ -120,9 +121,10 @@ class Plan:
 
     def _prompt(self, seed: Seed, demos: tuple[Seed, ...]) -> tuple[Message, ...]:
         user = Message(role="user", content=self.template.render(seed, demos))
+        turns = (*earlier_turns(seed, self.spec.turns), user)
         if self.system is None:
-            return (user,)
-        return (Message(role="system", content=self.system.render(seed)), user)
+            return turns
+        return (Message(role="system", content=self.system.render(seed)), *turns)
 
     def _within(
         self, spec: Shots, limit: int, seed: Seed, chosen: tuple[Seed, ...]

@@ -41,6 +41,9 @@ class Build(Frozen):
     """The dataset's name; each build of a name is a new version."""
     system: TemplateSource | None = None
     """A system message before every prompt; a template too."""
+    turns: str | None = Field(None, min_length=1)
+    """A seed's field with earlier turns of the conversation, a list of {role, content} that ends
+    with the assistant's; the prompt is the user's next turn."""
     sampling: Sampling = Sampling()
     split: Split = Split()
     checks: tuple[CheckSpec, ...] = ()

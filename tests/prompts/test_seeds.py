@@ -19,7 +19,7 @@ def problem_of(content: bytes, *required: str) -> SeedError:
     return caught.value
 
 
-TEXTS = st.text(LETTERS, max_size=8)
+TEXTS = st.text(LETTERS.replace("\x00", ""), max_size=8)
 VALUES = st.none() | st.booleans() | st.integers() | TEXTS | st.lists(TEXTS, max_size=2)
 
 
@@ -118,3 +118,30 @@ def test_it_streams() -> None:
 
     stream = scan_seeds(endless())
     assert [next(stream)[0] for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"q": "' + b"x" * (8 * 2**20) + b'"}', "is 8.0 MiB long, at most 8 go"),
+        (b'{"q": "a\\u0000b"}', "holds a NUL"),
+        (b'{"a": {"\\u0000": 1}}', "holds a NUL"),
+        (b'{"q": "\\ud83d"}', "surrogate"),
+        (b'{"q": "a\x00b"}', "malformed JSON"),
+    ],
+    ids=["long", "NUL", "NUL in a key", "half a pair", "raw NUL"],
+)
+def test_lines_that_no_prompt_can_hold(line: bytes, words: str) -> None:
+    with pytest.raises(SeedError, match=words) as caught:
+        list(scan_seeds([b'{"q": "fine"}', line]))
+    assert caught.value.line == 2
+
+
+def test_a_backslash_before_u0000_is_no_nul() -> None:
+    ((_, seed),) = scan_seeds([b'{"q": "a\\\\u0000b", "r": "\\u00e9"}'])
+    assert (seed["q"], seed["r"]) == ("a\\u0000b", "\u00e9")
+
+
+def test_fields_may_change_their_type_from_line_to_line() -> None:
+    lines = [b'{"q": 1}', b'{"q": "a"}', b'{"q": [1, "b"]}', b'{"q": {"a": null}}']
+    assert [seed["q"] for _, seed in scan_seeds(lines)] == [1, "a", [1, "b"], {"a": None}]

@@ -35,8 +35,9 @@ ELSEWHERE = {
 }
 """Fields that others act upon, and who."""
 
+TALK = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
 SEEDS = {
-    "icl": labelled(60),
+    "icl": [{**seed, "talk": TALK} for seed in labelled(60)],
     "cot": [
         {
             "id": f"q{i}",
@@ -45,10 +46,13 @@ SEEDS = {
             "other": i + 1,
             "hint": "h",
             "task": f"t{i % 2}",
+            "talk": TALK,
         }
         for i in range(60)
     ],
-    "if": [{"id": f"i{i}", "instruction": f"do {i}", "input": "x"} for i in range(60)],
+    "if": [
+        {"id": f"i{i}", "instruction": f"do {i}", "input": "x", "talk": TALK} for i in range(60)
+    ],
 }
 REPLIES = {"icl": "out 1", "cot": "So: 99. The answer is {}.", "if": "done"}
 
@@ -57,6 +61,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "version": 2,
         "teacher": "other",
         "system": "Be brief.",
+        "turns": "talk",
         "sampling": {"temperature": 0.5},
         "split": {"test": 0.5},
         "checks": [{"kind": "length", "max_characters": 3}],
