@@ -62,6 +62,9 @@ def main(wanted: list[str]) -> int:
         except SetupError as failure:
             print(f"\nset-up failed: {failure}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("\nset-up interrupted: run the same command again, it goes on", file=sys.stderr)
+            return 130
     return 0
 
 
