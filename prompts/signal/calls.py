@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from prompts.parse import split_thinking
 from prompts.record import Call, CallSignal, Record, Rejected
 from prompts.signal.rows import TopKRow, top_k_row
 
@@ -24,10 +25,12 @@ def signals_of(
 
 
 def signal_of(record: Record, calls: Iterable[Call]) -> TopKRow | None:
-    """The signal of the call whose text is the record's completion."""
+    """The signal of the call whose text, its thinking aside, is the record's completion."""
     text = record.completion[-1].content
     for call in calls:
-        if call.signal is not None and call.text == text:
+        if call.signal is None:
+            continue
+        if text in (call.text, split_thinking(call.text, call.reasoning).text):
             return to_row(call.signal)
     return None
 

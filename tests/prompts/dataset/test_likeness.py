@@ -30,7 +30,7 @@ def test_the_limit_and_the_part_decide(tmp_path: Path) -> None:
     assert rejections(tmp_path / "a", [novelty(Novelty(rouge_l=0.93))]) == [
         ("r3", "not_novel", "r0")
     ]
-    of_answers = rejections(tmp_path / "b", [novelty(Novelty(of="completion"))])
+    of_answers = rejections(tmp_path / "b", [novelty(Novelty(of="completion", rouge_l=0.5))])
     assert [row for row, _, _ in of_answers] == ["r1", "r2", "r3"]  # all say 'Answer n.'
 
 
@@ -94,6 +94,6 @@ def record(number: int, text: str) -> Record:
             "id": f"r{number}",
             "prompt": (Message(role="user", content=text),),
             "completion": (Message(role="assistant", content=f"Answer {number}."),),
-            "content_hash": f"{number:064x}",
+            "content_hash": f"{number:08x}" * 8,
         }
     )

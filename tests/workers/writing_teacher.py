@@ -1,0 +1,84 @@
+"""A FAKE teacher in a thread of this process: its answer is a function of the prompt's text.
+
+With log-probs asked for it sends them as vLLM does: tokens are its answer's words, numbered by
+their length, and of k candidates a token the likeliest is the word's.
+"""
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import web
+
+
+class WritingTeacher:
+    """What it was asked, and where."""
+
+    def __init__(self, say: Callable[[str], str]) -> None:
+        self.prompts: list[str] = []
+        self.url = ""
+        self._say = say
+        self._loop = asyncio.new_event_loop()
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        prompt = body["messages"][-1]["content"]
+        self.prompts.append(prompt)
+        text = self._say(prompt)
+        choice: dict[str, Any] = {"message": {"content": text}, "finish_reason": "stop"}
+        if body.get("logprobs"):
+            ids = [len(word) for word in text.split()]
+            choice["token_ids"] = ids
+            choice["logprobs"] = {"content": [_token(one, body["top_logprobs"]) for one in ids]}
+        usage = {"prompt_tokens": 5, "completion_tokens": len(text.split())}
+        return web.json_response({"choices": [choice], "usage": usage})
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "stub", "root": "stub"}]})
+
+    async def _serve(self, ready: threading.Event) -> web.AppRunner:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/v1/models", self._models)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        ready.set()
+        return runner
+
+    def run(self, ready: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        runner = self._loop.run_until_complete(self._serve(ready))
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+@contextmanager
+def writing_teacher(say: Callable[[str], str]) -> Iterator[WritingTeacher]:
+    """It answers until the block ends."""
+    teacher, ready = WritingTeacher(say), threading.Event()
+    thread = threading.Thread(target=teacher.run, args=(ready,))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield teacher
+    finally:
+        teacher.stop()
+        thread.join()
+
+
+def _token(token: int, top_k: int) -> dict[str, Any]:
+    tops = [
+        {"token": f"token_id:{token + place}", "logprob": math.log(0.5) - place}
+        for place in range(top_k)
+    ]
+    return {"token": f"token_id:{token}", "logprob": math.log(0.5), "top_logprobs": tops}
