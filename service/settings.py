@@ -116,7 +116,8 @@ class Settings(BaseSettings):
     """How often doorbells are rung again for jobs that may have missed theirs."""
     request_timeout_s: float = Field(default=600.0, gt=0)
     """How long one request to a teacher may take, its wait in the teacher's queue included."""
-    teacher_patience_s: float = Field(default=600.0, gt=0)
-    """A teacher that answers nothing for so long fails the builds that ask it."""
+    teacher_patience_s: float = Field(default=60.0, gt=0)
+    """A teacher that answers nothing for so long pauses the builds that ask it; they go on when it
+    answers again."""
     yield_s: float = Field(default=60.0, gt=0)
     """After so long a worker leaves its build to work on one that nobody works on."""
