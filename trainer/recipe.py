@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from prompts.record import Frozen
+from prompts.yaml_text import read_yaml
 from trainer.compress.report import StageReport
 from trainer.errors import BadInput
 from trainer.events import Emit
@@ -43,7 +44,7 @@ class Recipe(Frozen):
 def read_spec(path: Path, adapter: TypeAdapter[Any]) -> Any:
     """A spec from a JSON or YAML file; BadInput names every field that is wrong."""
     try:
-        return adapter.validate_python(yaml.safe_load(path.read_text("utf-8")))
+        return adapter.validate_python(read_yaml(path.read_text("utf-8")))
     except OSError as error:
         raise BadInput(f"{path} can't be read", str(error)) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -8,6 +8,7 @@ import typer
 import yaml
 from rich.table import Table
 
+from prompts.yaml_text import read_yaml
 from service.cli.failure import bad_input
 from service.cli.jobs import Job, list_jobs
 from service.cli.options import Json, Screen, Url, connect, screen
@@ -156,13 +157,13 @@ def _edits(changes: list[str]) -> dict[str, Any]:
         path, equals, text = change.partition("=")
         if not equals or not path:
             raise bad_input("--set takes key=value", f"{change!r} has no `=`")
-        found[path] = yaml.safe_load(text)
+        found[path] = read_yaml(text)
     return found
 
 
 def _build_of(path: Path) -> dict[str, Any]:
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise bad_input("The recipe can't be read", f"{path}: {error}") from error
     build = spec.get("build", spec) if isinstance(spec, dict) else None

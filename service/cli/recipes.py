@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from prompts.yaml_text import read_yaml
 from service.cli.client import Api
 from service.cli.failure import bad_input
 
@@ -37,7 +38,7 @@ def read_recipe(path: Path, changes: list[str]) -> Recipe:
     """Read a YAML file and apply `--set key=value` changes. Raises Failure with the place of what
     is wrong: no such file, no YAML, no mapping, or fields that no job has."""
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise bad_input("No such recipe", f"there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -112,7 +113,7 @@ def _apply(spec: dict[str, Any], change: str) -> None:
     here: Any = spec
     for step in path:
         here = _step(here, step, key, make=True)
-    value = yaml.safe_load(text)
+    value = read_yaml(text)
     if isinstance(here, list) and last.isdigit() and int(last) < len(here):
         here[int(last)] = value
     elif isinstance(here, dict):
