@@ -42,14 +42,14 @@ class _Child:
             process = self._process = self._process or self._start()
             try:
                 reply = _exchange(process, question, timeout_s)
-            except (OSError, EOFError):
-                self.end()
-                raise VerifyError(f"comparing with {gold[:80]!r} ended its process") from None
             except TimeoutError:
                 self.end()
                 raise VerifyError(
                     f"comparing with {gold[:80]!r} took over {timeout_s:g} s"
                 ) from None
+            except (OSError, EOFError):
+                self.end()
+                raise VerifyError(f"comparing with {gold[:80]!r} ended its process") from None
         if "error" in reply:
             raise VerifyError(str(reply["error"]))
         return reply["same"] is True
