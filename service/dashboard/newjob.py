@@ -10,9 +10,11 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 
+from prompts.yaml_text import read_yaml
 from service import access, artifacts, errors, jobs, preflight, registry
 from service.dashboard import fields
 from service.dashboard.page import caller_of, page, page_router, see
+from service.preview import PreviewRequest, preview
 from service.problems import Fault, Problem, bad_input
 from service.routes.deps import TheSite
 from service.site import Site
@@ -21,6 +23,7 @@ from service.spec import BuildJob, JobSpec, RecipeJob, job_spec
 router = page_router()
 
 CHOICES_SHOWN = 100
+PREVIEWED = 10
 
 
 @router.get("/jobs/new")
@@ -61,10 +64,28 @@ def submit(
     return see(f"/jobs/{job.id}")
 
 
+@router.post("/jobs/new/preview")
+def show_preview(
+    request: Request,
+    site: TheSite,
+    text: Annotated[str, Form(alias="yaml", max_length=1_000_000)] = "",
+) -> HTMLResponse:
+    """Ask the first rows for real and judge them; nothing is stored."""
+    try:
+        spec = parsed(text)
+        caller = caller_of(request)
+        assert caller is not None
+        caller.require(access.required_for(spec))
+        found = preview(site, PreviewRequest(spec=spec, rows=PREVIEWED))
+    except Problem as problem:
+        return page(request, "newjob_preview.html", problem=problem, found=None)
+    return page(request, "newjob_preview.html", problem=None, found=found)
+
+
 def parsed(text: str) -> JobSpec:
     """YAML as a spec. Raises a 422 problem with every fault and its place."""
     try:
-        content = yaml.safe_load(text)
+        content = read_yaml(text)
     except yaml.YAMLError as error:
         raise bad_input([Fault("YAML", " ".join(str(error).split()))], "Not YAML") from error
     try:
@@ -174,7 +195,7 @@ def _choices(site: Site, wanted: set[str]) -> dict[str, list[tuple[str, str]]]:
 
 def _loaded(text: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(text)
+        content = read_yaml(text)
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, dict) else {}
