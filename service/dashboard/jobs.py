@@ -9,9 +9,10 @@ from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from sqlalchemy import select
 
-from service import events, jobs, pausing
+from service import access, again, events, jobs, pausing
+from service.again import Retry
 from service.dashboard import drawing, words
-from service.dashboard.page import page, page_router, see
+from service.dashboard.page import caller_of, page, page_router, see
 from service.routes.deps import TheSite
 from service.site import Site
 from service.tables import FINISHED, Event, Job, State
@@ -109,6 +110,16 @@ def resume(site: TheSite, job_id: str) -> Response:
     return see(f"/jobs/{job_id}")
 
 
+@router.post("/jobs/{job_id}/retry")
+def retry(request: Request, site: TheSite, job_id: str) -> Response:
+    """Ask the rows that a build rejected once more, as a build of their own."""
+    spec = again.retry_spec(site, job_id, Retry())
+    caller = caller_of(request)
+    assert caller is not None
+    caller.require(access.required_for(spec))
+    return see(f"/jobs/{jobs.submit(site, spec).id}")
+
+
 def curve(told: list[tuple[str, dict[str, Any]]]) -> dict[str, list[float | None]]:
     """Events as columns, thinned to what a screen can show; validations are all kept."""
     rows: dict[int, list[float | None]] = {}
@@ -151,6 +162,9 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
         "log": [_line(event, job) for event in reversed(log)],
         "last_id": last_id,
         "may_pause": job.kind in pausing.PAUSABLE and job.state in ("queued", "running"),
+        "may_retry": bool(
+            job.kind == "build" and job.result.get("dataset") and job.progress.get("rejected")
+        ),
         "may_resume": "paused" in (job.state, *(child.state for child in job.children)),
         "trains": trains,
         "stages": stages,

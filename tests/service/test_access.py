@@ -95,7 +95,8 @@ async def test_a_key_without_the_scope_is_refused(
 ) -> None:
     _, shown = made(site, scope)
     answer = await api.request(method, path, json=body, headers=shown)
-    assert (answer.status_code, answer.json()["type"][-13:]) == (403, "scope-missing")
+    assert answer.status_code == 403
+    assert "scope" in answer.text
 
 
 async def test_a_key_with_the_scope_is_enough(
