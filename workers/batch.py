@@ -35,13 +35,14 @@ from workers.answers import (
 )
 from workers.lease import Heart, Lease, claim_job, owner_name, release, write_job
 from workers.ledger import LeaseLostError, wait_until_held
+from workers.pulse import others_wait
 from workers.window import Window
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 LONGEST_WAIT_S = 15.0
-GRACE_S = {"cancelled": 20.0, "expired": 20.0, "shutdown": 5.0, "failed": 0.0}
+GRACE_S = {"cancelled": 20.0, "expired": 20.0, "yield": 60.0, "shutdown": 5.0, "failed": 0.0}
 """How long requests under way may take to end by themselves: they are paid for."""
 
 
@@ -93,7 +94,8 @@ def load_work(site: Site, job_id: str) -> Work:
 def _run(site: Site, lease: Lease) -> None:
     batch = Batch(site, lease, load_work(site, lease.job_id))
     asyncio.run(batch.run())
-    if batch.stopped == "shutdown":
+    if batch.stopped in ("shutdown", "yield"):
+        # Behind those that wait already: the queue is first in, first out.
         with site.sessions.writing() as session:
             release(session, lease)
         site.broker.ring("batch", lease.job_id)
@@ -120,6 +122,7 @@ class Batch:
     _done: set[str] = field(default_factory=set)
     """custom_ids that were answered, for good or ill."""
     _silent_since: float | None = None
+    _started: float = field(default_factory=time.monotonic)
     _moments: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -277,11 +280,16 @@ class Batch:
     def _stop(self) -> str | None:
         with self.site.sessions.reading() as session:
             job = jobs.get(session, self.lease.job_id)
+            others = others_wait(session, job.id)
         if job.cancel_requested:
             return "cancelled"
         if now() > utc(job.created_at) + timedelta(seconds=self.work.spec.window_s):
             return "expired"
-        return "shutdown" if stopping.requested.is_set() else None
+        if stopping.requested.is_set():
+            return "shutdown"
+        if others and time.monotonic() - self._started > self.site.settings.yield_s:
+            return "yield"
+        return None
 
 
 def _is_busy(answer: Answer) -> bool:

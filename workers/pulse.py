@@ -67,7 +67,7 @@ def look(
         goal=job.goal,
         before={number: accepted_before(session, job_id, number) for number in numbers},
         spent=_spent(job, totals),
-        others_wait=_others_wait(session, job_id),
+        others_wait=others_wait(session, job_id),
     )
 
 
@@ -138,9 +138,9 @@ def _tell(session: Session, job: Job, totals: Mapping[str, int], rates: dict[str
     events.emit(session, job.id, "progress", progress | rates)
 
 
-def _others_wait(session: Session, job_id: str) -> bool:
-    """Whether another build job is queued, or runs with chunks that nobody drains."""
-    queued = select(Job.id).where(Job.kind == "build", Job.id != job_id)
+def others_wait(session: Session, job_id: str) -> bool:
+    """Whether another build or batch is queued, or a build runs with chunks that nobody drains."""
+    queued = select(Job.id).where(Job.kind.in_(("build", "batch")), Job.id != job_id)
     if session.scalar(queued.where(Job.state == State.QUEUED).limit(1)) is not None:
         return True
     chunks = select(Chunk.job_id).where(Chunk.job_id == Job.id)

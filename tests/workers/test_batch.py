@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 import threading
 from datetime import timedelta
@@ -90,6 +91,22 @@ def test_a_cancelled_batch_keeps_its_answers(site: Site, stub: StubTeacher) -> N
     lines = lines_of(site, job_id, "output")
     assert 0 < len(lines) == job.result["completed"] < 200
     assert "error_file" not in job.result
+
+
+def test_a_batch_makes_way_for_a_job_that_waits(site: Site, stub: StubTeacher) -> None:
+    register(site, stub.url)
+    hasty = dataclasses.replace(site, settings=site.settings.model_copy(update={"yield_s": 0.1}))
+    stub.faults(delay_s=0.1)
+    first = submit(site, [request(n) for n in range(60)], max_in_flight=2)
+    second = submit(site, [request(n) for n in range(100, 103)])
+    batch.run(hasty, first)
+    waiting = get_job(site, first)
+    assert (waiting.state, waiting.owner) == (State.QUEUED, None)
+    batch.run(hasty, second)
+    assert get_job(site, second).state == State.SUCCEEDED
+    batch.run(hasty, first)
+    assert get_job(site, first).result["completed"] == 60
+    assert stub.stats()["requests"] == 63
 
 
 def test_what_is_not_answered_within_the_window_expires(site: Site, stub: StubTeacher) -> None:
