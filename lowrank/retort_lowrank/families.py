@@ -51,6 +51,9 @@ def make_types(
         factorize_linears(self.model, config.ranks or {})
         self.post_init()
 
+    # transformers looks for the parameter that takes the configuration by its annotation
+    for init in (init_body, init_causal):
+        init.__annotations__["config"] = low_config
     bodies = {**place, "config_class": low_config, "__init__": init_body}
     causals = {**place, "config_class": low_config, "__init__": init_causal}
     return (

@@ -1,6 +1,8 @@
 """The factorized model type: saved and loaded as any other."""
 
+import inspect
 import json
+import pickle
 import warnings
 from pathlib import Path
 
@@ -90,3 +92,12 @@ def test_it_generates_without_warnings() -> None:
         warnings.simplefilter("error")
         out = model.generate(IDS, max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert out.shape[1] > IDS.shape[1]
+
+
+@pytest.mark.parametrize("family", list(retort_lowrank.FACTORIZED))
+def test_engines_find_the_configuration_by_its_annotation(family: str) -> None:
+    """vLLM wraps these classes and looks for the parameter of the configuration's type."""
+    for made in retort_lowrank.TYPES[family][1:]:
+        annotation = inspect.signature(made.__init__).parameters["config"].annotation
+        assert annotation is retort_lowrank.TYPES[family][0]
+        assert pickle.loads(pickle.dumps(annotation)) is annotation

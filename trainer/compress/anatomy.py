@@ -152,7 +152,8 @@ def _split(model: PreTrainedModel, layer: nn.Module) -> tuple[list[str], list[st
 def _find_attention(model: PreTrainedModel, layer: nn.Module, linears: list[str]) -> Attention:
     *readers, output = linears
     query, key, value = attention_roles(model, layer, readers, output)
-    sizes = {name: layer.get_submodule(name).weight.shape for name in linears}
+    found = find_linears(layer)
+    sizes = {name: found[name].weight.shape for name in linears}
     heads = int(model.config.get_text_config().num_attention_heads)
     size, left = divmod(int(sizes[query][0]), heads)
     groups, rest = divmod(int(sizes[key][0]), max(size, 1))
@@ -173,8 +174,8 @@ def _find_attention(model: PreTrainedModel, layer: nn.Module, linears: list[str]
 def _find_feed_forward(model: PreTrainedModel, layer: nn.Module, linears: list[str]) -> FeedForward:
     *readers, down = linears
     gate, up = feed_forward_roles(model, layer, readers, down)
-    width = int(layer.get_submodule(up).weight.shape[0])
-    if layer.get_submodule(down).weight.shape[1] != width:
+    width = find_linears(layer)[up].out_features
+    if find_linears(layer)[down].in_features != width:
         raise _unknown(model, f"a down projection of {width} inputs", f"{down}")
     return FeedForward(gate, up, down, width)
 

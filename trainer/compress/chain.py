@@ -5,67 +5,28 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
 
 from trainer.checkpoint import publish
-from trainer.compress import depth, folding, magnitude, ptq, sparsegpt, svd, wanda, width
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
 from trainer.compress.heal import heal_model, with_threads
+from trainer.compress.making import TRAINING, make, write
 from trainer.compress.measuring import digest_model
-from trainer.compress.moments import Collect
-from trainer.compress.outcome import Outcome
-from trainer.compress.plan import SERVED, Plan, make_plan
+from trainer.compress.plan import SERVED, Plan, make_plan, no_kernel
 from trainer.compress.report import HealFacts, ModelFacts, ServingComparison, StageReport
 from trainer.compress.serving import compare_with_vllm
 from trainer.compress.vllm_server import ServerFailed
-from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.events import Emit
-from trainer.loading import load_model
 from trainer.spec import CompressSpec, StageSpec
 
-Apply = Callable[[Any, PreTrainedModel, Sequence[TokenRow]], Outcome]
-Stage = Callable[[Any, PreTrainedModel, Sequence[TokenRow], Collect], Outcome]
-
-
-def _alone(apply: Apply) -> Stage:
-    """A stage that makes its own statistics, through what it has changed already, or has none."""
-    return lambda stage, model, rows, gather: apply(stage, model, rows)
-
-
-STAGES: dict[str, Stage] = {
-    "magnitude": _alone(magnitude.apply),
-    "wanda": _alone(wanda.apply),
-    "sparsegpt": _alone(sparsegpt.apply),
-    "depth": _alone(depth.apply),
-    "width": _alone(width.apply),
-    "svd": svd.apply,
-    "tensor": _alone(folding.apply),
-    "ptq": ptq.apply,
-}
-SHARED = "its statistics are those of an earlier stage's calibration pass on the same model"
 VERSION = 2
 """Part of every digest: a change of what stages do makes old reports stale."""
-
-WEIGHTS = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
-OWN = ("retort.json", "recipe.yaml")
-"""Files beside a model that speak of how that model was made."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model directory that a stage's method wrote, before any heal."""
-
-    details: dict[str, Any]
-    notes: tuple[str, ...]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -145,7 +106,7 @@ def _run_stage(
     directory, source = _directory(out, index, stage), _source(plan, stage, reports)
     digest = _digest(plan, stage, source)
     emit("phase", {"name": f"stage {index}: {stage.kind}", "detail": str(source)})
-    made = _make(plan, stage, source, directory, digest)
+    made = make(plan, stage, source, directory, digest, emit)
     healed = _heal(plan, stage, directory, emit)
     emit("phase", {"name": f"stage {index}: measure", "detail": str(directory / "model")})
     started = time.monotonic()
@@ -194,50 +155,6 @@ def _measure(
     return Found(before, plan.measuring.facts(model), kl, tokens)
 
 
-def _make(plan: Plan, stage: StageSpec, source: Path, directory: Path, digest: str) -> Made:
-    """Write `made/`, or find the one that an interrupted run of this stage left complete."""
-    marker = directory / "made.json"
-    if marker.is_file():
-        kept = json.loads(marker.read_text("utf-8"))
-        if kept.pop("digest") == digest:
-            return Made(kept["details"], tuple(kept["notes"]), kept["seconds"])
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    started = time.monotonic()
-    served, gather = plan.shared.served, plan.shared.of(_moments_key(plan, stage, source))
-    outcome = STAGES[stage.kind](stage, load_model(source), plan.calibration(stage), gather)
-    _save(outcome.model, source, directory)
-    notes = (*outcome.notes, *((SHARED,) if plan.shared.served > served else ()))
-    made = Made(outcome.details, notes, time.monotonic() - started)
-    fields = {"details": made.details, "notes": made.notes, "seconds": made.seconds}
-    _write(marker, json.dumps({"digest": digest, **fields}))
-    return made
-
-
-def _save(model: PreTrainedModel, source: Path, directory: Path) -> None:
-    """Whole under its name, or not there at all."""
-    writing = directory / ".writing"
-    try:
-        model.save_pretrained(writing)
-        _copy_companions(source, writing)
-        publish(writing, directory / "made")
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
-
-
-def _moments_key(plan: Plan, stage: StageSpec, source: Path) -> str:
-    """What statistics depend on: the weights, and the rows."""
-    return f"{digest_model(source)}/{len(plan.calibration(stage))}"
-
-
-def _copy_companions(source: Path, target: Path) -> None:
-    """Tokenizer, chat template and whatever else stands beside the weights."""
-    for path in sorted(source.iterdir()):
-        known = path.name.endswith(WEIGHTS) or path.name in OWN or (target / path.name).exists()
-        if path.is_file() and not known:
-            shutil.copy2(path, target / path.name)
-
-
 def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFacts | None:
     """Bring `model/` about: what was made, or that after its heal."""
     made, model = directory / "made", directory / "model"
@@ -272,6 +189,8 @@ def _compare(
         return None, "not checked: serve_check is off"
     if plan.engine is None:
         return None, "not checked: no vLLM was found; name one with --vllm-python"
+    if no_kernel(stage, plan.engine):
+        return None, f"not checked: {plan.engine.wheel} has no kernel for {stage.kind}'s scheme"
     emit("phase", {"name": "serving check", "detail": f"vLLM {plan.engine.version}"})
     try:
         prompts = plan.measuring.prompts()
@@ -283,16 +202,10 @@ def _compare(
 
 def _write_report(directory: Path, report: StageReport) -> None:
     """Last of all; then what only an interrupted stage would need goes."""
-    _write(directory / "report.json", report.model_dump_json(indent=1))
-    for leftover in ("made", "heal"):
+    write(directory / "report.json", report.model_dump_json(indent=1))
+    for leftover in ("made", "heal", TRAINING):
         shutil.rmtree(directory / leftover, ignore_errors=True)
     (directory / "made.json").unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    written = path.with_name(f".{path.name}.writing")
-    written.write_text(text, "utf-8")
-    written.replace(path)
 
 
 def _source(plan: Plan, stage: StageSpec, reports: Sequence[StageReport]) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -106,10 +107,16 @@ def prepare(model: PreTrainedModel, quantized: Quantized) -> None:
         _put(model, name, kind(linear, scheme, quantized.group_size))
 
 
-def export(model: PreTrainedModel, quantized: Quantized, directory: Path) -> None:
-    """Write what was trained in compressed-tensors' format: the same scheme, the same scales.
+def export(
+    model: PreTrainedModel,
+    quantized: Quantized,
+    directory: Path,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write what was trained in compressed-tensors' format: the same scheme, codes and scales.
 
-    The model is left as it is. The tokenizer isn't written.
+    `dtype` is what all but the packed weights are stored in. The model is left as it is. The
+    tokenizer isn't written.
     """
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
@@ -124,6 +131,10 @@ def export(model: PreTrainedModel, quantized: Quantized, directory: Path) -> Non
         stored.data = scale.to(stored)
     compressor = ModelCompressor.from_pretrained_model(plain)
     compressor.compress_model(plain)
+    for parameter in plain.parameters():  # only now: codes come from weights as they were trained
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.to(dtype)
+    plain.config.use_cache = True
     plain.save_pretrained(directory)
     compressor.update_config(str(directory))
 

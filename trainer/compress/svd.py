@@ -54,7 +54,10 @@ class Scale:
     def undo(self, right: Tensor) -> Tensor:
         """right S^-1"""
         if self.lower is not None:
-            return torch.linalg.solve_triangular(self.lower, right, upper=False, left=False)
+            undone: Tensor = torch.linalg.solve_triangular(
+                self.lower, right, upper=False, left=False
+            )
+            return undone
         return right if self.diagonal is None else right / self.diagonal
 
 
@@ -225,7 +228,7 @@ def _outcome(
     for name in ("model_type", "architectures", "transformers_version"):
         values.pop(name, None)
     ranks = {name.removeprefix(prefix): left.shape[1] for name, (left, _) in factors.items()}
-    made: PreTrainedModel = model_class(config_class(**values, ranks=ranks))
+    made: PreTrainedModel = model_class(config_class(**{**values, "ranks": ranks}))
     for parameter in made.parameters():  # not buffers: rotary frequencies stay in fp32
         parameter.data = parameter.data.to(model.device, model.dtype)
     made.load_state_dict(_factorized_state(model, factors))

@@ -12,6 +12,7 @@ from trainer.spec.stages import (
     Heal,
     MagnitudePrune,
     QuantizePtq,
+    QuantizeTrain,
     SparseGptPrune,
     Stage,
     SvdFactorize,
@@ -28,7 +29,8 @@ StageSpec = Annotated[
     | WidthPrune
     | SvdFactorize
     | TensorFactorize
-    | QuantizePtq,
+    | QuantizePtq
+    | QuantizeTrain,
     Field(discriminator="kind"),
 ]
 
@@ -62,9 +64,9 @@ class CompressSpec(Frozen):
             follows = bool(index) and stage.on == "previous"
             before = self.stages[index - 1].kind if follows else None
             factorized = factorized and follows
-            if before == "ptq":
+            if before in ("ptq", "qat"):
                 raise ValueError(
-                    f"stages[{index}]: {stage.kind} can't follow ptq: packed weights can't be "
+                    f"stages[{index}]: {stage.kind} can't follow {before}: packed weights can't be "
                     "changed. Put it before, or set on: start"
                 )
             if factorized and stage.kind in AFTER_SVD:
@@ -80,6 +82,7 @@ __all__ = [
     "Heal",
     "MagnitudePrune",
     "QuantizePtq",
+    "QuantizeTrain",
     "SparseGptPrune",
     "Stage",
     "StageSpec",

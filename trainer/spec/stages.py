@@ -1,6 +1,6 @@
 """The stages of a compression: one spec per method, each with its own `kind`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,14 @@ class Stage(Frozen):
     heal: Heal | None = None
     calibration_rows: int = Field(128, ge=1)
     """Rows of the dataset's train split whose activations the stage looks at."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_reads_on_as_true(cls, given: Any) -> Any:
+        """YAML 1.1 takes a bare `on` for a truth value, keys included."""
+        if isinstance(given, dict) and True in given and "on" not in given:
+            return {"on" if key is True else key: value for key, value in given.items()}
+        return given
 
 
 class _Mask(Stage):
@@ -189,6 +197,26 @@ ALGORITHMS = {
     "FP8": ("rtn",),
 }
 """Scheme -> the algorithms that make it."""
+
+
+class QuantizeTrain(Stage):
+    """Training on the quantization grid, exported in exactly that scheme as compressed-tensors."""
+
+    kind: Literal["qat"]
+    scheme: Literal["W8A8", "W8A16", "W4A16", "FP8"] = "W4A16"
+    """As for ptq."""
+    group_size: int = Field(128, ge=1)
+    """Inputs that share a scale in W4A16."""
+    train: Literal["weights", "scales"] = "weights"
+    """QAT: weights through their rounding. PEQA (arXiv:2305.14152): the scales of fixed codes."""
+    training: Heal = Heal()
+    """The run: its loss and its optimizer."""
+
+    @model_validator(mode="after")
+    def _group_size_is_read(self) -> "QuantizeTrain":
+        if self.group_size != 128 and self.scheme != "W4A16":
+            raise ValueError("group_size is read by scheme: W4A16 alone")
+        return self
 
 
 class QuantizePtq(Stage):

@@ -12,10 +12,11 @@ import torch
 from pydantic import ValidationError
 
 from tests.trainer.compress.world import write_dataset, write_model, write_questions
-from trainer.compress.chain import SHARED, STAGES, run
+from trainer.compress.chain import run
 from trainer.compress.forecast import forecast
 from trainer.compress.gate import GateFailed
 from trainer.compress.heal import zero_masks
+from trainer.compress.making import SHARED, STAGES
 from trainer.compress.measuring import digest_model
 from trainer.compress.outcome import Outcome
 from trainer.compress.size import tensor_bytes
@@ -57,7 +58,7 @@ class Events(list[tuple[str, dict[str, Any]]]):
 def test_there_is_a_function_for_each_kind_of_stage() -> None:
     members = typing.get_args(typing.get_args(StageSpec)[0])
     kinds = {typing.get_args(member.model_fields["kind"].annotation)[0] for member in members}
-    assert set(STAGES) == kinds
+    assert set(STAGES) | {"qat"} == kinds
 
 
 def test_stages_follow_each_other_and_are_measured(inputs: dict[str, str], tmp_path: Path) -> None:
@@ -197,7 +198,9 @@ def test_calibration_rows_and_branches_matter(inputs: dict[str, str], tmp_path: 
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([{"kind": "ptq", "heal": HEAL}], "can't be healed"),
+        ([{"kind": "ptq", "heal": HEAL}], r"\(ptq\) can't be healed"),
+        ([{"kind": "qat", "group_size": 32, "heal": HEAL}], r"\(qat\) can't be healed"),
+        ([{"kind": "qat"}], r"stages\[0\].group_size: 128 doesn't divide"),
         ([{"kind": "depth", "layers": 3}], "would leave 0 layers"),
         ([{"kind": "depth", "layers": 2}, {"kind": "depth"}], "would leave 0 layers"),
         ([{"kind": "wanda"}, {"kind": "svd", "targets": ["nope"]}], "no linear named nope"),
@@ -238,6 +241,7 @@ def test_bad_inputs_are_refused(inputs: dict[str, str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
+        (["qat", "depth"], r"stages\[1\]: depth can't follow qat"),
         (["ptq", "depth"], r"stages\[1\]: depth can't follow ptq"),
         (["depth", "svd", "svd"], r"stages\[2\]: svd factorizes a model once"),
         (["svd", "wanda", "width"], r"stages\[2\]: width cuts whole matrices"),

