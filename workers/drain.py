@@ -9,35 +9,30 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
-from typing import Any
 
 import aiohttp
-from sqlalchemy.exc import OperationalError
 
 from prompts.plan import NotNeeded, Request, Step
 from prompts.record import Record, Rejected, Seed
 from service.asking import TeacherError
 from service.site import Site
-from workers import pulse, stopping
 from workers.chunk import OpenChunk, close_chunk, open_chunk
 from workers.faculty import Faculty
 from workers.lease import Heart, claim_chunk, release
 from workers.ledger import LeaseLostError, until_written, wait_until_held
-from workers.purse import Purse
+from workers.lookout import Lookout
 from workers.rounds import round_rows
-from workers.shares import give_share_back, take_share
+from workers.shares import give_share_back
 from workers.sql import in_session
 from workers.stops import GRACE_S, SOFT, Stop
 from workers.troubles import Troubles
 from workers.warmup import Warmup
-from workers.watch import Watch, free_stale_chunks
+from workers.watch import Watch
 from workers.window import Window
 from workers.work import Work
 
 log = logging.getLogger(__name__)
 
-PULSE_S = 1.0
 LOST_LOOK_S = 0.1
 
 
@@ -78,23 +73,30 @@ class Drain:
         self.stopped: Stop | None = None
         self.error: BaseException | None = None
         self._site, self._work, self._owner = site, work, owner
-        self._heart, self._watch, self._only = heart, watch, only
+        self._heart, self._only = heart, only
         self._faculty = Faculty(http, site, work, self._fail)
-        self._purse = Purse(work.spec.budget, work.spec.max_in_flight)
-        self._goal: int | None = work.goal
         self._window = Window(work.spec.max_in_flight)
         self._warmup = Warmup()
         self._open: list[OpenChunk] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._look_now, self._looked = asyncio.Event(), asyncio.Event()
-        self._started = time.monotonic()
-        self._counts: Counter[str] = Counter()
         self._troubles = Troubles(work, self._faculty.trouble, site.settings.teacher_patience_s)
+        self._lookout = Lookout(
+            site,
+            work,
+            owner,
+            watch,
+            self._faculty,
+            self._window,
+            self._troubles,
+            self._open,
+            self._stop,
+        )
 
     async def run(self) -> None:
         """Returns when nothing is left under way; see `stopped` and `error`."""
-        loops = [asyncio.create_task(self._pulse()), asyncio.create_task(self._drop_lost())]
+        looking = asyncio.create_task(self._lookout.keep_looking())
+        loops = [looking, asyncio.create_task(self._drop_lost())]
         try:
             await self._meet()
             await self._feed_all()
@@ -155,7 +157,7 @@ class Drain:
             self._troubles.note_full_disk,
         )
         self._open.append(chunk)
-        self._look_now.set()
+        self._lookout.soon()
         await asyncio.to_thread(self._work.plan.prepare, chunk.seeds)
         for place in self._work.plan.places(chunk.seeds):
             if self._hard_stop() or lease.lost.is_set():
@@ -210,19 +212,16 @@ class Drain:
                     return False
                 await chunk.append(entry)
             finally:
-                self._purse.put_back()
-        self._purse.pay(chunk.cost(entry))
-        self._counts["requests"] += 1
-        self._counts["completion_tokens"] += entry.call.completion_tokens
+                self._lookout.purse.put_back()
+        self._lookout.note(chunk, entry)
         return True
 
     async def _may_spend(self, chunk: OpenChunk, place: int) -> bool:
         """Wait for a part of the budget; False if the row is not to be asked any more."""
         while self._asks(chunk, place):
-            if self._purse.take():
+            if self._lookout.purse.take():
                 return True
-            self._look_now.set()
-            await self._looked.wait()
+            await self._lookout.next_look()
         return False
 
     def _asks(self, chunk: OpenChunk, place: int) -> bool:
@@ -234,7 +233,7 @@ class Drain:
             return "cancelled"
         if self.stopped == "budget":
             return "budget"
-        return None if chunk.wanted(place, self._goal) else "target"
+        return None if chunk.wanted(place, self._lookout.goal) else "target"
 
     async def _next_step(self, chunk: OpenChunk, seed: Seed) -> Step:
         calls, plan = chunk.calls(seed), self._work.plan
@@ -332,83 +331,3 @@ class Drain:
         until = time.monotonic() + GRACE_S[self.stopped]
         while (self._window or self._closing) and time.monotonic() < until:
             await asyncio.sleep(0.05)
-
-    async def _pulse(self) -> None:
-        while True:
-            try:
-                await self._look()
-            except OperationalError as error:
-                log.warning("%s: the database can't be reached: %s", self._work.job_id, error)
-            try:
-                await asyncio.wait_for(self._look_now.wait(), PULSE_S)
-            except TimeoutError:
-                continue
-
-    async def _look(self) -> None:
-        self._look_now.clear()
-        counts: pulse.Counts = {
-            chunk.lease: dict(chunk.counts) | chunk.spent() for chunk in self._open
-        }
-        mark = self._purse.mark()
-        seen, shares = await asyncio.to_thread(
-            self._look_at_sql,
-            counts,
-            self._faculty.in_flight(),
-            self._rates(),
-            self._troubles.news(),
-        )
-        self._goal = seen.goal
-        for chunk in self._open:
-            known = seen.before.get(chunk.lease.number or 0, 0)
-            chunk.accepted_before = max(chunk.accepted_before, known)
-        self._faculty.grant(shares)
-        self._window.resize(max(1, self._work.spec.max_in_flight // seen.drainers))
-        spent = seen.spent | {"gpu_s": seen.spent["wall_s"] * (self._work.gpus or 0)}
-        left = self._purse.fill(spent, mark, seen.drainers, seen.place)
-        self._judge(seen, left)
-        self._looked.set()
-        self._looked = asyncio.Event()
-
-    def _judge(self, seen: pulse.Pulse, left: bool) -> None:
-        waited_s = time.monotonic() - self._started
-        if seen.paused:
-            self._stop("paused")
-        elif not seen.running:
-            self._stop("gone")
-        elif seen.cancelled:
-            self._stop("cancelled")
-        elif not left:
-            self._stop("budget")
-        elif stopping.requested.is_set():
-            self._stop("shutdown")
-        elif seen.others_wait and waited_s > self._site.settings.yield_s:
-            self._stop("yield")
-
-    def _look_at_sql(
-        self,
-        counts: pulse.Counts,
-        in_flight: dict[str, int],
-        rates: dict[str, Any],
-        news: tuple[str, str | None] | None,
-    ) -> tuple[pulse.Pulse, dict[str, int]]:
-        job_id, wanted = self._work.job_id, self._work.spec.max_in_flight
-        with self._site.sessions.writing() as session:
-            if news is not None:
-                pulse.set_waiting(session, job_id, *news)
-            seen = pulse.look(session, job_id, counts, self._owner, rates)
-            shares = {
-                # Before it holds a chunk nobody would know whose grant it is.
-                name: take_share(session, name, self._owner, job_id, wanted, busy) if counts else 0
-                for name, busy in in_flight.items()
-            }
-            session.commit()
-            free_stale_chunks(session, self._watch, job_id)
-        return seen, shares
-
-    def _rates(self) -> dict[str, Any]:
-        elapsed = max(1e-9, time.monotonic() - self._started)
-        return {
-            "in_flight": self._window.in_flight,
-            "requests_per_s": round(self._counts["requests"] / elapsed, 2),
-            "completion_tokens_per_s": round(self._counts["completion_tokens"] / elapsed, 1),
-        }

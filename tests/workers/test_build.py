@@ -181,8 +181,11 @@ def test_a_resubmission_takes_over_what_was_paid_for(tmp_path: Path, stub: StubT
     stub.faults(status=500, times=10**6, after=70)
     first = submit(site, sums(200), max_in_flight=8)
     run(site, first)
-    assert get_job(site, first).reason == "teacher_unreachable"
+    assert get_job(site, first).reason == "paused_teacher"
     assert 70 <= stub.stats()["answered"] < 80
+    jobs.cancel(site, first)
+    run(site, first)
+    assert get_job(site, first).state == State.CANCELLED
     stub.faults()
     second = submit(site, sums(200), max_in_flight=8)
     run(site, second)

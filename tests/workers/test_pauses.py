@@ -80,7 +80,7 @@ def test_a_job_outlives_its_teacher(tmp_path: Path, stub: StubTeacher) -> None:
 def test_a_short_outage_is_sat_out(tmp_path: Path, stub: StubTeacher) -> None:
     site = new_site(tmp_path / "data", teacher_patience_s=60)
     register(site, stub.url)
-    stub.faults(status=503, times=14, after=30)
+    stub.faults(status=503, times=10, after=30)
     job_id = submit(site, sums(100), max_in_flight=8)
     run(site, job_id)
     assert get_job(site, job_id).state == State.SUCCEEDED
