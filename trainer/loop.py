@@ -7,11 +7,10 @@ A Trainer 'batch' here is a whole optimizer step's rows; accumulation happens in
 
 import contextlib
 import functools
-import importlib.util
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +19,21 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from trainer import checkpoint
+from trainer.arguments import arguments
 from trainer.batch import Batch
 from trainer.data import TokenRow
-from trainer.errors import BadInput, Diverged
+from trainer.errors import Diverged
 from trainer.events import Emit
+from trainer.history import History
 from trainer.order import passes
 from trainer.plan import Plan, Steps, lay_out, layout
 from trainer.spec import Optimization
 from trainer.stop import Stop
 from trainer.student import Moment, Student
-
-
-@dataclass
-class History:
-    """What a run has seen; part of its checkpoints."""
-
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-
-    @property
-    def best(self) -> int | None:
-        """The step of the lowest validation loss, the first of equals."""
-        return min(self.validation, key=lambda seen: seen[1])[0] if self.validation else None
-
-    @property
-    def since_best(self) -> int:
-        """Measurements of the validation loss after its lowest."""
-        steps = [step for step, _ in self.validation]
-        return len(steps) - 1 - steps.index(self.best) if self.best is not None else 0
 
 
 class DistilTrainer(transformers.Trainer):
@@ -86,7 +68,7 @@ class DistilTrainer(transformers.Trainer):
         self._spoken = clock()
         self._tokens = 0.0
         self._terms: dict[str, float] = {}
-        args = _arguments(optimization, plan, directory, bool(validation))
+        args = arguments(optimization, plan, directory, bool(validation))
         super().__init__(
             model=student,
             args=args,
@@ -302,45 +284,6 @@ class _AfterStep(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
         return control
-
-
-def _arguments(
-    optimization: Optimization, plan: Plan, directory: Path, validates: bool
-) -> TrainingArguments:
-    """The library's own switches; what it would do by itself and we do elsewhere is off."""
-    return TrainingArguments(
-        output_dir=str(directory),
-        max_steps=plan.steps,
-        per_device_train_batch_size=1,
-        learning_rate=optimization.learning_rate,
-        weight_decay=optimization.weight_decay,
-        max_grad_norm=optimization.max_grad_norm,
-        seed=optimization.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if validates else "no",
-        eval_steps=optimization.eval_steps,
-        save_steps=optimization.checkpoint_steps,
-        save_total_limit=None,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        disable_tqdm=True,
-        report_to=list(optimization.report_to),
-        remove_unused_columns=False,
-    )
-
-
-def check_reporting(optimization: Optimization) -> None:
-    """BadInput where figures are to go to what isn't installed."""
-    if "tensorboard" in optimization.report_to and not any(
-        importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX")
-    ):
-        raise BadInput(
-            "optimization.report_to: tensorboard is not installed",
-            "Install it (pip install tensorboard), or leave report_to empty: `step` events hold "
-            "the same figures.",
-        )
 
 
 def _only(steps: list[list[Batch]]) -> list[Batch]:

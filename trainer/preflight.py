@@ -13,9 +13,10 @@ from trainer.events import Emit, silent
 from trainer.loading import weight_files
 from trainer.objectives.head import CHUNK_LOGITS
 from trainer.plan import layout
+from trainer.preparation import Prepared, make_objective, prepare
 from trainer.spec import TrainSpec, WithTeacher
 from trainer.student import Student
-from trainer.training import Prepared, fit, make_objective, prepare
+from trainer.training import fit
 
 MEASURED_STEPS = 3
 

@@ -125,13 +125,13 @@ def _relation_layers(
 def _check_heads(spec: Relations, model: PreTrainedModel, layer: int, side: str) -> None:
     for place, name in _names(layer):
         try:
-            linear = model.base_model.get_submodule(f"layers.{place}.self_attn.{name}")
+            weight = model.base_model.get_parameter(f"layers.{place}.self_attn.{name}.weight")
         except AttributeError as error:
             raise BadInput(
                 f"the {side} keeps its queries, keys and values elsewhere",
                 f"Layer {place} has no self_attn.{name}: use hidden features for it.",
             ) from error
-        width = linear.weight.shape[0]
+        width = weight.shape[0]
         if width % spec.heads:
             raise BadInput(
                 f"features.heads: {spec.heads} relation heads don't divide the {side}'s widths",

@@ -15,7 +15,7 @@ class Lora(Frozen):
     """Trains low-rank additions to linear layers alone (arXiv:2106.09685); merged at the end."""
 
     rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
+    alpha: int = Field(32, ge=1)
     """The addition is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -12,9 +12,9 @@ from prompts.record import Kind, Record
 from tests.trainer.conftest import make_model, make_record, make_records, save_model
 from trainer.batch import Batch, pad
 from trainer.events import silent
+from trainer.preparation import Prepared, make_objective, prepare
 from trainer.spec import TrainSpec
 from trainer.student import Moment, Student
-from trainer.training import Prepared, make_objective, prepare
 
 NOW = Moment(step=3, seed=0, rank=0)
 

@@ -18,9 +18,9 @@ from trainer.loading import load_model
 from trainer.methods import METHODS, check_vocabularies
 from trainer.methods.selection import select_all, select_rationales
 from trainer.objectives import cross_entropy, forward_kl, on_logits
+from trainer.preparation import make_objective, prepare
 from trainer.spec import RationaleThenAnswer, TrainSpec
 from trainer.student import check_head
-from trainer.training import make_objective, prepare
 
 COT = RationaleThenAnswer(method="rationale_then_answer", student="-")
 

@@ -16,8 +16,8 @@ from trainer.batch import pack, pad
 from trainer.errors import BadInput
 from trainer.loading import load_model
 from trainer.objectives import forward_kl
+from trainer.preparation import Prepared
 from trainer.spec import TrainSpec
-from trainer.training import Prepared
 
 HEADER = SignalHeader(kind="top_k", width=61, teacher="t")
 RECORDS = make_records(5)

@@ -1,0 +1,17 @@
+"""Started once per rank by test_ranks.py: trains into the folders it is given."""
+
+import sys
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tests.trainer.conftest import make_records
+from trainer.events import silent
+from trainer.spec import TrainSpec
+from trainer.training import train_on
+
+if __name__ == "__main__":
+    for place in map(Path, sys.argv[1:]):
+        text = (place / "spec.json").read_text()
+        spec = TypeAdapter[TrainSpec](TrainSpec).validate_json(text)
+        train_on(spec, make_records(17), make_records(4), place / "out", silent)

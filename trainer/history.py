@@ -1,0 +1,22 @@
+"""What a run has seen; part of its checkpoints."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class History:
+    """What a run has seen; part of its checkpoints."""
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def best(self) -> int | None:
+        """The step of the lowest validation loss, the first of equals."""
+        return min(self.validation, key=lambda seen: seen[1])[0] if self.validation else None
+
+    @property
+    def since_best(self) -> int:
+        """Measurements of the validation loss after its lowest."""
+        steps = [step for step, _ in self.validation]
+        return len(steps) - 1 - steps.index(self.best) if self.best is not None else 0

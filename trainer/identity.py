@@ -1,0 +1,32 @@
+"""Which run a checkpoint belongs to: a digest of all that decides the student's weights."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from prompts.files import file_sha256
+from trainer.data import TokenRows
+from trainer.loading import read_config, weight_files
+from trainer.spec import TrainSpec, WithTeacher
+
+
+def digest_of(spec: TrainSpec, rows: TokenRows) -> str:
+    """Of what decides the weights: paths and what only watches the run stay out of it."""
+    fields = spec.model_dump(mode="json", exclude={"name", "dataset", "student", "teacher"})
+    for name in ("checkpoint_steps", "keep_checkpoints", "eval_steps", "report_to"):
+        del fields["optimization"][name]
+    made = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for source in (spec.student, spec.teacher if isinstance(spec, WithTeacher) else None):
+        made.update(json.dumps(_fingerprint(source), sort_keys=True).encode())
+    for row in rows.rows:
+        made.update(row.prompt_tokens.to_bytes(4, "little") + row.ids.tobytes())
+        made.update(repr(row.weight).encode())
+    return made.hexdigest()
+
+
+def _fingerprint(source: str | None) -> Any:
+    """Of a model directory: configuration and weights; of a hub name: the name."""
+    if source is None or not Path(source).is_dir():
+        return source
+    return [read_config(source), [file_sha256(path) for path in weight_files(source)]]

@@ -1,0 +1,157 @@
+"""Everything a run needs, checked before its first step."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prompts.record import Record
+from trainer.adapters import add_lora
+from trainer.arguments import check_reporting
+from trainer.data import TokenRows, encode
+from trainer.errors import BadInput
+from trainer.events import Emit
+from trainer.identity import digest_of
+from trainer.loading import end_ids, load_model, load_tokenizer, read_config
+from trainer.methods import METHODS, Setting, check_confidence
+from trainer.methods.method import Encode
+from trainer.plan import Plan, make_plan
+from trainer.spec import Optimization, TrainSpec
+from trainer.student import Objective
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs, checked, before its first step."""
+
+    spec: TrainSpec
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    rows: TokenRows
+    validation: TokenRows
+    records: Sequence[Record]
+    """What both were made of."""
+    max_length: int
+    plan: Plan
+    digest: str
+    """Changes with whatever would change the student's weights."""
+
+
+def prepare(
+    spec: TrainSpec, records: list[Record], validation: list[Record], emit: Emit
+) -> Prepared:
+    """Choose the rows, load the student, render and check, make the plan. What the dataset lacks
+    is said before anything is loaded."""
+    optimization, method = spec.optimization, METHODS[spec.method]
+    _check_options(optimization, validation)
+    chosen = method.select(spec, records)
+    if spec.weight_by == "confidence":
+        check_confidence(chosen)
+    torch.set_num_threads(optimization.threads or len(os.sched_getaffinity(0)))
+    emit("phase", {"name": "load", "detail": f"student {spec.student}"})
+    if read_config(spec.student).get("quantization_config"):
+        raise BadInput(
+            f"{spec.student} is quantized", "Packed weights can't be trained. Start before that."
+        )
+    tokenizer = load_tokenizer(spec.student)
+    model = load_model(spec.student, dtype=torch.float32)
+    ends, limit = end_ids(model, tokenizer), _limit(model, optimization, emit)
+    rows = method.rows(spec, chosen, _encoder(tokenizer, limit, ends, spec.weight_by))
+    held = _held(spec, validation, emit)
+    held_rows = (
+        method.rows(spec, held, _encoder(tokenizer, limit, ends)) if held else TokenRows((), 0, 0)
+    )
+    _tell_rows(rows, held_rows, optimization, emit)
+    plan = make_plan(rows.rows, optimization, _ranks())
+    digest = digest_of(spec, rows)
+    _adapt(model, spec)
+    both = [*chosen, *held]
+    return Prepared(spec, model, tokenizer, rows, held_rows, both, limit, plan, digest)
+
+
+def make_objective(run: Prepared, emit: Emit) -> Objective:
+    """The method's, over training and validation rows; loads a teacher where it has one."""
+    setting = Setting(
+        run.model,
+        run.tokenizer,
+        (*run.rows.rows, *run.validation.rows),
+        run.records,
+        end_ids(run.model, run.tokenizer),
+        run.max_length,
+        run.spec.optimization.batch_size,
+        emit,
+    )
+    return METHODS[run.spec.method].objective(run.spec, setting)
+
+
+def _encoder(
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    ends: frozenset[int],
+    weight_by: str = "none",
+) -> Encode:
+    def run(records: Sequence[Record]) -> TokenRows:
+        made = encode(records, tokenizer, max_length, ends)
+        if weight_by == "none":
+            return made
+        weights = {record.id: record.confidence or 0.0 for record in records}
+        weighed = tuple(replace(row, weight=weights[row.row]) for row in made.rows)
+        return replace(made, rows=weighed)
+
+    return run
+
+
+def _held(spec: TrainSpec, validation: list[Record], emit: Emit) -> list[Record]:
+    """Validation rows that the method can use; none is no reason not to train."""
+    try:
+        return METHODS[spec.method].select(spec, validation) if validation else []
+    except BadInput as error:
+        emit("warning", {"detail": f"no validation loss: {error.title}"})
+        return []
+
+
+def _check_options(optimization: Optimization, validation: list[Record]) -> None:
+    check_reporting(optimization)
+    for name, asked in (
+        ("keep best", optimization.keep == "best"),
+        ("patience", optimization.patience is not None),
+    ):
+        if asked and not validation:
+            raise BadInput(
+                f"optimization.{name.replace(' ', ': ')} needs a validation split",
+                "The dataset has no validation rows to choose by. Build it with some.",
+            )
+
+
+def _adapt(model: PreTrainedModel, spec: TrainSpec) -> None:
+    if spec.lora is not None:
+        torch.manual_seed(spec.optimization.seed)
+        add_lora(model, spec.lora)
+    if spec.optimization.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _tell_rows(
+    rows: TokenRows, validation: TokenRows, optimization: Optimization, emit: Emit
+) -> None:
+    kept = f"{len(rows.rows)} rows, {rows.completion_tokens} completion tokens"
+    long = f"{rows.too_long} longer than {optimization.max_length} tokens left out"
+    emit("phase", {"name": "rows", "detail": f"{kept}; {long}"})
+    if not validation.rows:
+        emit("warning", {"detail": "the dataset has no validation rows: no validation loss"})
+
+
+def _limit(model: PreTrainedModel, optimization: Optimization, emit: Emit) -> int:
+    """Positions beyond the model's own were never trained, or don't exist."""
+    positions = model.config.to_dict().get("max_position_embeddings")
+    if positions is not None and positions < optimization.max_length:
+        detail = f"max_length {optimization.max_length} is cut to the student's {positions}"
+        emit("warning", {"detail": detail})
+        return int(positions)
+    return optimization.max_length
+
+
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
