@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import anyio.to_thread
 from sqlalchemy.exc import OperationalError
@@ -228,7 +228,9 @@ def _refusal(scope: Scope, headers: Mapping[str, str], problem: Problem) -> Resp
     path: str = scope["path"]
     page = "text/html" in headers.get("accept", "") and not _under(path, (API, OPENAI))
     if problem.status == 401 and page and scope["method"] == "GET":
-        return RedirectResponse(f"/login?next={quote(path)}", 303)
+        query = scope.get("query_string", b"").decode("latin-1")
+        wanted = f"{path}?{query}" if query else path
+        return RedirectResponse(f"/login?{urlencode({'next': wanted})}", 303)
     if _under(path, (OPENAI,)):
         return openai_errors.answer(problem)
     extra = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None

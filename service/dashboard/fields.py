@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from prompts.verify import VerifierSpec
+from trainer.spec import TrainSpec
 
 Input = Literal[
     "text", "area", "number", "choice", "seeds", "evaluation", "teacher", "dataset", "model"
@@ -19,6 +22,15 @@ class FormField:
     help: str = ""
     choices: tuple[str, ...] = ()
 
+
+def _tags(union: Any, tag: str) -> tuple[str, ...]:
+    """The values of the field that tells a union's members apart."""
+    members = get_args(get_args(union)[0])
+    return tuple(get_args(member.model_fields[tag].annotation)[0] for member in members)
+
+
+METHODS = _tags(TrainSpec, "method")
+VERIFIERS = _tags(VerifierSpec, "kind")
 
 _NAME = FormField("build.name", "Dataset name", help="Each build of a name is a new version.")
 _TEACHER = FormField("build.teacher", "Teacher", "teacher")
@@ -44,7 +56,13 @@ FORMS: dict[str, tuple[FormField, ...]] = {
         _TEACHER,
         _SEEDS,
         FormField("build.gold_field", "Field of the gold answer"),
-        FormField("build.verify", "Check answers", "choice", choices=("numeric", "none")),
+        FormField("build.verify.kind", "Check answers", "choice", choices=VERIFIERS),
+        FormField(
+            "build.samples",
+            "Samples per row",
+            "number",
+            "More than 1: the right or most agreed one is kept.",
+        ),
         *_ASKING,
     ),
     "icl": (
@@ -62,11 +80,16 @@ FORMS: dict[str, tuple[FormField, ...]] = {
             "train.method",
             "Method",
             "choice",
-            choices=("rationale_then_answer", "sequence_level", "forward_kl"),
+            choices=METHODS,
         ),
         FormField("train.dataset", "Dataset", "dataset"),
         FormField("train.student", "Student to start from", "model", "Id, directory or hub name."),
-        FormField("train.teacher", "Teacher's weights", "model", "For forward_kl only."),
+        FormField(
+            "train.teacher",
+            "Teacher's weights",
+            "model",
+            "Where the method asks it while training.",
+        ),
         *_TRAINING,
     ),
     "compress": (
@@ -122,8 +145,10 @@ def merged(spec: Mapping[str, Any], form: str, given: Mapping[str, str]) -> dict
     doesn't know of stays as it was."""
     found = dict(spec)
     for field in FORMS[form]:
-        if field.path in given:
-            found = _put(found, field.path.split("."), _read(field, given[field.path]))
+        value = _read(field, given[field.path]) if field.path in given else None
+        # Only what changed: a value that the form can't show must not be lost.
+        if field.path in given and value != value_at(found, field.path):
+            found = _put(found, field.path.split("."), value)
     return found
 
 

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 
+from prompts.spec import CotBuild
 from prompts.yaml_text import read_yaml
 from service import access, artifacts, errors, jobs, preflight, registry
 from service.dashboard import fields
@@ -19,6 +20,7 @@ from service.problems import Fault, Problem, bad_input
 from service.routes.deps import TheSite
 from service.site import Site
 from service.spec import BuildJob, JobSpec, RecipeJob, job_spec
+from service.tables import Artifact
 
 router = page_router()
 
@@ -99,14 +101,18 @@ def parsed(text: str) -> JobSpec:
 def estimate(site: Site, spec: JobSpec) -> str:
     """What a job will ask of its teacher, as far as its seeds tell."""
     build = spec.build if isinstance(spec, BuildJob | RecipeJob) else None
-    if build is None:
+    if build is None or not isinstance(build.seeds, str):
         return ""
-    rows = artifacts.show(site, "file", build.seeds).summary.get("rows")
+    with site.sessions.reading() as session:
+        seeds = session.get(Artifact, build.seeds)
+    rows = (seeds.summary.get("rows") or seeds.summary.get("accepted")) if seeds else None
     if not isinstance(rows, int):
         return ""
     asked = min(rows, build.limit or rows)
-    tokens = asked * build.sampling.max_tokens
-    return f"{asked:,} of {rows:,} seeds, at most {tokens:,} tokens of one answer each."
+    samples = build.samples if isinstance(build, CotBuild) else 1
+    tokens = asked * samples * build.sampling.max_tokens
+    each = f"{samples} samples of each" if samples > 1 else "one answer of each"
+    return f"{asked:,} of {rows:,} seeds, {each}: at most {tokens:,} tokens."
 
 
 def _checked(request: Request, site: Site, form: FormData) -> HTMLResponse:
@@ -131,10 +137,19 @@ def _checked(request: Request, site: Site, form: FormData) -> HTMLResponse:
 
 def _verdict(site: Site, text: str) -> dict[str, Any]:
     try:
-        spec = preflight.check(site, parsed(text))
-        return {"problem": None, "estimate": estimate(site, spec)}
+        spec = parsed(text)
+        if _holds_rows(spec):
+            # The check would put them into the store, at every key that is pressed.
+            return {"problem": None, "estimate": "Its rows are looked at when it is submitted."}
+        return {"problem": None, "estimate": estimate(site, preflight.check(site, spec))}
     except Problem as problem:
         return {"problem": problem, "estimate": ""}
+
+
+def _holds_rows(spec: JobSpec) -> bool:
+    """Whether seeds stand in the spec itself."""
+    build = spec.build if isinstance(spec, BuildJob | RecipeJob) else None
+    return build is not None and not isinstance(build.seeds, str)
 
 
 def _editor(

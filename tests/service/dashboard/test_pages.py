@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 
-from service import keys, login
+from service import artifacts, keys, login
 from service.app import create_app
 from service.dashboard import fields
 from service.dashboard.jobs import curve
@@ -223,7 +223,8 @@ async def test_a_login_link_opens_the_dashboard_once(
 ) -> None:
     keys.create(site, NewKey(name="k"))
     away = await browser.get("/jobs?state=failed")
-    assert (away.status_code, away.headers["location"]) == (303, "/login?next=/jobs")
+    assert away.status_code == 303
+    assert away.headers["location"] == "/login?next=%2Fjobs%3Fstate%3Dfailed"
     link = login.link(site.settings, "http://localhost")
     for _ in range(2):
         assert "Open the dashboard" in (await browser.get(link)).text
@@ -305,6 +306,23 @@ def test_every_form_fits_a_job(site: Site) -> None:
         job_spec.validate_python(spec)
         emptied = fields.merged(spec, kind, dict.fromkeys(given, ""))
         assert all(fields.value_at(emptied, field.path) is None for field in form)
+
+
+def test_the_form_leaves_alone_what_it_cannot_show() -> None:
+    spec = {"kind": "build", "build": {"kind": "cot", "verify": "none", "seeds": [{"q": 1}]}}
+    shown = {"f.build.verify.kind": "", "f.build.name": "mine"}
+    found = fields.merged(spec, "cot", {path[2:]: text for path, text in shown.items()})
+    assert found["build"] == spec["build"] | {"name": "mine"}
+
+
+async def test_rows_in_the_spec_are_not_stored_by_the_check(
+    site: Site, browser: httpx.AsyncClient
+) -> None:
+    add_teacher(site)
+    text = yaml.safe_dump({"kind": "build", "build": build([{"question": "1?", "answer": "1"}])})
+    form = {"csrf": await token(browser, "/jobs/new"), "edited": "yaml", "yaml": text}
+    assert "when it is submitted" in (await browser.post("/jobs/new/check", data=form)).text
+    assert artifacts.listing(site, "file", name=None, before=None, limit=5).artifacts == []
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
