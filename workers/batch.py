@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from service import batches, events, jobs
-from service.asking import BUSY, Endpoint, TeacherError, find_endpoint
+from service.asking import BUSY, TeacherError
 from service.batches import Ask, BatchInputError
 from service.passing import Answer, complete
 from service.site import Site
-from service.spec import BatchJob
-from service.tables import Artifact, Job, State, Teacher, now, utc
+from service.tables import State, now, utc
 from workers import stopping
 from workers.answers import (
     AnswerLog,
@@ -33,6 +31,7 @@ from workers.answers import (
     publish_answers,
     read_answers,
 )
+from workers.batch_work import Work, load_work
 from workers.lease import Heart, Lease, claim_job, owner_name, release, write_job
 from workers.ledger import LeaseLostError, wait_until_held
 from workers.pulse import others_wait
@@ -44,17 +43,6 @@ LOOK_S = 1.0
 LONGEST_WAIT_S = 15.0
 GRACE_S = {"cancelled": 20.0, "expired": 20.0, "yield": 60.0, "shutdown": 5.0, "failed": 0.0}
 """How long requests under way may take to end by themselves: they are paid for."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a batch needs, read once."""
-
-    job: Job
-    spec: BatchJob
-    path: Path
-    asks: list[Ask]
-    endpoints: dict[str, Endpoint]
 
 
 def run(site: Site, job_id: str) -> None:
@@ -75,20 +63,6 @@ def run(site: Site, job_id: str) -> None:
             _finish(site, lease, State.FAILED, {}, error.reason, str(error))
         except OSError as error:
             _finish(site, lease, State.FAILED, {}, "storage", f"{error}; answers are kept")
-
-
-def load_work(site: Site, job_id: str) -> Work:
-    """Check a batch's file and find its teachers. Raises `BatchInputError`, `TeacherError`."""
-    with site.sessions.reading() as session:
-        job = jobs.get(session, job_id)
-        spec = jobs.spec_of(job)
-        assert isinstance(spec, BatchJob)
-        path = site.store.path(session.get_one(Artifact, spec.input))
-        teachers = {each.name: each for each in session.scalars(select(Teacher))}
-    asks = batches.scan(path, teachers.keys())
-    named = {ask.model for ask in asks}
-    endpoints = {name: find_endpoint(teachers[name], site.settings) for name in named}
-    return Work(job, spec, path, asks, endpoints)
 
 
 def _run(site: Site, lease: Lease) -> None:

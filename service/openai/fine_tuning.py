@@ -1,30 +1,33 @@
 """/v1/fine_tuning/jobs: train jobs, supervised or by a distillation method."""
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 from pydantic import Field, ValidationError
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from prompts.record import Frozen
 from service import jobs, pausing
 from service.errors import faults
 from service.openai.errors import ERRORS
-from service.openai.objects import TUNING, Limit, Object, inside, listed, outside, seconds
+from service.openai.objects import TUNING, Limit, Object, inside, listed
 from service.openai.training_files import dataset_of
+from service.openai.trainings import (
+    METHODS,
+    MULTIPLIER,
+    checkpoints,
+    event_object,
+    tuning_object,
+)
 from service.problems import Fault, bad_input, conflict, not_found
 from service.routes.deps import TheSite
 from service.site import Site
 from service.spec import TrainJob, job_spec
-from service.tables import FINISHED, Artifact, Event, Job
+from service.tables import FINISHED, Event, Job
 from trainer.spec import Optimization
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"], responses=ERRORS)
 
-METHODS = {"supervised": "sequence_level"}
-"""OpenAI's names of methods that have another here; all others go by their own."""
 NOT_HERE = {
     "dpo": "preference pairs are not trained on here",
     "reinforcement": "graders are not run here",
@@ -36,8 +39,6 @@ REFUSED = {
 }
 HYPERPARAMETERS = {"n_epochs": "epochs", "batch_size": "batch_size"}
 """OpenAI's hyperparameters that are fields of `optimization`, whose own names are taken too."""
-MULTIPLIER = "learning_rate_multiplier"
-LEVELS = {"error": "error", "crash": "error", "warning": "warn"}
 EXAMPLES: dict[str, Any] = {
     "supervised": {
         "value": {"model": "examples/demo/models/student", "training_file": "file-2m556dr78jbs"}
@@ -137,7 +138,7 @@ def list_events(
     if after is not None:
         query = query.where(Event.id < _number(after, "ftevent-"))
     with site.sessions.reading() as session:
-        return listed([_event(event) for event in session.scalars(query)], limit)
+        return listed([event_object(event) for event in session.scalars(query)], limit)
 
 
 @router.get("/{tuning_id}/checkpoints")
@@ -148,7 +149,7 @@ def list_checkpoints(
     is the first. Others resume a training; they are not published as models."""
     job = _tuning(site, tuning_id)
     with site.sessions.reading() as session:
-        found = _checkpoints(session, job)
+        found = checkpoints(session, job)
     if after is not None:
         behind = [place for place, one in enumerate(found, 1) if one["id"] == after]
         found = found[behind[0] :] if behind else []
@@ -191,93 +192,6 @@ def optimization(hyperparameters: dict[str, Any]) -> dict[str, Any]:
         message = f"is not known here; known are {known}"
         raise bad_input([Fault(f"hyperparameters.{unknown[0]}", message)])
     return fields
-
-
-def tuning_object(session: Session, job: Job) -> Object:
-    """A train job in OpenAI's form."""
-    train = job.spec["train"]
-    dataset = session.get(Artifact, train["dataset"])
-    files = [each for each in (dataset.inputs if dataset else []) if each.startswith("file-")]
-    chosen = train["optimization"]
-    figures = {
-        "n_epochs": chosen["epochs"],
-        "batch_size": chosen["batch_size"],
-        MULTIPLIER: chosen["learning_rate"] / Optimization().learning_rate,
-    }
-    kind = {name: ours for ours, name in METHODS.items()}.get(train["method"], train["method"])
-    error = {"code": job.reason or "failed", "message": job.detail or "", "param": None}
-    return {
-        "id": outside(job.id, TUNING),
-        "object": "fine_tuning.job",
-        "created_at": seconds(job.created_at),
-        "error": error if job.state == "failed" else None,
-        "fine_tuned_model": job.result.get("model"),
-        "finished_at": seconds(job.finished_at) if job.state == "succeeded" else None,
-        "hyperparameters": figures,
-        "method": {"type": kind, kind: {"hyperparameters": figures}},
-        "model": train["student"],
-        "organization_id": "retort",
-        "result_files": [],
-        "seed": chosen["seed"],
-        "status": job.state,
-        "trained_tokens": None,
-        "training_file": files[0] if files else train["dataset"],
-        "validation_file": None,
-    }
-
-
-def _checkpoints(session: Session, job: Job) -> list[Object]:
-    kinds = ("phase", "step", "validation")
-    query = select(Event).where(Event.job_id == job.id, Event.type.in_(kinds)).order_by(Event.id)
-    metrics: dict[str, Any] = {}
-    found: list[Object] = []
-    for event in session.scalars(query):
-        if event.type == "phase":
-            step = re.match(r"step (\d+)", str(event.data.get("detail")))
-            if event.data.get("name") == "checkpoint" and step:
-                name = f"{outside(job.id, TUNING)}:step-{step[1]}"
-                found.append(_checkpoint(job, event.id, int(step[1]), name, metrics, event))
-        else:
-            metrics = metrics | _metrics(event)
-    model = job.result.get("model")
-    if model is not None and metrics:
-        found.append(_checkpoint(job, 0, int(metrics.get("step", 0)), model, metrics, None))
-    return found[::-1]
-
-
-def _checkpoint(
-    job: Job, number: int, step: int, name: str, metrics: dict[str, Any], event: Event | None
-) -> Object:
-    return {
-        "id": f"ftckpt-{job.id.removeprefix('job-')}-{number or 'final'}",
-        "object": "fine_tuning.job.checkpoint",
-        "created_at": seconds(event.at if event else job.finished_at),
-        "fine_tuned_model_checkpoint": name,
-        "fine_tuning_job_id": outside(job.id, TUNING),
-        "metrics": dict(metrics),
-        "step_number": step,
-    }
-
-
-def _event(event: Event) -> Object:
-    metrics = _metrics(event)
-    words = ", ".join(f"{name} {value}" for name, value in event.data.items() if value is not None)
-    return {
-        "id": f"ftevent-{event.id}",
-        "object": "fine_tuning.job.event",
-        "created_at": seconds(event.at),
-        "level": LEVELS.get(event.type, "info"),
-        "message": f"{event.type}: {words}"[:2000],
-        "type": "metrics" if metrics else "message",
-        "data": metrics or event.data,
-    }
-
-
-def _metrics(event: Event) -> dict[str, Any]:
-    loss = {"step": "train_loss", "validation": "valid_loss"}.get(event.type)
-    if loss is None:
-        return {}
-    return {"step": event.data.get("step"), loss: event.data.get("loss")}
 
 
 def _require_nothing_refused(wanted: TuningRequest) -> None:
