@@ -83,6 +83,8 @@ class Reason(StrEnum):
     """The evolved instruction failed the elimination: no gain, copied words, or no answer."""
     TEACHER_ERROR = "teacher_error"
     """The teacher refused this request for good (a 4xx that no retry can mend)."""
+    BY_HAND = "by_hand"
+    """A person rejected it when the version before was reviewed."""
 
 
 class End(StrEnum):

@@ -71,6 +71,25 @@ def show_dataset(
             out.say(f"{message['role']}: {message['content']}")
 
 
+@datasets.command("diff")
+def compare_datasets(
+    old: Annotated[str, typer.Argument(help="Such as stories@1.", show_default=False)],
+    new: Annotated[str, typer.Argument(help="Such as stories@2.", show_default=False)],
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Show what one version's accepted rows have in place of another's."""
+    found, out = connect(url).get(f"/datasets/{new}/diff", base=old), screen(as_json)
+    if as_json:
+        out.document(found)
+        return
+    for name in ("same", "added", "removed", "changed"):
+        out.say(f"{name:<8} {found[name]:,}")
+    for name in ("added_ids", "changed_ids"):
+        if found[name]:
+            out.say(f"{name.removesuffix('_ids')}: {', '.join(found[name])}")
+
+
 @datasets.command("import")
 def import_dataset(
     source: Annotated[Path, typer.Argument(help="JSONL, Parquet or a directory.")],

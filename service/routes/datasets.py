@@ -8,6 +8,7 @@ from prompts.record import Kind, Record, Rejected
 from prompts.split import SplitName
 from service import artifacts, datasets, rows
 from service.datasets import DatasetImport
+from service.review import Difference, Review, difference, review
 from service.routes.artifacts import artifact_router
 from service.routes.deps import TheSite
 from service.routes.examples import IMPORTS
@@ -30,6 +31,22 @@ def import_dataset(
 ) -> ArtifactView:
     """Bring in a dataset made elsewhere. Its rows need `prompt` and `completion`."""
     return artifacts.show(site, "dataset", datasets.bring_in(site, wanted).id)
+
+
+@router.post("/{reference}/review", status_code=201)
+def review_dataset(site: TheSite, reference: str, given: Review) -> ArtifactView:
+    """Accept or reject rows by hand: a new version of the dataset with the verdicts applied."""
+    return artifacts.show(site, "dataset", review(site, reference, given).id)
+
+
+@router.get("/{reference}/diff")
+def compare_datasets(
+    site: TheSite,
+    reference: str,
+    base: Annotated[str, Query(description="The version to compare with, such as name@1.")],
+) -> Difference:
+    """What a version's accepted rows have in place of another's."""
+    return difference(site, base, reference)
 
 
 @router.get("/{reference}/rows")

@@ -1,0 +1,239 @@
+"""A person's verdicts on the rows of a dataset: a new version of it with them applied. And what
+is different between two versions."""
+
+import json
+import tempfile
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError
+
+from prompts.dataset import (
+    Manifest,
+    assemble,
+    read_manifest,
+    read_rejected,
+    read_rows,
+    write_chunk,
+)
+from prompts.plan import content_hash
+from prompts.record import Frozen, Message, Reason, Record, Rejected
+from prompts.seen import Seen, digest16
+from prompts.spec import BuildSpec, Shots, build_spec
+from prompts.split import SPLITS, input_key, split_of
+from prompts.template import compile_template
+from service.datasets import summary_of
+from service.problems import Fault, bad_input
+from service.site import Site
+from service.tables import Artifact
+
+SHOWN = 20
+
+
+class Verdict(Frozen):
+    """What a person says of a row."""
+
+    id: str = Field(min_length=1)
+    accept: bool
+    note: str = Field("", max_length=2000)
+    """Why: kept as a rejected row's detail."""
+
+
+class Review(Frozen):
+    """Verdicts on rows of one version."""
+
+    verdicts: tuple[Verdict, ...] = Field(min_length=1, max_length=100_000)
+
+
+class Difference(Frozen):
+    """What the accepted rows of a version have in place of another's."""
+
+    old: str
+    """Id of the version."""
+    new: str
+    same: int
+    added: int
+    removed: int
+    changed: int
+    """Rows with the same id and another prompt or completion."""
+    added_ids: tuple[str, ...]
+    """Some of them."""
+    changed_ids: tuple[str, ...]
+
+
+def review(site: Site, reference: str, given: Review) -> Artifact:
+    """Publish a new version with the verdicts applied; what a person rejected keeps the reason
+    `by_hand`. Raises a 404 problem, or 422 for ids that are unknown or come twice, and for what
+    can't be accepted."""
+    dataset = _dataset(site, reference)
+    source = site.store.path(dataset)
+    manifest = read_manifest(source)
+    if manifest.signal is not None:
+        raise bad_input([Fault("verdicts", "a dataset with teacher signal can't be reviewed yet")])
+    verdicts = _by_id(given)
+    site.store.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=site.store.root, prefix="review-") as folder:
+        target = Path(folder) / "dataset"
+        _write(source, target, manifest, verdicts)
+        with site.sessions.writing.begin() as session:
+            return site.store.publish(
+                session,
+                "dataset",
+                dataset.name,
+                target,
+                summary=summary_of(target) | {"reviewed": len(verdicts)},
+                inputs=[dataset.id],
+            )
+
+
+def difference(site: Site, old: str, new: str) -> Difference:
+    """Compare the accepted rows of two datasets by id and content; streams. Raises a 404
+    problem."""
+    before, after = _dataset(site, old), _dataset(site, new)
+    ids, contents = Seen(), array("Q")
+    for row in _accepted(site.store.path(before)):
+        ids.first(digest16(row.id), len(contents))
+        contents.append(int(row.content_hash[:16], 16))
+    same = 0
+    added, changed = _Some(), _Some()
+    for row in _accepted(site.store.path(after)):
+        place = ids.first(digest16(row.id), len(contents))
+        if place is None or place >= len(contents):
+            added.note(row.id)
+        elif contents[place] == int(row.content_hash[:16], 16):
+            same += 1
+        else:
+            changed.note(row.id)
+    return Difference(
+        old=before.id,
+        new=after.id,
+        same=same,
+        added=added.count,
+        removed=len(contents) - same - changed.count,
+        changed=changed.count,
+        added_ids=tuple(added.ids),
+        changed_ids=tuple(changed.ids),
+    )
+
+
+class _Some:
+    """Counts ids and keeps the first few."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ids: list[str] = []
+
+    def note(self, row: str) -> None:
+        self.count += 1
+        if len(self.ids) < SHOWN:
+            self.ids.append(row)
+
+
+def _write(source: Path, target: Path, manifest: Manifest, verdicts: Mapping[str, Verdict]) -> None:
+    recipe = yaml.safe_load((source / "recipe.yaml").read_text(encoding="utf-8")) or {}
+    met: set[str] = set()
+    rows = _judged(source, _spec(recipe), verdicts, met)
+    chunk = write_chunk(target.with_name("chunk.parquet"), rows)
+    unknown = sorted(verdicts.keys() - met)
+    if unknown:
+        raise bad_input([Fault("verdicts", f"there is no row {', '.join(unknown[:5])}")])
+    totals = {
+        name: total
+        for name, total in manifest.totals.items()
+        if name not in ("prompt_tokens", "completion_tokens")
+    }
+    assemble(
+        target,
+        [chunk.path],
+        recipe=recipe,
+        seeds=chunk.rows,
+        name=manifest.name,
+        deduplicate=False,
+        totals=totals,
+    )
+
+
+def _judged(
+    source: Path, spec: BuildSpec | None, verdicts: Mapping[str, Verdict], met: set[str]
+) -> Iterator[Record | Rejected]:
+    for record in _accepted(source):
+        verdict = verdicts.get(record.id)
+        met |= {record.id} if verdict else set()
+        rejects = verdict is not None and not verdict.accept
+        yield _rejected(record, verdict.note) if verdict and rejects else record
+    for rejected in read_rejected(source):
+        verdict = verdicts.get(rejected.id)
+        met |= {rejected.id} if verdict else set()
+        yield _accepted_by_hand(rejected, spec) if verdict and verdict.accept else rejected
+
+
+def _rejected(row: Record, note: str) -> Rejected:
+    return Rejected(
+        id=row.id,
+        kind=row.kind,
+        end="rejected",
+        reason=Reason.BY_HAND,
+        detail=note,
+        prompt=row.prompt,
+        raw=tuple(turn.content for turn in row.completion),
+        reasoning=row.reasoning,
+        finish_reason=row.finish_reason,
+        answer=row.answer,
+        gold=row.gold,
+        demo_ids=row.demo_ids,
+        teacher=row.teacher,
+        usage=row.usage,
+        seed=row.seed,
+    )
+
+
+def _accepted_by_hand(row: Rejected, spec: BuildSpec | None) -> Record:
+    if not row.prompt or not row.raw or spec is None:
+        why = (
+            "nothing was answered" if not row.raw else "it wasn't built here: its split is unknown"
+        )
+        raise bad_input([Fault("verdicts", f"row {row.id!r} can't be accepted: {why}")])
+    completion = (Message(role="assistant", content=row.raw[-1]),)
+    template = compile_template(spec.template, demonstrations=isinstance(spec, Shots))
+    return Record(
+        id=row.id,
+        kind=row.kind,
+        prompt=row.prompt,
+        completion=completion,
+        answer=row.answer,
+        gold=row.gold,
+        reasoning=row.reasoning,
+        demo_ids=row.demo_ids,
+        split=split_of(input_key(template, json.loads(row.seed)), spec.split),
+        teacher=row.teacher,
+        finish_reason=row.finish_reason or "stop",
+        usage=row.usage,
+        content_hash=content_hash(row.prompt, completion),
+        seed=row.seed,
+    )
+
+
+def _spec(recipe: Mapping[str, object]) -> BuildSpec | None:
+    try:
+        return build_spec.validate_python(recipe.get("build"))
+    except ValidationError:
+        return None
+
+
+def _by_id(given: Review) -> dict[str, Verdict]:
+    verdicts = {verdict.id: verdict for verdict in given.verdicts}
+    if len(verdicts) < len(given.verdicts):
+        raise bad_input([Fault("verdicts", "a row comes twice")])
+    return verdicts
+
+
+def _accepted(source: Path) -> Iterator[Record]:
+    for split in SPLITS:
+        yield from read_rows(source, split)
+
+
+def _dataset(site: Site, reference: str) -> Artifact:
+    with site.sessions.reading() as session:
+        return site.store.resolve(session, reference, "dataset")
