@@ -2,13 +2,14 @@
 
 import argparse
 
-from benchmarks import ingest, kd_loss, service
+from benchmarks import ingest, kd_loss, service, signal
 from benchmarks.result import Benchmark, as_json, as_text
 
 BENCHMARKS: dict[str, Benchmark] = {
     "ingest": ingest.run,
     "kd_loss": kd_loss.run,
     "service": service.run,
+    "signal": signal.run,
 }
 
 

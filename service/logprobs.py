@@ -5,7 +5,7 @@ chosen first and cuts the list at k, so where the choice is not among the k like
 for the last of them; the mass outside the kept ones is right either way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from prompts.record import CallSignal
@@ -42,35 +42,6 @@ def read_chat_signal(choice: Mapping[str, Any], top_k: int) -> CallSignal:
         top_ids=tuple(tuple(entry[0] for entry in entries) for entries in found),
         top_logprobs=tuple(tuple(entry[1] for entry in entries) for entries in found),
         logprobs=tuple(float(token["logprob"]) for token in tokens),
-    )
-
-
-def read_prompt_signal(
-    prompt_logprobs: Sequence[Mapping[str, Mapping[str, Any]] | None],
-    token_ids: Sequence[int],
-    start: int,
-    top_k: int,
-) -> CallSignal:
-    """The signal of `token_ids[start:]`, from vLLM's `prompt_logprobs` of all of `token_ids`.
-
-    Raises NoLogprobsError.
-    """
-    if len(prompt_logprobs) != len(token_ids):
-        raise NoLogprobsError(f"{len(prompt_logprobs)} places for {len(token_ids)} tokens")
-    tops, own = [], []
-    for token, place in zip(token_ids[start:], prompt_logprobs[start:], strict=True):
-        if place is None or str(token) not in place:
-            raise NoLogprobsError(f"no log-prob of token {token}")
-        ranked = sorted(place.items(), key=lambda entry: -float(entry[1]["logprob"]))[:top_k]
-        if len(ranked) < top_k:
-            raise NoLogprobsError(f"{len(ranked)} log-probs a token, asked were {top_k}")
-        tops.append(tuple((int(name), float(entry["logprob"])) for name, entry in ranked))
-        own.append(float(place[str(token)]["logprob"]))
-    return CallSignal(
-        token_ids=tuple(token_ids[start:]),
-        top_ids=tuple(tuple(entry[0] for entry in top) for top in tops),
-        top_logprobs=tuple(tuple(entry[1] for entry in top) for top in tops),
-        logprobs=tuple(own),
     )
 
 

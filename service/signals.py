@@ -14,6 +14,11 @@ def signal_fault(session: Session, spec: BuildSpec, serve: ServeJob | None) -> s
     """
     if spec.signal is None:
         return None
+    if spec.incremental:
+        return (
+            "an incremental build takes over rows of the version before, which may have no signal:"
+            " leave out `signal`, or build anew"
+        )
     names = [teacher.name for teacher in spec.teachers] or [spec.teacher]
     known = [found for name in names if (found := session.get(Teacher, name)) is not None]
     limits = {teacher.name: teacher.probe.get("max_logprobs") for teacher in known}

@@ -83,7 +83,7 @@ def normalise(
     temporary = target.with_name(name)
     cuts: list[Cut] = []
     with open(temporary, "wb") as out:
-        seeds = (seed for _, seed in read_seeds(spec, lines))
+        seeds: Iterator[Seed] = (seed for _, seed in read_seeds(spec, lines))
         if earlier is not None:
             seeds = earlier.fresh(seeds)
         if (method := self_instruct_of(spec)) is not None:

@@ -79,8 +79,9 @@ def assemble(
             files = tuple(file for part in shards for file in part.finish(root))
             manifest = tally.manifest(name, files, totals or {}, signals.finish())
         finally:
-            for part in (*shards, signals):
+            for part in shards:
                 part.abandon()
+            signals.abandon()
         manifest = manifest.model_copy(update={"diff": _told(diff, manifest)})
         _describe(root, manifest, recipe)
     return manifest

@@ -44,7 +44,7 @@ def open_signal(path: Path) -> SignalReader:
     """
     summary = read_manifest(path).signal
     if summary is None:
-        raise DatasetError(f"{path} has no teacher signal: build it with one, or rescore it")
+        raise DatasetError(f"{path} has no teacher signal: build it with `signal`")
     for part in summary.files:
         _check_present(path / part.path, part.bytes)
     return SignalReader(path / FOLDER)

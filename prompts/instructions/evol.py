@@ -89,7 +89,8 @@ class EvolPlan:
         return self.plan.slow
 
     def _evolve(self, seed: Seed, known: Calls) -> Evolved:
-        instruction, survived, faults = str(seed["instruction"]), 0, []
+        instruction, survived = str(seed["instruction"]), 0
+        faults: list[str] = []
         for turn in range(self.method.rounds):
             step = WRITING + 2 * turn
             written = known.get(step)

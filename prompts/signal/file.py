@@ -103,4 +103,4 @@ class SignalSource:
         return data
 
     def _damaged(self, problem: str) -> SignalError:
-        return SignalError(f"{self.path} is damaged: {problem}; copy it again, or rescore")
+        return SignalError(f"{self.path} is damaged: {problem}; copy it again, or build again")

@@ -106,8 +106,8 @@ def _files(path: Path) -> list[Path]:
     if path.is_dir():
         files = sorted(path.glob(f"*{SUFFIX}"))
         if not files:
-            raise SignalError(f"{path} holds no signal: build or rescore the dataset with one")
+            raise SignalError(f"{path} holds no signal: build the dataset with `signal`")
         return files
     if not path.exists():
-        raise SignalError(f"{path} does not exist: build or rescore the dataset with a signal")
+        raise SignalError(f"{path} does not exist: build the dataset with `signal`")
     return [path]

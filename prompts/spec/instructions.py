@@ -34,6 +34,6 @@ class InstructionBuild(Build):
         if self.method.kind == "self_instruct" and self.signal is not None:
             raise ValueError(
                 "signal: a classification task's label is no answer of self_instruct's teacher;"
-                " build without it, then rescore the dataset"
+                " leave `signal` out, or answer the instructions in a build of their own"
             )
         return self

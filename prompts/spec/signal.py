@@ -39,8 +39,7 @@ def check_signal(
     if signal.sampled is not None:
         raise SignalRefusedError(
             f"sampled needs the teacher in process, and {teacher!r} is asked over HTTP, which gives"
-            " the likeliest tokens only: build without it, then rescore the dataset with the"
-            " teacher's weights; or ask for top_k"
+            " the likeliest tokens only: ask for top_k, or train with the teacher online"
         )
     if max_logprobs is not None and (signal.top_k or 0) > max_logprobs:
         raise SignalRefusedError(

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from service.logprobs import NoLogprobsError, read_chat_signal, read_prompt_signal
+from service.logprobs import NoLogprobsError, read_chat_signal
 
 
 def choice(**changes: Any) -> dict[str, Any]:
@@ -35,18 +35,3 @@ def test_ids_and_log_probs_of_a_chat_answer_are_read() -> None:
 def test_what_is_missing_is_named(changes: dict[str, Any], top_k: int, words: str) -> None:
     with pytest.raises(NoLogprobsError, match=words):
         read_chat_signal(choice(**changes), top_k)
-
-
-def test_prompt_log_probs_are_read_from_where_the_completion_begins() -> None:
-    places = [
-        None,
-        {"5": {"logprob": -1.0}, "6": {"logprob": -0.5}},
-        {"9": {"logprob": -4.0}, "1": {"logprob": -0.2}, "2": {"logprob": -2.0}},
-    ]
-    signal = read_prompt_signal(places, [4, 5, 9], 2, 2)
-    assert (signal.token_ids, signal.logprobs) == ((9,), (-4.0,))
-    assert (signal.top_ids, signal.top_logprobs) == (((1, 2),), ((-0.2, -2.0),))
-    with pytest.raises(NoLogprobsError, match="no log-prob of token 8"):
-        read_prompt_signal(places, [4, 5, 8], 2, 2)
-    with pytest.raises(NoLogprobsError, match="3 places for 2 tokens"):
-        read_prompt_signal(places, [4, 5], 1, 2)

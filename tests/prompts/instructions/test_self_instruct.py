@@ -163,7 +163,7 @@ def test_the_pool_must_be_there() -> None:
     [
         ({"template": "{{ question }}"}, "doesn't show it"),
         ({"template": "{{ instruction }} {{ topic }}"}, "not topic"),
-        ({"signal": {"top_k": 4}}, "rescore the dataset"),
+        ({"signal": {"top_k": 4}}, "build of their own"),
     ],
 )
 def test_what_does_not_go_together_is_refused(fields: dict[str, Any], words: str) -> None:

@@ -138,7 +138,7 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
 
 
 def test_an_empty_directory_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(SignalError, match="holds no signal: build or rescore"):
+    with pytest.raises(SignalError, match="holds no signal: build the dataset"):
         SignalReader(tmp_path)
     (tmp_path / "b.signal").write_bytes(b"something else entirely")
     with pytest.raises(SignalError, match="is no signal file"):
