@@ -41,7 +41,10 @@ def scan(path: Path, teachers: Collection[str]) -> list[Ask]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 found = _read(line, number, offset, teachers, seen)
-                (asks if isinstance(found, Ask) else faults).append(found)  # type: ignore[arg-type]
+                if isinstance(found, Ask):
+                    asks.append(found)
+                else:
+                    faults.append(found)
             if len(faults) >= MOST_FAULTS or len(asks) > MOST_REQUESTS:
                 break
             offset += len(line)

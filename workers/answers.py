@@ -107,5 +107,9 @@ class AnswerLog:
         except (OSError, LeaseLostError) as failure:
             error = failure
         for _, durable in group:
-            if not durable.done():
-                durable.set_exception(error) if error else durable.set_result(None)
+            if durable.done():
+                continue
+            if error is None:
+                durable.set_result(None)
+            else:
+                durable.set_exception(error)

@@ -19,6 +19,8 @@ from service.uploads import Purpose
 router = APIRouter(prefix="/files", tags=["files"], responses=ERRORS)
 
 PURPOSES: dict[str, Purpose] = {"batch": "batch", "fine-tune": "fine-tune"}
+SUMMARY: Any = Artifact.summary
+"""As a JSON column, whose comparisons SQLAlchemy's types don't know."""
 FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -57,7 +59,7 @@ def list_files(
     """Files, newest first unless asked otherwise."""
     query = select(Artifact).where(Artifact.kind == "file")
     if purpose is not None:
-        query = query.where(Artifact.summary["purpose"].as_string() == purpose)
+        query = query.where(SUMMARY["purpose"].as_string() == purpose)
     if after is not None:
         query = query.where(Artifact.id < after if order == "desc" else Artifact.id > after)
     ordered = query.order_by(Artifact.id.desc() if order == "desc" else Artifact.id)
