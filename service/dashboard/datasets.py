@@ -1,7 +1,7 @@
 """Datasets: list, rows as a reader wants them, rejects by reason, card, download; and uploads."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -14,7 +14,7 @@ from service.dashboard.page import page, page_router, see
 from service.multipart import first_file
 from service.problems import bad_input
 from service.routes.deps import TheSite
-from service.rows import Wanted
+from service.rows import RowPage, Wanted
 from service.uploads import Purpose
 from service.views import ArtifactView
 
@@ -22,7 +22,7 @@ router = page_router()
 
 PAGE = 50
 ROWS = 10
-PARTS = ("train", "validation", "test", "rejected")
+Part = Literal["train", "validation", "test", "rejected"]
 CARD_BYTES = 200_000
 
 
@@ -43,7 +43,7 @@ def show_dataset(
     request: Request,
     site: TheSite,
     reference: str,
-    part: Annotated[str, Query(pattern="^(train|validation|test|rejected)$")] = "train",
+    part: Part = "train",
     kind: str = "",
     reason: str = "",
     q: str = "",
@@ -53,10 +53,8 @@ def show_dataset(
     dataset = artifacts.show(site, "dataset", reference)
     _, path = artifacts.directory(site, "dataset", dataset.id)
     wanted = _wanted(kind, reason if part == "rejected" else "", q, cursor)
-    found: Any = (
-        rows.rejected(path, wanted)
-        if part == "rejected"
-        else rows.accepted(path, _split(part), wanted)
+    found: RowPage[Record] | RowPage[Rejected] = (
+        rows.rejected(path, wanted) if part == "rejected" else rows.accepted(path, part, wanted)
     )
     return page(
         request,
@@ -65,7 +63,6 @@ def show_dataset(
         rows=[_shown(row) for row in found.rows],
         more=found.next,
         part=part,
-        parts=PARTS,
         counts=_counts(dataset),
         filters={"kind": kind, "reason": reason, "q": q},
         cursor=cursor,
@@ -138,10 +135,6 @@ def _wanted(kind: str, reason: str, q: str, cursor: str) -> Wanted:
         return Wanted.model_validate(kept | {"limit": ROWS})
     except ValidationError as error:
         raise bad_input(list(errors.faults(error.errors(), None)), "No such filter") from error
-
-
-def _split(part: str) -> Any:
-    return part
 
 
 def _counts(dataset: ArtifactView) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Jobs: list, one job live, its training curve, its controls."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from sqlalchemy import select
 from service import access, again, events, jobs, pausing
 from service.again import Retry
 from service.dashboard import drawing, words
-from service.dashboard.page import caller_of, page, page_router, see
+from service.dashboard.page import page, page_router, require, see
 from service.routes.deps import TheSite
 from service.site import Site
 from service.tables import FINISHED, Event, Job, State
@@ -114,9 +114,7 @@ def resume(site: TheSite, job_id: str) -> Response:
 def retry(request: Request, site: TheSite, job_id: str) -> Response:
     """Ask the rows that a build rejected once more, as a build of their own."""
     spec = again.retry_spec(site, job_id, Retry())
-    caller = caller_of(request)
-    assert caller is not None
-    caller.require(access.required_for(spec))
+    require(request, access.required_for(spec))
     return see(f"/jobs/{jobs.submit(site, spec).id}")
 
 
@@ -189,7 +187,7 @@ def _line(event: Event, job: JobDetail) -> dict[str, Any]:
     }
 
 
-def _stages(told: Any) -> list[dict[str, Any]]:
+def _stages(told: Sequence[Event]) -> list[dict[str, Any]]:
     """Reports of the stages, in order, the newest of each."""
     newest: dict[int, dict[str, Any]] = {}
     for event in reversed(told):

@@ -14,7 +14,7 @@ from prompts.spec import CotBuild
 from prompts.yaml_text import read_yaml
 from service import access, artifacts, errors, jobs, preflight, registry
 from service.dashboard import fields
-from service.dashboard.page import caller_of, page, page_router, see
+from service.dashboard.page import page, page_router, require, see
 from service.preview import PreviewRequest, preview
 from service.problems import Fault, Problem, bad_input
 from service.routes.deps import TheSite
@@ -57,9 +57,7 @@ def submit(
     """Submit the YAML; what is wrong comes back beside it."""
     try:
         spec = parsed(text)
-        caller = caller_of(request)
-        assert caller is not None
-        caller.require(access.required_for(spec))
+        require(request, access.required_for(spec))
         job = jobs.submit(site, spec, idempotency_key=key or None)
     except Problem as problem:
         return _editor(request, site, _loaded(text), text, problem, problem.status)
@@ -75,9 +73,7 @@ def show_preview(
     """Ask the first rows for real and judge them; nothing is stored."""
     try:
         spec = parsed(text)
-        caller = caller_of(request)
-        assert caller is not None
-        caller.require(access.required_for(spec))
+        require(request, access.required_for(spec))
         found = preview(site, PreviewRequest(spec=spec, rows=PREVIEWED))
     except Problem as problem:
         return page(request, "newjob_preview.html", problem=problem, found=None)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from service import jobs, registry
 from service.dashboard.page import page, page_router
@@ -20,6 +20,8 @@ router = page_router()
 SHOWN = 20
 RECENT = timedelta(days=7)
 DAY = timedelta(days=1)
+TOPS = select(Job).where(Job.parent_id.is_(None)).order_by(Job.id.desc())
+"""Jobs that a person submitted, not the parts of one."""
 
 
 @dataclass(frozen=True)
@@ -63,40 +65,41 @@ def show_live(request: Request, site: TheSite) -> HTMLResponse:
 def _look(site: Site) -> Overview:
     teachers = [teacher_view(teacher) for teacher in registry.listing(site)]
     with site.sessions.reading() as session:
-        tops = select(Job).where(Job.parent_id.is_(None)).order_by(Job.id.desc())
-        running = list(session.scalars(tops.where(Job.state == State.RUNNING).limit(SHOWN)))
-        failed = tops.where(Job.state == State.FAILED, Job.finished_at > now() - RECENT)
-        waiting = tops.where(Job.state == State.QUEUED, Job.waiting_for.is_not(None))
-        paused = tops.where(Job.state == State.PAUSED)
-        troubled = [
-            job
-            for query in (paused, waiting, failed)
-            for job in session.scalars(query.limit(SHOWN))
-        ]
-        counted = session.execute(select(Job.state, func.count()).group_by(Job.state))
-        states = dict(counted.all())  # type: ignore[arg-type]
-        fresh = select(Artifact.summary).where(
-            Artifact.kind == "dataset", Artifact.created_at > now() - DAY
+        running = session.scalars(TOPS.where(Job.state == State.RUNNING).limit(SHOWN))
+        return Overview(
+            throughput=_throughput(session),
+            running=[job_view(job) for job in running],
+            troubled=[job_view(job) for job in _troubled(session)],
+            silent=[each for each in teachers if each.probe and not each.probe.get("ok")],
+            latest=[job_view(job) for job in jobs.listing(session, limit=8)],
+            teachers=len(teachers),
         )
-        throughput = Throughput(
-            running=states.get(State.RUNNING, 0),
-            queued=states.get(State.QUEUED, 0),
-            rows=sum(int(summary.get("accepted") or 0) for summary in session.scalars(fresh)),
-            tokens_per_s=_tokens_per_s(session),
-        )
-        latest = jobs.listing(session, limit=8)
-    silent = [each for each in teachers if each.probe and not each.probe.get("ok")]
-    return Overview(
-        throughput,
-        [job_view(job) for job in running],
-        [job_view(job) for job in troubled],
-        silent,
-        [job_view(job) for job in latest],
-        len(teachers),
+
+
+def _troubled(session: Session) -> list[Job]:
+    waiting = TOPS.where(Job.state == State.QUEUED, Job.waiting_for.is_not(None))
+    failed = TOPS.where(Job.state == State.FAILED, Job.finished_at > now() - RECENT)
+    paused = TOPS.where(Job.state == State.PAUSED)
+    return [
+        job for query in (paused, waiting, failed) for job in session.scalars(query.limit(SHOWN))
+    ]
+
+
+def _throughput(session: Session) -> Throughput:
+    counted = session.execute(select(Job.state, func.count()).group_by(Job.state))
+    states = {row[0]: row[1] for row in counted}
+    fresh = select(Artifact.summary).where(
+        Artifact.kind == "dataset", Artifact.created_at > now() - DAY
+    )
+    return Throughput(
+        running=states.get(State.RUNNING, 0),
+        queued=states.get(State.QUEUED, 0),
+        rows=sum(int(summary.get("accepted") or 0) for summary in session.scalars(fresh)),
+        tokens_per_s=_tokens_per_s(session),
     )
 
 
-def _tokens_per_s(session: Any) -> float:
+def _tokens_per_s(session: Session) -> float:
     newest = (
         select(func.max(Event.id))
         .join(Job, Job.id == Event.job_id)

@@ -1,6 +1,6 @@
 """What every page has in common: template, session, security headers, errors for people."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio.to_thread
@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from service import errors, login
 from service.access import CSRF_HEADER, SAFE_METHODS, Caller, check_csrf
 from service.dashboard import words
+from service.keys import Scope
 from service.login import Ticket
 from service.problems import Problem
 
@@ -41,7 +42,7 @@ templates.filters.update(words.FILTERS)
 class PageRoute(APIRoute):
     """A route whose problems are pages."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's own handler, its problems caught."""
         handle = super().get_route_handler()
 
@@ -80,6 +81,14 @@ def caller_of(request: Request) -> Caller | None:
     """Whoever asks; None on pages for everybody."""
     caller: Caller | None = request.state.caller
     return caller
+
+
+def require(request: Request, scope: Scope) -> None:
+    """Raise a 403 problem unless whoever asks holds the scope."""
+    caller = caller_of(request)
+    if caller is None:
+        raise Problem(401, "unauthorized", "A key is needed", "Log in first.")
+    caller.require(scope)
 
 
 def page(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from service import access, errors, jobs, timetable
 from service.dashboard.newjob import parsed
-from service.dashboard.page import caller_of, page, page_router, see
+from service.dashboard.page import page, page_router, require, see
 from service.problems import Problem, bad_input
 from service.routes.deps import TheSite
 from service.site import Site
@@ -56,9 +56,7 @@ def create(
     }
     try:
         job = parsed(text)
-        caller = caller_of(request)
-        assert caller is not None
-        caller.require(access.required_for(job))
+        require(request, access.required_for(job))
         fields = given | {"incremental": incremental == "on", "job": job}
         timetable.create(site, ScheduleSpec.model_validate(fields), now())
     except ValidationError as error:
