@@ -16,6 +16,7 @@ from service.cli.failure import bad_input
 FILE_FIELDS = {
     "build.seeds": "seeds",
     "build.pool": "pool",
+    "build.decontaminate": "seeds",
     "evaluate.data": "evaluation",
     "compress.evaluate.data": "evaluation",
     "input": "batch",
