@@ -8,17 +8,19 @@ from typing import Any
 from prompts.files import file_sha256
 from trainer.data import TokenRows
 from trainer.loading import read_config, weight_files
-from trainer.spec import TrainSpec, WithTeacher
+from trainer.spec import MiniLLM, StoredKL, TrainSpec, WithTeacher
 
 
 def digest_of(spec: TrainSpec, rows: TokenRows) -> str:
     """Of what decides the weights: paths and what only watches the run stay out of it."""
-    fields = spec.model_dump(mode="json", exclude={"name", "dataset", "student", "teacher"})
+    fields = spec.model_dump(mode="json", exclude={"name", "dataset", "student", "teacher", "text"})
     for name in ("checkpoint_steps", "keep_checkpoints", "eval_steps", "report_to"):
         del fields["optimization"][name]
     made = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for source in (spec.student, spec.teacher if isinstance(spec, WithTeacher) else None):
         made.update(json.dumps(_fingerprint(source), sort_keys=True).encode())
+    for path in _files(spec):
+        made.update(file_sha256(path).encode())
     for row in rows.rows:
         made.update(row.prompt_tokens.to_bytes(4, "little") + row.ids.tobytes())
         made.update(repr(row.weight).encode())
@@ -30,3 +32,12 @@ def _fingerprint(source: str | None) -> Any:
     if source is None or not Path(source).is_dir():
         return source
     return [read_config(source), [file_sha256(path) for path in weight_files(source)]]
+
+
+def _files(spec: TrainSpec) -> list[Path]:
+    """What a method reads beside models and rows; what isn't there is refused elsewhere."""
+    if isinstance(spec, StoredKL) and spec.dataset is not None:
+        return sorted(Path(spec.dataset, "signal").glob("*.signal"))
+    if isinstance(spec, MiniLLM) and spec.text is not None and Path(spec.text).is_file():
+        return [Path(spec.text)]
+    return []

@@ -56,6 +56,12 @@ def test_step_by_step_asks_twice_and_weighs_the_tasks(tmp_path: Path) -> None:
     assert loss_of(student, all_rows(run))[0].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_step_by_steps_label_may_have_a_prefix(tmp_path: Path) -> None:
+    run, _ = made(spec_of(tmp_path, "step_by_step", label_prefix="w38 "), LABELLED)
+    asked = [run.tokenizer.get_vocab()["w38"] in row.ids for row in run.rows.rows]
+    assert asked == [row.row.endswith("#label") for row in run.rows.rows]
+
+
 def test_step_by_step_needs_answers_apart(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="step_by_step needs the answers apart"):
         made(spec_of(tmp_path, "step_by_step"), make_records(3))

@@ -81,6 +81,15 @@ def test_divergences_and_mixing_are_read(tmp_path: Path) -> None:
     assert len(losses) == 3
 
 
+def test_another_signal_is_another_run(tmp_path: Path) -> None:
+    """A checkpoint of a run on other signal must not be taken up."""
+    write(tmp_path, HEADER.model_copy(update={"width": 8}))
+    first = ready(tmp_path)[0].digest
+    assert ready(tmp_path)[0].digest == first
+    write(tmp_path, HEADER.model_copy(update={"width": 9}))
+    assert ready(tmp_path)[0].digest != first
+
+
 def test_a_sampled_signal_is_used_for_the_forward_kl_alone(tmp_path: Path) -> None:
     write(tmp_path, HEADER.model_copy(update={"kind": "sampled", "width": 12}))
     run, student = ready(tmp_path)

@@ -55,6 +55,7 @@ def test_it_equals_the_value_by_hand(case: Case) -> None:
 @every
 @pytest.mark.parametrize("tau", [1.0, 3.0])
 def test_identical_models_have_no_divergence_and_no_gradient(case: Case, tau: float) -> None:
+    """What peers call KL is at times a cross-entropy, which is the teacher's entropy here."""
     logits = (draw(K, V) * 5).requires_grad_()
     value = on_logits(case.divergence, logits, logits.detach().clone(), tau)
     value.sum().backward()
