@@ -69,6 +69,45 @@ def test_more_logprobs_than_the_teacher_allows(site: Site, seeds: str) -> None:
 
 
 @pytest.mark.usefixtures("teacher")
+@pytest.mark.parametrize(
+    ("fields", "location", "words"),
+    [
+        ({"verify": {"kind": "python", "function": "os:kill"}}, "build.verify", "not allowed"),
+        (
+            {"checks": [{"kind": "language", "languages": ["zz"]}]},
+            "build.checks.0.languages",
+            "unknown: zz",
+        ),
+        (
+            {"checks": [{"kind": "judge", "rubric": "r", "threshold": 5, "teacher": "nobody"}]},
+            "build.teacher",
+            "nobody",
+        ),
+        (
+            {
+                "demonstrations": 2,
+                "template": "{% for d in demonstrations %}{{ d.id }}{% endfor %}{{ question }}",
+                "selector": {"kind": "embedding", "embedder": "nobody"},
+            },
+            "build.selector.embedder",
+            "nobody",
+        ),
+        (
+            {"template": "{% for d in demonstrations %}{{ d.q }}{% endfor %}{{ question }}"}
+            | {"demonstrations": 2, "pool": "file-x"},
+            "build.pool",
+            "no file 'file-x'",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parts_of_a_build_are_refused_by_their_path(
+    site: Site, seeds: str, fields: dict[str, Any], location: str, words: str
+) -> None:
+    assert words in of_build(site, **build(seeds, **fields))[location]
+
+
+@pytest.mark.usefixtures("teacher")
 def test_completions_longer_than_the_context(site: Site, seeds: str) -> None:
     found = of_build(site, **build(seeds, sampling={"max_tokens": 512}))
     assert "512 tokens" in found["build.sampling"]
