@@ -65,7 +65,7 @@ def _after(stage: StageSpec, source: Expected, model: PreTrainedModel, path: str
     if isinstance(stage, SvdFactorize):
         return _after_svd(stage, source, model, path)
     if isinstance(stage, QuantizePtq | QuantizeTrain):
-        return _after_quantization(stage, source, path)
+        return _after_quantization(stage, source, model, path)
     if isinstance(stage, TensorFactorize):
         find_anatomy(model)
         return source
@@ -162,8 +162,10 @@ def _after_svd(
 
 
 def _after_quantization(
-    stage: QuantizePtq | QuantizeTrain, source: Expected, path: str
+    stage: QuantizePtq | QuantizeTrain, source: Expected, model: PreTrainedModel, path: str
 ) -> Expected:
+    if stage.kind == "ptq" and stage.algorithm in ("smoothquant", "awq"):
+        find_anatomy(model)
     if SCHEMES[stage.scheme].grouped:
         for name, linear in source.linears.items():
             for _, inputs in linear.matrices:

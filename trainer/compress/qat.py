@@ -7,15 +7,16 @@ its loss; what is exported is exactly the grid that it was trained on.
 from pathlib import Path
 
 from trainer.compress.fake_quant import Quantized, export, prepare
-from trainer.compress.heal import train_spec, with_threads
+from trainer.compress.heal import keep_zeros, train_spec, with_threads
 from trainer.compress.outcome import Outcome
 from trainer.data import read_records
 from trainer.events import Emit
 from trainer.loading import load_model
+from trainer.preparation import make_objective
+from trainer.preparation import prepare as prepare_training
 from trainer.spec import QuantizeTrain
 from trainer.student import Student
-from trainer.training import fit, make_objective
-from trainer.training import prepare as prepare_training
+from trainer.training import fit
 
 WHAT = {
     "weights": "QAT: weights were trained through their rounding",
@@ -42,7 +43,9 @@ def run(
     objective = make_objective(prepared, emit)
     prepare(prepared.model, quantized)
     student = Student(prepared.model, objective, training.optimization.precision)
-    trainer = fit(prepared, student, directory / "checkpoints", emit)
+    # codes that are zero stay so by themselves; weights that a mask took out must be held
+    held = keep_zeros(source) if stage.train == "weights" else None
+    trainer = fit(prepared, student, directory / "checkpoints", emit, held)
     model, dtype = prepared.model.eval(), load_model(source).dtype
     losses = [loss for _, loss in trainer.history.losses]
     details = {

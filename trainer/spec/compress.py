@@ -71,6 +71,11 @@ class CompressSpec(Frozen):
                 )
             if factorized and stage.kind in AFTER_SVD:
                 raise ValueError(f"stages[{index}]: {stage.kind} {AFTER_SVD[stage.kind]}")
+            if factorized and stage.kind == "ptq" and stage.algorithm in ("smoothquant", "awq"):
+                raise ValueError(
+                    f"stages[{index}].algorithm: {stage.algorithm} rescales whole matrices, and "
+                    "factors are two: use rtn or gptq after svd"
+                )
             factorized = factorized or stage.kind == "svd"
         return self
 

@@ -257,6 +257,8 @@ def test_orders_that_can_not_work_are_refused_by_the_spec(
             spec["hidden"] = 8
     with pytest.raises(ValidationError, match=message):
         make_spec(inputs, *specs)
+    with pytest.raises(ValidationError, match=r"stages\[1\].algorithm: smoothquant rescales"):
+        make_spec(inputs, {"kind": "svd"}, {"kind": "ptq", "algorithm": "smoothquant"})
     make_spec(inputs, *[{**spec, "on": "start"} for spec in specs])
 
 

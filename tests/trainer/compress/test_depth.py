@@ -1,5 +1,6 @@
 """Depth pruning against the model with that layer skipped."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,34 @@ def test_block_influence_is_one_minus_mean_cosine() -> None:
                 before = after
     expected = [float(1 - torch.cat(each).mean()) for each in cosines]
     assert depth.block_influence(model, rows) == pytest.approx(expected, abs=1e-5)
+
+
+def test_perplexity_is_that_of_the_model_without_the_layer() -> None:
+    """Against models whose layer is really gone, one row at a time without padding."""
+    rows = token_rows(5)
+    expected = []
+    for removed in range(3):
+        model = tiny_llama()
+        depth.remove_layers(model, [removed])
+        total = tokens = 0.0
+        for row in rows:
+            ids = torch.from_numpy(row.ids.astype("int64"))[None]
+            with torch.inference_mode():
+                predicted = model(ids).logits[0, :-1].log_softmax(-1)
+            total -= float(predicted.gather(1, ids[0, 1:, None]).sum())
+            tokens += ids.shape[1] - 1
+        expected.append(math.exp(total / tokens))
+    model = tiny_llama()
+    before = logits(model)
+    assert depth.perplexity_without(model, rows) == pytest.approx(expected, rel=1e-4)
+    assert torch.equal(logits(model), before)
+
+
+def test_the_layer_without_which_perplexity_is_lowest_goes() -> None:
+    stage = DepthPrune(kind="depth", importance="perplexity")
+    outcome = depth.apply(stage, tiny_llama(), token_rows())
+    scores = outcome.details["perplexity"]
+    assert outcome.details["removed_layers"] == [scores.index(min(scores))]
 
 
 def test_the_least_influential_layer_goes_first() -> None:

