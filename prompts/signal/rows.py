@@ -1,7 +1,7 @@
 """One row of a signal, as it is used and as it is stored.
 
 T tokens of a completion, k entries a token.
-Log-probs down to -4 nats are rounded to 1/64 nat, lower ones to 1/12: what is improbable weighs
+Log-probs down to -4 nats are rounded to 1/64 nat, lower ones to 1/8: what is improbable weighs
 little in a divergence. Reading scales the k + 1 outcomes (the tail is one) so that they sum to one.
 """
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prompts.signal.header import SignalHeader
 
-_FINE, _COARSE = 1 / 64, 1 / 12
+_FINE, _COARSE = 1 / 64, 1 / 8
 _FINE_TO = 4.0
 """Nats below 0 up to which codes are fine."""
 _FINE_CODES = int(_FINE_TO / _FINE)
@@ -24,10 +24,10 @@ _LOGPROBS = np.where(
 ).astype(np.float32)
 """What each code stands for."""
 LOWEST_LOGPROB = float(_LOGPROBS[-1])
-"""About -5444: what lies below, zero in any float, is read as this."""
+"""About -8164: what lies below, zero in any float, is read as this."""
 LOGPROB_ERROR_NATS = (_FINE + _COARSE) / 2, _COARSE
 """Bounds of the error of a log-prob read above -4 nats, and of one below: half a step, and at most
-1/24 for the scaling. benchmarks/signal.py measures the KL that they come to."""
+1/16 for the scaling. benchmarks/signal.py measures the KL that they come to."""
 WEIGHT_ERROR = 2.0**-11
 """Bound of the relative error of an importance weight; none where the proposal is the teacher's own
 distribution, for all weights are 1/n then."""
@@ -48,7 +48,7 @@ class TopKRow:
     logprobs: NDArray[np.float32]
     """[T, k] natural logarithms, descending."""
     tail_logprob: NDArray[np.float32]
-    """[T] log of the mass outside the k; finite, about -5444 where there is none."""
+    """[T] log of the mass outside the k; finite, about -8164 where there is none."""
     kind: Literal["top_k"] = "top_k"
 
 
