@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prompts.dataset.chunk import ChunkFile, write_chunk
 from prompts.dataset.read import read_rejected, read_rows
-from prompts.record import End, Record, Rejected, Seed
+from prompts.record import Record, Rejected, Seed
 from prompts.seen import Seen, digest16
 from prompts.split import SPLITS
 
@@ -51,5 +51,5 @@ def _rows(dataset: Path) -> Iterator[Record | Rejected]:
     for split in SPLITS:
         yield from read_rows(dataset, split)
     for row in read_rejected(dataset):
-        if row.end == End.REJECTED:
+        if row.end == "rejected":
             yield row

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from prompts.dataset import read_rejected
-from prompts.record import End, Frozen, Reason
+from prompts.record import Frozen, Reason
 from service import jobs
 from service.errors import faults
 from service.problems import Fault, bad_input, conflict
@@ -138,6 +138,6 @@ def _kept(site: Site, job: Job, dataset: Artifact, reasons: Sequence[Reason]) ->
 def _rejected_seeds(dataset: Path, reasons: Sequence[Reason]) -> Iterator[str]:
     wanted = frozenset(map(str, reasons)) or frozenset(map(str, Reason)) - {Reason.DUPLICATE}
     for row in read_rejected(dataset):
-        if row.end == End.REJECTED and row.reason in wanted:
+        if row.end == "rejected" and row.reason in wanted:
             seed = json.loads(row.seed)
             yield json.dumps(seed | {"id": row.id}, ensure_ascii=False)

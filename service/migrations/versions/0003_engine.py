@@ -1,4 +1,4 @@
-"""Pauses, goals and gates of builds; what chunks spent, in columns; limits and prices of teachers."""
+"""Pauses, goals and gates of builds; what chunks spent; limits and prices of teachers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -52,7 +52,8 @@ def upgrade() -> None:
 
 def _move_spent() -> None:
     """Chunks of builds under way keep their figures."""
-    columns = [sa.column(name) for name in ("job_id", "number", *SPENT)]
+    names = ("job_id", "number", *SPENT)
+    columns: list[sa.ColumnClause[object]] = [sa.column(name) for name in names]
     chunks = sa.table("chunks", sa.column("spent", sa.JSON()), *columns)
     found = op.get_bind().execute(sa.select(chunks.c.job_id, chunks.c.number, chunks.c.spent)).all()
     for job_id, number, spent in found:
