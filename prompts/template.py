@@ -99,7 +99,8 @@ def required_fields(source: str, demonstrations: bool = False) -> frozenset[str]
 
 
 def _bounded(parts: Iterator[str]) -> str:
-    kept, length = [], 0
+    kept: list[str] = []
+    length = 0
     for part in parts:
         kept.append(part)
         length += len(part)

@@ -1,7 +1,7 @@
 """Personal data in a text, by presidio's pattern recognizers; no language model is loaded."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,12 +28,12 @@ def _recognizer(entity: str) -> Any:
     # By itself the e-mail recognizer would fetch the list of public suffixes from the network.
     suffixes = TLDExtract(cache_dir=None, suffix_list_urls=())
 
-    class OfflineEmail(known.EmailRecognizer):  # type: ignore[misc]
+    class OfflineEmail(known.EmailRecognizer):
         def validate_result(self, pattern_text: str) -> bool:
             """Whether the domain ends in a public suffix."""
             return suffixes(pattern_text).fqdn != ""
 
-    recognizers = {
+    recognizers: dict[str, Callable[[], Any]] = {
         "EMAIL_ADDRESS": OfflineEmail,
         "PHONE_NUMBER": known.PhoneRecognizer,
         "CREDIT_CARD": known.CreditCardRecognizer,

@@ -51,7 +51,8 @@ def make_pool(
     """Keeps the labelled seeds of the train split that no evaluation set holds."""
     template = compile_template(spec.template, demonstrations=True)
     label = label_field(spec)
-    usable, contaminated = [], 0
+    usable: list[tuple[Seed, str, str]] = []
+    contaminated = 0
     for seed in seeds:
         key = input_key(template, seed)
         if seed.get(label) is None or split_of(key, spec.split) != "train":

@@ -11,7 +11,17 @@ from typing import Any
 from prompts.patterns import PatternTimeoutError, compile_pattern, matches_whole
 from prompts.verify.errors import GoldError, VerifyError
 from prompts.verify.number import gold_answer, same_number
-from prompts.verify.spec import ChoiceVerifier, ExactVerifier, VerifierSpec
+from prompts.verify.spec import (
+    ChoiceVerifier,
+    ExactVerifier,
+    JsonVerifier,
+    MathVerifier,
+    NoVerifier,
+    NumericVerifier,
+    PythonVerifier,
+    RegexVerifier,
+    VerifierSpec,
+)
 from prompts.verify.symbolic import same_expression
 
 ALLOW = "RETORT_ALLOW_PYTHON_VERIFIERS"
@@ -36,23 +46,23 @@ def make_verifier(spec: VerifierSpec, allow_python: bool = False) -> Verifier:
 
     Raises VerifyError for a Python function that isn't allowed, or can't be imported.
     """
-    match spec.kind:
-        case "none":
+    match spec:
+        case NoVerifier():
             return Verifier(None, _same_words)
-        case "numeric":
+        case NumericVerifier():
             return Verifier(same_number, same_number)
-        case "math":
+        case MathVerifier():
             symbolic = partial(same_expression, timeout_s=spec.timeout_s)
             return Verifier(symbolic, symbolic, slow=True)
-        case "choice":
+        case ChoiceVerifier():
             return _same_both(lambda one, other: choice_of(spec, one) == choice_of(spec, other))
-        case "exact":
+        case ExactVerifier():
             return _same_both(lambda one, other: _words(spec, one) == _words(spec, other))
-        case "regex":
+        case RegexVerifier():
             return Verifier(partial(_fits, ignore_case=spec.ignore_case), _same_words, slow=True)
-        case "json":
+        case JsonVerifier():
             return _same_both(_same_json)
-        case "python":
+        case PythonVerifier():
             function = load_function(spec.function, allow_python)
             return Verifier(function, function, slow=True)
 
@@ -62,14 +72,14 @@ def gold_text(spec: VerifierSpec, value: Any) -> str:
 
     Raises GoldError if no answer could ever be compared with it.
     """
-    match spec.kind:
-        case "numeric":
+    match spec:
+        case NumericVerifier():
             return gold_answer(value)
-        case "choice":
+        case ChoiceVerifier():
             return _gold_choice(spec, value)
-        case "regex":
+        case RegexVerifier():
             return _gold_pattern(value)
-        case "json":
+        case JsonVerifier():
             return _gold_json(value)
         case _:
             return as_text(value)
