@@ -2,12 +2,13 @@
 
 import argparse
 
-from benchmarks import ingest, kd_loss, service, signal
+from benchmarks import ingest, kd_loss, novelty, service, signal
 from benchmarks.result import Benchmark, as_json, as_text
 
 BENCHMARKS: dict[str, Benchmark] = {
     "ingest": ingest.run,
     "kd_loss": kd_loss.run,
+    "novelty": novelty.run,
     "service": service.run,
     "signal": signal.run,
 }
