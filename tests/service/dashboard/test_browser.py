@@ -30,7 +30,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = [
     pytest.mark.servers,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
 ROWS = 60
@@ -59,7 +59,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     with redis_at(broker_socket(site.settings.data_dir)), hostile_teacher() as teacher:
         try:
             running += [start(site, tmp_path, command) for command in (api, (*worker, *queues))]
-            wait_for(lambda: answers(f"http://127.0.0.1:{port}{ALIVE}"))
+            wait_for(lambda: answers(f"http://127.0.0.1:{port}{ALIVE}"), 120)
             yield Stack(site, f"http://127.0.0.1:{port}", teacher)
         finally:
             for process in running:
@@ -75,7 +75,9 @@ def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         opened = browser.new_page()
-        opened.set_default_timeout(15_000)
+        # Bounds for a hung page on a busy machine, not measurements.
+        opened.set_default_timeout(30_000)
+        expect.set_options(timeout=30_000)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
         opened.on(
