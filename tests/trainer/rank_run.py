@@ -1,4 +1,4 @@
-"""Started once per rank by test_ranks.py: trains into the folders it is given."""
+"""Started once per rank by test_ranks.py: trains into folders, each on so many rows."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from trainer.spec import TrainSpec
 from trainer.training import train_on
 
 if __name__ == "__main__":
-    for place in map(Path, sys.argv[1:]):
+    for place, rows in zip(map(Path, sys.argv[1::2]), map(int, sys.argv[2::2]), strict=True):
         text = (place / "spec.json").read_text()
         spec = TypeAdapter[TrainSpec](TrainSpec).validate_json(text)
-        train_on(spec, make_records(17), make_records(4), place / "out", silent)
+        train_on(spec, make_records(rows), make_records(4), place / "out", silent)

@@ -14,7 +14,7 @@ from trainer.batch import Batch, pad
 from trainer.methods.hard import cross_entropy_losses
 from trainer.methods.method import Setting
 from trainer.methods.off_policy import towards
-from trainer.methods.on_policy import ANSWERS, TEXT, room
+from trainer.methods.on_policy import ANSWERS, TEXT, no_answers, room
 from trainer.methods.teacher import Teacher, load_teacher
 from trainer.methods.text import read_text
 from trainer.objectives import weighted
@@ -41,7 +41,8 @@ def minillm(spec: MiniLLM, setting: Setting) -> Objective:
         if text:
             rows = moment.generator(TEXT)
             chosen = torch.randint(len(text), (setting.batch_size,), generator=rows).tolist()
-            made.append(replace(pad([text[i] for i in chosen]), share="text"))
+            texts = pad([text[i] for i in chosen]).to(batches[0].input_ids.device)
+            made.append(replace(texts, share="text"))
         return made
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
@@ -79,6 +80,7 @@ def _drawn(
     generator: torch.Generator,
 ) -> Batch:
     if not batch.kept:  # a rank without rows of its own: the same terms, of nothing
+        student(no_answers)
         nothing = torch.zeros(0, device=batch.input_ids.device)
         return replace(batch, columns=dict.fromkeys(COLUMNS, nothing))
 

@@ -69,6 +69,11 @@ def sample(
     return made
 
 
+def no_answers(student: Student) -> None:
+    """What a rank without rows of its own asks for: wrappers exchange buffers in every forward,
+    so each rank must make as many."""
+
+
 def _answered(
     student: Wrapped,
     batch: Batch,
@@ -77,7 +82,8 @@ def _answered(
     generator: torch.Generator,
 ) -> Batch:
     if not batch.kept:
-        return batch  # a rank without rows of its own
+        student(no_answers)
+        return batch
     task = partial(
         sample, batch=batch, drawing=drawing, end_ids=setting.end_ids, generator=generator
     )
