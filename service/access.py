@@ -129,8 +129,8 @@ class Gate:
         except Problem as problem:
             await _refusal(scope, headers, problem)(scope, receive, send)
         except OperationalError as error:
-            problem = errors.database_away(error)
-            await _refusal(scope, headers, problem)(scope, receive, send)
+            away = errors.database_away(error)
+            await _refusal(scope, headers, away)(scope, receive, send)
         else:
             scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, receive, send)

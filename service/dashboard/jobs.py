@@ -198,12 +198,15 @@ def _stages(told: Sequence[Event]) -> list[dict[str, Any]]:
 
 def _sizes(stages: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     """Label, bytes and accuracy of what went in and of what each stage made."""
-    found = []
+    ends: list[tuple[str, dict[str, Any]]] = []
     for number, report in enumerate(stages):
-        ends = [("start", report.get("before"))] if number == 0 else []
-        for label, facts in [*ends, (str(report.get("kind")), report.get("after"))]:
-            measured = (facts or {}).get("measurement")
-            accuracy = words.mean_accuracy(measured)
+        if number == 0:
+            ends.append(("start", report.get("before") or {}))
+        ends.append((str(report.get("kind")), report.get("after") or {}))
+    found = []
+    for label, facts in ends:
+        if facts.get("shape"):
+            accuracy = words.mean_accuracy(facts.get("measurement"))
             if accuracy is not None:
                 found.append((label, float(facts["shape"]["weight_bytes"]), accuracy))
     return found

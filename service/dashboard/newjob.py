@@ -172,7 +172,7 @@ def _editor(
 def _form(site: Site, spec: dict[str, Any]) -> dict[str, Any]:
     shown = fields.form_of(spec)
     form = fields.FORMS[shown] if shown is not None else ()
-    wanted = {field.input for field in form}
+    wanted: set[str] = {field.input for field in form}
     return {
         "form": shown,
         "fields": [(field, fields.value_at(spec, field.path)) for field in form],

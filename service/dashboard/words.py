@@ -1,7 +1,7 @@
 """Figures, times and events as people read them."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Undefined
@@ -143,8 +143,8 @@ def remaining_s(progress: dict[str, Any], started_at: datetime | None) -> float 
     done, total = progress.get("done"), progress.get("total")
     if not done or not total or started_at is None or done >= total:
         return None
-    elapsed: timedelta = datetime.now(UTC) - started_at
-    return elapsed.total_seconds() * (total - done) / done
+    elapsed_s = (datetime.now(UTC) - started_at).total_seconds()
+    return elapsed_s * float(total - done) / float(done)
 
 
 def _stage(data: dict[str, Any]) -> str:
