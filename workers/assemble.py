@@ -68,7 +68,7 @@ def _merge(
         [*first, *(root / (chunk.path or "") for chunk in chunks)],
         recipe=job.spec,
         seeds=sum(chunk.rows for chunk in chunks) + (before.rows if before is not None else 0),
-        diff=before and Diff(base=str(spec.incremental), kept=before.accepted, added=0),
+        diff=Diff(base=str(spec.incremental), kept=before.accepted, added=0) if before else None,
         name=spec.name,
         deduplicate=spec.deduplicate,
         signal=spec.signal is not None,

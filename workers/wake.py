@@ -4,12 +4,13 @@ import asyncio
 
 import aiohttp
 
+from prompts.spec.asked import asked_teachers
 from service import jobs, pausing
 from service.asking import Endpoint, NoAnswerError, TeacherError
 from service.identity import answers
 from service.site import Site
 from service.tables import Job, State, Teacher
-from workers.work import asked_teachers, build_spec, find_endpoints
+from workers.work import build_spec, find_endpoints
 
 PROBE_S = 10.0
 """A worker must not be held up by a server that takes connections and says nothing."""

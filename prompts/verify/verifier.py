@@ -142,7 +142,7 @@ def _fits(answer: str, pattern: str, ignore_case: bool) -> bool:
 
 def _same_json(one: str, other: str) -> bool:
     try:
-        return _typed(_json_in(one)) == _typed(_json_in(other))
+        return bool(_typed(_json_in(one)) == _typed(_json_in(other)))
     except (ValueError, RecursionError):
         return False
 

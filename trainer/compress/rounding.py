@@ -38,7 +38,7 @@ def rtn(weight: Tensor, scheme: Scheme, group_size: int) -> Tensor:
 def _grouped(weight: Tensor, scheme: Scheme, group_size: int) -> Tensor:
     """[m, n / g, g]"""
     size = group_size if scheme.grouped else weight.shape[1]
-    grouped: Tensor = weight.unflatten(1, (-1, size))  # type: ignore[no-untyped-call]
+    grouped: Tensor = weight.unflatten(1, (-1, size))
     return grouped
 
 
