@@ -17,9 +17,7 @@ from prompts.spec import BuildSpec
 from service.tables import Teacher
 
 
-def signal_header(
-    spec: BuildSpec, teacher: Teacher, directory: Path | None
-) -> SignalHeader | None:
+def signal_header(spec: BuildSpec, teacher: Teacher, directory: Path | None) -> SignalHeader | None:
     """What all of a build's signal shares; None if it asks for none.
 
     What the `directory` of the teacher's model would tell is None where that is not at hand.
