@@ -136,7 +136,6 @@ def check_python(spec: BuildSpec, allowed: bool) -> None:
 def check_teacher(
     spec: BuildSpec,
     context_tokens: int | None,
-    max_logprobs: int | None,
 ) -> None:
     """Raises TeacherLimitError if the sampling asks for more than the teacher allows."""
     sampling = spec.sampling
@@ -144,11 +143,6 @@ def check_teacher(
         raise TeacherLimitError(
             f"sampling.max_tokens is {sampling.max_tokens}, the context of teacher"
             f" {spec.teacher!r} holds {context_tokens} tokens: no prompt would fit; ask for fewer"
-        )
-    if max_logprobs is not None and (sampling.logprobs or 0) > max_logprobs:
-        raise TeacherLimitError(
-            f"sampling.logprobs is {sampling.logprobs}, teacher {spec.teacher!r} allows"
-            f" {max_logprobs}; ask for fewer, or serve it with a larger --max-logprobs"
         )
 
 

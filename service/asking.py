@@ -132,9 +132,6 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
     """A spec's sampling as the server's parameters: what `Sampling` has is the allow-list, and
     goes under its own name but for those that the API calls otherwise."""
     given = sampling.model_dump(mode="json", exclude_none=True)
-    logprobs = given.pop("logprobs", None)
-    if logprobs is not None:
-        given |= {"logprobs": True, "top_logprobs": logprobs}
     thinking = given.pop("enable_thinking", None)
     if thinking is not None:
         given["chat_template_kwargs"] = {"enable_thinking": thinking}

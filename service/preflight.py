@@ -170,7 +170,7 @@ class _Checker:
 
     def _teachers(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
         if serve is not None:
-            self._limits(location, spec, serve.max_model_len, serve.max_logprobs)
+            self._limits(location, spec, serve.max_model_len)
             self.faults += budget_faults(location, spec.budget, [])
             return
         places = {share.name: f"teachers.{n}.name" for n, share in enumerate(spec.teachers)}
@@ -194,8 +194,7 @@ class _Checker:
         if not teacher.probe["ok"]:
             self._fault(where, f"teacher {name!r} does not work: {teacher.probe['error']}")
             return teacher
-        context, logprobs = (teacher.probe.get(key) for key in ("context_tokens", "max_logprobs"))
-        self._limits(location, spec, context, logprobs)
+        self._limits(location, spec, teacher.probe.get("context_tokens"))
         return teacher
 
     def _embedder(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
@@ -204,11 +203,9 @@ class _Checker:
             where = f"{location}.selector.embedder"
             self._found(where, lambda session: teachers.get(session, name))
 
-    def _limits(
-        self, location: str, spec: BuildSpec, context_tokens: int | None, max_logprobs: int | None
-    ) -> None:
+    def _limits(self, location: str, spec: BuildSpec, context_tokens: int | None) -> None:
         try:
-            check_teacher(spec, context_tokens, max_logprobs)
+            check_teacher(spec, context_tokens)
         except TeacherLimitError as error:
             self._fault(f"{location}.sampling", str(error))
 

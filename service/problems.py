@@ -13,7 +13,7 @@ class Fault:
     """One thing wrong in the input, and where."""
 
     location: str
-    """Dotted path into the request: `build.sampling.logprobs`; `line 7` in a file."""
+    """Dotted path into the request: `build.sampling.max_tokens`; `line 7` in a file."""
     message: str
 
     def as_json(self) -> dict[str, str]:

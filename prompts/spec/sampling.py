@@ -37,9 +37,6 @@ class Sampling(Frozen):
     """How long a reasoning model thinks, where its server knows that."""
     seed: int | None = None
     """Sent to the server; each row, step and sample adds its own number to it."""
-    logprobs: int | None = Field(None, ge=0, le=1000)
-    """Ask for the log-probabilities of this many tokens per position; checked against what the
-    teacher allows before anything is asked."""
 
     @model_validator(mode="after")
     def _can_end(self) -> "Sampling":

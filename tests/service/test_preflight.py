@@ -63,9 +63,9 @@ def test_unusable_seeds(site: Site, text: str, message: str) -> None:
 
 @pytest.mark.usefixtures("teacher")
 def test_more_logprobs_than_the_teacher_allows(site: Site, seeds: str) -> None:
-    found = of_build(site, **build(seeds, sampling={"logprobs": 6}))
-    assert "allows 5" in found["build.sampling"]
-    preflight.check(site, spec(kind="build", build=build(seeds, sampling={"logprobs": 5})))
+    found = of_build(site, **build(seeds, signal={"top_k": 6}))
+    assert "gives 5 log-probs" in found["build.signal"]
+    preflight.check(site, spec(kind="build", build=build(seeds, signal={"top_k": 5})))
 
 
 @pytest.mark.usefixtures("teacher")
@@ -159,9 +159,9 @@ def test_a_recipe_may_build_with_the_teacher_that_it_serves(
         site,
         kind="recipe",
         serve=serve | {"model": str(tmp_path)},
-        build=build(seeds, sampling={"logprobs": 21}),
+        build=build(seeds, signal={"top_k": 21}),
     )
-    assert set(found) == {"serve.model", "build.sampling"}
+    assert set(found) == {"serve.model", "build.signal"}
 
 
 def test_a_served_name_must_be_free(site: Site) -> None:
