@@ -13,7 +13,7 @@ from prompts.plan import Plan, Request, TeacherFacts, make_plan
 from prompts.record import Call, Frozen, Message, Record, Rejected, Seed
 from prompts.seeds import SeedError
 from prompts.spec import BuildSpec, Shots
-from prompts.spec.asked import asked_teachers, writer_of
+from prompts.spec.asked import asked_teachers
 from service import teachers
 from service.asking import (
     BusyError,
@@ -98,8 +98,7 @@ async def _all_rows(
     async with aiohttp.ClientSession() as http:
 
         async def ask(request: Request) -> Call:
-            writes = request.teacher == spec.teacher
-            endpoint = endpoints[writer_of(spec, request.row) if writes else request.teacher]
+            endpoint = endpoints[request.teacher]
             async with places:
                 call = await _ask(http, endpoint, request)
             return call.model_copy(update={"teacher": endpoint.name})

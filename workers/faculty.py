@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 
 from prompts.plan import Request
 from prompts.record import Call
-from prompts.spec.asked import writer_of
 from service.asking import Endpoint, TeacherError
 from service.identity import Identity, identify
 from service.site import Site
@@ -43,7 +42,7 @@ class Faculty:
     async def ask(self, request: Request, ready: Ready) -> Entry | None:
         """The answer, from the cache if the build asks for that and it is there; None if the
         drain was stopped first."""
-        name = self._teacher(request)
+        name = request.teacher
         if self._cache is None or name not in self._identities:
             return _entry(await self.askers[name].ask(request, ready))
         key = self._cache.key(request, self._identities[name])
@@ -76,10 +75,6 @@ class Faculty:
         """Nothing more is to be asked."""
         for asker in self.askers.values():
             asker.shut()
-
-    def _teacher(self, request: Request) -> str:
-        spec = self._work.spec
-        return writer_of(spec, request.row) if request.teacher == spec.teacher else request.teacher
 
     def _asker(self, name: str) -> Asker:
         async def meet() -> None:

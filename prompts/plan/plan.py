@@ -24,6 +24,7 @@ from prompts.plan.seeds import seeded
 from prompts.record import Call, Judgement, Kind, Message, Reason, Record, Rejected, Seed
 from prompts.reply import read_reply
 from prompts.spec import BuildSpec, CotBuild, IclBuild, InstructionBuild, Shots
+from prompts.spec.asked import writer_of
 from prompts.spec.selectors import SIMILAR
 from prompts.split import input_key
 from prompts.template import Template, TemplateError, compile_template
@@ -191,7 +192,7 @@ class Plan:
             sample=sample,
             messages=prompt,
             sampling=seeded(spec.sampling, row.seed["id"], step, sample),
-            teacher=self.teacher.name,
+            teacher=writer_of(spec, row.seed["id"]),
             schema=structured[0].json_schema if structured else None,
             signal_top_k=top_k,
             prefix=prefix_key(row) if shared else None,
@@ -234,7 +235,7 @@ class Plan:
     def _judge(self, row: Row, known: dict[tuple[int, int], Call], draft: Draft) -> Step:
         judges, reply, call = judges_of(self.spec.checks), draft.sample.reply, draft.sample.call
         missing = [place for place in range(len(judges)) if (JUDGES, place) not in known]
-        base, author = self.spec.sampling.seed, self.teacher.name
+        base, author = self.spec.sampling.seed, writer_of(self.spec, row.seed["id"])
         if missing:
             try:
                 return tuple(ask_judge(judges[i], i, row, reply, base, author) for i in missing)

@@ -187,3 +187,20 @@ def test_the_kept_call_is_the_one_whose_words_the_record_holds() -> None:
     assert one.kept(GOLD, calls) == calls[1]
     assert one.kept(GOLD, calls[:1]) is None
     assert one.kept(GOLD, sampled([says(8)] * 3)) is None
+
+
+def test_a_judge_is_asked_itself_also_where_it_writes_a_share_of_the_rows() -> None:
+    several = plan(
+        1,
+        teachers=[{"name": "teacher"}, {"name": "u"}],
+        checks=[{"kind": "judge", "rubric": "Clear?", "threshold": 5, "teacher": "teacher"}],
+    )
+    writers = set()
+    for number in range(20):
+        seed = {**OPEN, "id": f"q{number}"}
+        (first,) = requests_of(several, seed)
+        writers.add(first.teacher)
+        answer = Call(row=seed["id"], text=says(7), finish_reason="stop", teacher=first.teacher)
+        (judged,) = several.next(seed, [answer])
+        assert judged.teacher == "teacher"
+    assert writers == {"teacher", "u"}
