@@ -5,12 +5,18 @@ another's with a standard error of sqrt(J (1 - J) / permutations); candidates co
 buckets and count if their estimate reaches the limit, so pairs just around it may fall either way.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
 from prompts.likeness.rouge import Likest
 from prompts.overlap import words_of
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 _MISS_WEIGHT = 0.9
 """Of the two errors of the buckets, missing a pair is the one that can't be mended afterwards."""
@@ -20,6 +26,8 @@ class NearIndex:
     """A growing pool; 8 bytes a permutation and the buckets' keys for each text."""
 
     def __init__(self, jaccard: float, permutations: int, shingle_words: int) -> None:
+        from datasketch import MinHashLSH  # Late: it brings scipy, which the service never needs.
+
         self._jaccard, self._permutations = jaccard, permutations
         self._shingle_words = shingle_words
         weights = (1 - _MISS_WEIGHT, _MISS_WEIGHT)
@@ -63,6 +71,8 @@ class NearIndex:
         self._rows.append(row)
 
     def _hash(self, text: str) -> MinHash:
+        from datasketch import MinHash
+
         words = words_of(text)
         size = min(self._shingle_words, len(words))
         starts = range(len(words) - size + 1) if words else range(0)
