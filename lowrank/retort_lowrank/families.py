@@ -51,9 +51,10 @@ def make_types(
         factorize_linears(self.model, config.ranks or {})
         self.post_init()
 
-    # transformers looks for the parameter that takes the configuration by its annotation
+    # transformers finds the parameter that takes the configuration by its annotation; vLLM checks
+    # the first argument against the first annotation, so `self` must not have one.
     for init in (init_body, init_causal):
-        init.__annotations__["config"] = low_config
+        init.__annotations__ = {"config": low_config}
     bodies = {**place, "config_class": low_config, "__init__": init_body}
     causals = {**place, "config_class": low_config, "__init__": init_causal}
     return (
