@@ -11,7 +11,7 @@ from service.datasets import DatasetImport
 from service.review import Difference, Review, difference, review
 from service.routes.artifacts import artifact_router
 from service.routes.deps import TheSite
-from service.routes.examples import IMPORTS
+from service.routes.examples import IMPORTS, REVIEWS
 from service.rows import RowPage, Wanted
 from service.views import ArtifactView
 
@@ -34,7 +34,9 @@ def import_dataset(
 
 
 @router.post("/{reference}/review", status_code=201)
-def review_dataset(site: TheSite, reference: str, given: Review) -> ArtifactView:
+def review_dataset(
+    site: TheSite, reference: str, given: Annotated[Review, Body(openapi_examples=REVIEWS)]
+) -> ArtifactView:
     """Accept or reject rows by hand: a new version of the dataset with the verdicts applied."""
     return artifacts.show(site, "dataset", review(site, reference, given).id)
 

@@ -123,6 +123,41 @@ IMPORTS: dict[str, Example] = {
     },
 }
 
+CLONES: dict[str, Example] = {
+    "warmer": {
+        "summary": "The same job at another temperature",
+        "value": {"set": {"build.sampling.temperature": 0.7}},
+    },
+}
+
+RETRIES: dict[str, Example] = {
+    "longer": {
+        "summary": "Rows that were cut off, with more room",
+        "value": {"reasons": ["truncated"], "set": {"build.sampling.max_tokens": 1024}},
+    },
+}
+
+PREVIEWS: dict[str, Example] = {
+    "build": {
+        "summary": "Five rows of a build, before it is one",
+        "value": {"spec": JOBS["build"]["value"], "rows": 5},
+    },
+}
+
+REVIEWS: dict[str, Example] = {
+    "by hand": {
+        "summary": "One row taken out by a person",
+        "value": {"verdicts": [{"id": "q17", "accept": False, "note": "ambiguous"}]},
+    },
+}
+
+KEYS: dict[str, Example] = {
+    "reader": {
+        "summary": "A key that may only look",
+        "value": {"name": "the report's page", "scopes": ["read"]},
+    },
+}
+
 LINE = '{"id": "1", "question": "Ann has 2 apples and buys 3. How many?", "answer": "5"}\n'
 
 UPLOAD: dict[str, Any] = {

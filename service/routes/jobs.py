@@ -12,7 +12,7 @@ from service.addresses import API
 from service.again import Clone, Retry
 from service.preview import Preview, PreviewRequest, preview
 from service.routes.deps import PROBLEMS, TheCaller, TheSite
-from service.routes.examples import JOBS
+from service.routes.examples import CLONES, JOBS, PREVIEWS, RETRIES
 from service.site import Site
 from service.spec import JobSpec
 from service.tables import Event, Job, State
@@ -108,7 +108,11 @@ def resume_job(site: TheSite, job_id: str) -> JobDetail:
 
 @router.post("/jobs/{job_id}/clone", status_code=202, responses=PROBLEMS)
 def clone_job(
-    site: TheSite, caller: TheCaller, job_id: str, wanted: Clone, idempotency_key: Key = None
+    site: TheSite,
+    caller: TheCaller,
+    job_id: str,
+    wanted: Annotated[Clone, Body(openapi_examples=CLONES)],
+    idempotency_key: Key = None,
 ) -> JobDetail:
     """Submit a job's spec again, with edits."""
     spec = again.clone_spec(site, job_id, wanted)
@@ -118,7 +122,11 @@ def clone_job(
 
 @router.post("/jobs/{job_id}/retry", status_code=202, responses=PROBLEMS)
 def retry_job(
-    site: TheSite, caller: TheCaller, job_id: str, wanted: Retry, idempotency_key: Key = None
+    site: TheSite,
+    caller: TheCaller,
+    job_id: str,
+    wanted: Annotated[Retry, Body(openapi_examples=RETRIES)],
+    idempotency_key: Key = None,
 ) -> JobDetail:
     """Ask the rejected rows of a finished build again, as a build of their own."""
     spec = again.retry_spec(site, job_id, wanted)
@@ -127,7 +135,11 @@ def retry_job(
 
 
 @router.post("/jobs/preview", responses=PROBLEMS)
-def preview_job(site: TheSite, caller: TheCaller, wanted: PreviewRequest) -> Preview:
+def preview_job(
+    site: TheSite,
+    caller: TheCaller,
+    wanted: Annotated[PreviewRequest, Body(openapi_examples=PREVIEWS)],
+) -> Preview:
     """Ask a recipe's first rows and judge them, without a job: nothing is stored."""
     caller.require(access.required_for(wanted.spec))
     return preview(site, wanted)

@@ -4,7 +4,11 @@ import sys
 from fastapi import FastAPI
 
 import service.app
+from service.again import Clone, Retry
 from service.datasets import DatasetImport
+from service.keys import NewKey
+from service.preview import PreviewRequest
+from service.review import Review
 from service.routes import examples
 from service.settings import Settings
 from service.spec import job_spec
@@ -28,6 +32,11 @@ def test_every_request_body_has_examples_that_are_valid(settings: Settings) -> N
         (Registration.model_validate, examples.TEACHERS),
         (DatasetImport.model_validate, examples.IMPORTS),
         (ScheduleSpec.model_validate, examples.SCHEDULES),
+        (Clone.model_validate, examples.CLONES),
+        (Retry.model_validate, examples.RETRIES),
+        (PreviewRequest.model_validate, examples.PREVIEWS),
+        (Review.model_validate, examples.REVIEWS),
+        (NewKey.model_validate, examples.KEYS),
     ):
         for example in given.values():
             parse(example["value"])

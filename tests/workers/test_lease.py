@@ -197,7 +197,7 @@ def test_a_heart_keeps_many_leases_alive(tmp_path: Path) -> None:
         for number in range(5):
             session.add(Chunk(job_id="b", number=number, first_row=0, rows=1, offset=0))
         session.commit()
-        leases = [claim_chunk(session, "b", "one", 0.5) for _ in range(5)]
+        leases = [claim_chunk(session, "b", "one", lease_s=0.5) for _ in range(5)]
     with Heart(site.sessions.writing, lease_s=0.5) as heart:
         held = [heart.keep(lease) for lease in leases if lease is not None]
         before = [lease.renewed_at for lease in held]
