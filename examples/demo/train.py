@@ -38,7 +38,7 @@ class Plan:
     vector_rate: float = 1.5e-3
     weight_decay: float = 0.01
     warmup_steps: int = 60
-    decay_share: float = 0.25
+    decay_share: float = 0.45
     checkpoint_every: int = 100
     evaluate_every: int = 250
 

@@ -164,7 +164,6 @@ SAMPLING: dict[str, Any] = {
     "enable_thinking": False,
     "reasoning_effort": "low",
     "seed": 1,
-    "logprobs": 3,
 }
 
 

@@ -208,11 +208,13 @@ def test_the_command_line_follows_the_engine(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_real_vllm_is_served_probed_and_gone(tmp_path: Path) -> None:
     site = new_site(tmp_path / "data", lease_s=60.0, min_free_bytes=0)
+    before = psutil.Process().children(recursive=True)
     job_id = put_serve(site, model=str(MODEL))
     thread = in_thread(site, job_id)
     wait_for(lambda: is_ready(site, job_id), 600)
 
-    members = psutil.Process().children(recursive=True)
+    members = set(psutil.Process().children(recursive=True)) - set(before)
+    assert members
     found = teacher(site)
     asked = {"model": "t", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
     with httpx.Client(trust_env=False, timeout=120) as client:

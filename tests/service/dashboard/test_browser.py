@@ -198,7 +198,7 @@ def reads_rows(page: Page) -> None:
     assert page.locator("main iframe, main img, main script").count() == 0
     page.get_by_label("Holds the text").fill("onerror=")
     page.get_by_role("button", name="Filter").click()
-    assert "q=onerror" in page.url
+    page.wait_for_url("**q=onerror**", wait_until="load")
     page.reload()
     assert "onerror=" in page.locator("article").first.inner_text()
     page.get_by_role("link", name="rejected").click()

