@@ -96,8 +96,10 @@ def test_it_generates_without_warnings() -> None:
 
 @pytest.mark.parametrize("family", list(retort_lowrank.FACTORIZED))
 def test_engines_find_the_configuration_by_its_annotation(family: str) -> None:
-    """vLLM wraps these classes and looks for the parameter of the configuration's type."""
+    """vLLM wraps these classes and looks for the parameter of the configuration's type, in the
+    order of the annotations: `self` must have none."""
     for made in retort_lowrank.TYPES[family][1:]:
+        assert list(made.__init__.__annotations__) == ["config"]
         annotation = inspect.signature(made.__init__).parameters["config"].annotation
         assert annotation is retort_lowrank.TYPES[family][0]
         assert pickle.loads(pickle.dumps(annotation)) is annotation
