@@ -3,6 +3,9 @@
 from trainer.report.chain import Chain
 from trainer.report.figures import measurement
 
+MASKS = frozenset({"wanda", "magnitude", "sparsegpt"})
+"""Stages that zero weights in place."""
+
 
 def caveats(chain: Chain) -> tuple[str, ...]:
     """Sentences for the end of the page; the runner's own notes come first."""
@@ -54,7 +57,7 @@ def _speed(chain: Chain) -> list[str]:
 def _stages(chain: Chain) -> list[str]:
     stages = [row.stage for row in chain.models if row.stage]
     notes = []
-    if any(stage.kind == "wanda" for stage in stages):
+    if any(stage.kind in MASKS for stage in stages):
         notes.append(
             "Unstructured pruning stores its zeros: neither bytes nor speed change by the mask."
         )

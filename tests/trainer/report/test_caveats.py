@@ -1,0 +1,19 @@
+"""What a page says that its figures don't."""
+
+import pytest
+
+from tests.trainer.report.made_up import made_up_chain, models
+from trainer.report.caveats import caveats
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("wanda", True), ("magnitude", True), ("sparsegpt", True), ("depth", False)],
+)
+def test_a_mask_is_said_to_save_nothing(kind: str, said: bool) -> None:
+    rows = [row for row in models() if row.id == "wanda"]
+    stage = rows[0].stage
+    assert stage is not None
+    other = rows[0].model_copy(update={"stage": stage.model_copy(update={"kind": kind})})
+    words = " ".join(caveats(made_up_chain(models=(other,))))
+    assert ("stores its zeros" in words) is said
