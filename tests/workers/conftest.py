@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,13 @@ class StubTeacher:
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Iterator[StubTeacher]:
-    port_file = tmp_path / "stub.port"
+    with fake_teacher(tmp_path / "stub.port") as started:
+        yield started
+
+
+@contextmanager
+def fake_teacher(port_file: Path) -> Iterator[StubTeacher]:
+    """A fake teacher in a process of its own, killed at the end."""
     process = subprocess.Popen([sys.executable, str(STUB), "--port-file", str(port_file)])
     try:
         wait_for(port_file.exists)

@@ -1,7 +1,5 @@
 """Several teachers in one build, and several builds at one teacher."""
 
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +13,9 @@ from service.site import Site
 from service.tables import State, Teacher
 from tests.workers.conftest import (
     LEASE_S,
-    STUB,
     StubTeacher,
     dataset_of,
+    fake_teacher,
     get_job,
     register,
     rows_of,
@@ -39,14 +37,8 @@ def run(site: Site, job_id: str) -> None:
 @pytest.fixture
 def second(tmp_path: Path) -> Iterator[StubTeacher]:
     """Another fake teacher."""
-    port_file = tmp_path / "second.port"
-    process = subprocess.Popen([sys.executable, str(STUB), "--port-file", str(port_file)])
-    try:
-        wait_for(port_file.exists)
-        yield StubTeacher(f"http://127.0.0.1:{port_file.read_text()}", process)
-    finally:
-        process.kill()
-        process.wait()
+    with fake_teacher(tmp_path / "second.port") as started:
+        yield started
 
 
 def register_both(site: Site, stub: StubTeacher, second: StubTeacher) -> None:

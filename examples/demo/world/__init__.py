@@ -5,7 +5,6 @@ from examples.demo.world.mappings import (
     draw_dictionary,
     draw_icl,
     draw_kind,
-    draw_lookup,
     draw_mapping,
     draw_narrow_icl,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "draw_icl",
     "draw_instruction",
     "draw_kind",
-    "draw_lookup",
     "draw_mapping",
     "draw_narrow_icl",
     "draw_story",

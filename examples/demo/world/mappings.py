@@ -123,13 +123,3 @@ def icl_problem(
         seed={"input": query, "output": answer, "task": task},
         targets=tuple(targets),
     )
-
-
-def draw_lookup(rng: Random, split: Split, demonstrations: int) -> Problem:
-    """A question whose very word is among the demonstrations: looking up, without categories."""
-    words = rng.sample([word for words in CATEGORIES.values() for word in words], demonstrations)
-    labels = rng.sample(LABELS, 2 + rng.randrange(2))
-    labelled = [(word, rng.choice(labels)) for word in words]
-    query, answer = rng.choice(labelled)
-    problem = icl_problem(labelled, query, answer, split, "lookup")
-    return Problem(**{**vars(problem), "targets": ()})
