@@ -15,6 +15,7 @@ import aiohttp
 from prompts.plan import NotNeeded, Request, Step
 from prompts.record import Record, Rejected, Seed
 from service.asking import TeacherError
+from service.shares import give_share_back
 from service.site import Site
 from workers.chunk import OpenChunk, close_chunk, open_chunk
 from workers.faculty import Faculty
@@ -22,7 +23,6 @@ from workers.lease import Heart, claim_chunk, release
 from workers.ledger import LeaseLostError, until_written, wait_until_held
 from workers.lookout import Lookout
 from workers.rounds import round_rows
-from workers.shares import give_share_back
 from workers.sql import in_session
 from workers.stops import GRACE_S, SOFT, Stop
 from workers.troubles import Troubles

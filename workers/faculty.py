@@ -10,11 +10,11 @@ from prompts.plan import Request
 from prompts.record import Call
 from service.asking import Endpoint, TeacherError
 from service.identity import Identity, identify
+from service.pace import Pace
 from service.site import Site
 from service.tables import JobTeacher
 from workers.cache import Cache
 from workers.ledger import Entry
-from workers.pace import Pace
 from workers.sql import in_session
 from workers.teacher import Asker, Gone, Ready, Trouble, changed
 from workers.work import Work

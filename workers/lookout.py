@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
+from service.shares import take_share
 from service.site import Site
 from workers import pulse, stopping
 from workers.chunk import OpenChunk
 from workers.faculty import Faculty
 from workers.ledger import Entry
 from workers.purse import Purse
-from workers.shares import take_share
 from workers.stops import Stop
 from workers.troubles import Troubles
 from workers.watch import Watch, free_stale_chunks

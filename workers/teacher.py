@@ -12,7 +12,7 @@ from prompts.plan import REFUSED, Request
 from prompts.record import Call
 from service.asking import BusyError, Endpoint, NoAnswerError, TeacherError, post, refused
 from service.identity import answers
-from workers.pace import Pace
+from service.pace import Pace
 
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 15.0

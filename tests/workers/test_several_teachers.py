@@ -9,6 +9,7 @@ import pytest
 
 from prompts.limits import TeacherShare, teacher_of
 from prompts.record import Record
+from service.shares import fair_shares
 from service.site import Site
 from service.tables import State, Teacher
 from tests.workers.conftest import (
@@ -24,7 +25,6 @@ from tests.workers.conftest import (
     wait_for,
 )
 from workers import build
-from workers.shares import fair_shares
 from workers.watch import Watch
 
 BOTH = [{"name": "stub", "weight": 3}, {"name": "second", "weight": 1}]

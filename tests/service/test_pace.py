@@ -3,7 +3,7 @@
 import asyncio
 
 from prompts.limits import Budget
-from workers.pace import Pace
+from service.pace import Pace
 from workers.purse import Purse
 
 
