@@ -6,6 +6,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError
@@ -30,6 +31,7 @@ from service.site import Site
 from service.tables import Artifact
 
 SHOWN = 20
+SIGNAL = "a dataset with teacher signal can't be reviewed yet"
 
 
 class Verdict(Frozen):
@@ -59,7 +61,8 @@ class Difference(Frozen):
     changed: int
     """Rows with the same id and another prompt or completion."""
     added_ids: tuple[str, ...]
-    """Some of them."""
+    """The first of them."""
+    removed_ids: tuple[str, ...]
     changed_ids: tuple[str, ...]
 
 
@@ -71,7 +74,7 @@ def review(site: Site, reference: str, given: Review) -> Artifact:
     source = site.store.path(dataset)
     manifest = read_manifest(source)
     if manifest.signal is not None:
-        raise bad_input([Fault("verdicts", "a dataset with teacher signal can't be reviewed yet")])
+        raise bad_input([Fault("verdicts", SIGNAL)])
     verdicts = _by_id(given)
     site.store.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=site.store.root, prefix="review-") as folder:
@@ -96,24 +99,28 @@ def difference(site: Site, old: str, new: str) -> Difference:
     for row in _accepted(site.store.path(before)):
         ids.first(digest16(row.id), len(contents))
         contents.append(int(row.content_hash[:16], 16))
-    same = 0
-    added, changed = _Some(), _Some()
+    met = bytearray(len(contents))
+    added, changed, removed = _Some(), _Some(), _Some()
     for row in _accepted(site.store.path(after)):
         place = ids.first(digest16(row.id), len(contents))
         if place is None or place >= len(contents):
             added.note(row.id)
-        elif contents[place] == int(row.content_hash[:16], 16):
-            same += 1
-        else:
+            continue
+        met[place] = 1
+        if contents[place] != int(row.content_hash[:16], 16):
             changed.note(row.id)
+    for place, row in enumerate(_accepted(site.store.path(before))):
+        if not met[place]:
+            removed.note(row.id)
     return Difference(
         old=before.id,
         new=after.id,
-        same=same,
+        same=len(contents) - removed.count - changed.count,
         added=added.count,
-        removed=len(contents) - same - changed.count,
+        removed=removed.count,
         changed=changed.count,
         added_ids=tuple(added.ids),
+        removed_ids=tuple(removed.ids),
         changed_ids=tuple(changed.ids),
     )
 
@@ -132,7 +139,7 @@ class _Some:
 
 
 def _write(source: Path, target: Path, manifest: Manifest, verdicts: Mapping[str, Verdict]) -> None:
-    recipe = yaml.safe_load((source / "recipe.yaml").read_text(encoding="utf-8")) or {}
+    recipe = _recipe(source)
     met: set[str] = set()
     rows = _judged(source, _spec(recipe), verdicts, met)
     chunk = write_chunk(target.with_name("chunk.parquet"), rows)
@@ -169,6 +176,21 @@ def _judged(
         yield _accepted_by_hand(rejected, spec) if verdict and verdict.accept else rejected
 
 
+def why_not(source: Path, row: Record | Rejected, accept: bool) -> str | None:
+    """Why a verdict on a row of the dataset at `source` can't stand; None if it can."""
+    if read_manifest(source).signal is not None:
+        return SIGNAL
+    if not accept or isinstance(row, Record):
+        return None
+    return _not_acceptable(row, _spec(_recipe(source)))
+
+
+def _not_acceptable(row: Rejected, spec: BuildSpec | None) -> str | None:
+    if not row.prompt or not row.raw:
+        return "nothing was answered"
+    return None if spec is not None else "it wasn't built here: its split is unknown"
+
+
 def _rejected(row: Record, note: str) -> Rejected:
     return Rejected(
         id=row.id,
@@ -190,10 +212,8 @@ def _rejected(row: Record, note: str) -> Rejected:
 
 
 def _accepted_by_hand(row: Rejected, spec: BuildSpec | None) -> Record:
-    if not row.prompt or not row.raw or spec is None:
-        why = (
-            "nothing was answered" if not row.raw else "it wasn't built here: its split is unknown"
-        )
+    why = _not_acceptable(row, spec)
+    if why is not None or spec is None:
         raise bad_input([Fault("verdicts", f"row {row.id!r} can't be accepted: {why}")])
     completion = (Message(role="assistant", content=row.raw[-1]),)
     template = compile_template(spec.template, demonstrations=isinstance(spec, Shots))
@@ -213,6 +233,10 @@ def _accepted_by_hand(row: Rejected, spec: BuildSpec | None) -> Record:
         content_hash=content_hash(row.prompt, completion),
         seed=row.seed,
     )
+
+
+def _recipe(source: Path) -> dict[str, Any]:
+    return yaml.safe_load((source / "recipe.yaml").read_text(encoding="utf-8")) or {}
 
 
 def _spec(recipe: Mapping[str, object]) -> BuildSpec | None:

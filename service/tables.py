@@ -179,6 +179,20 @@ class Artifact(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class PendingVerdict(Base):
+    """A person's word on a row of a dataset, before a new version is made of it."""
+
+    __tablename__ = "pending_verdicts"
+
+    dataset_id: Mapped[str] = mapped_column(
+        ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
+    )
+    row_id: Mapped[str] = mapped_column(String(600), primary_key=True)
+    accept: Mapped[bool]
+    note: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(default=now)
+
+
 class Teacher(Base):
     """A registered OpenAI-compatible server. Users name it; they never give a URL."""
 

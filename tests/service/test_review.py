@@ -52,7 +52,7 @@ def test_versions_are_compared(site: Site, seeds: str) -> None:
     new = review(site, old, Review.model_validate({"verdicts": VERDICTS})).id
     found = difference(site, old, new)
     assert (found.same, found.added, found.removed, found.changed) == (1, 1, 1, 0)
-    assert found.added_ids == ("r1",)
+    assert (found.added_ids, found.removed_ids, found.changed_ids) == (("r1",), ("r0",), ())
 
 
 async def test_reviews_and_differences_over_rest(
