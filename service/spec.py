@@ -6,7 +6,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from prompts.record import Frozen
 from prompts.spec import BuildSpec
-from trainer.spec import CompressSpec, EvalSpec, TrainSpec
+from trainer.spec import PACKED, CompressSpec, EvalSpec, TrainSpec
 
 
 class BuildJob(Frozen):
@@ -98,6 +98,9 @@ class RecipeJob(Frozen):
             raise ValueError("train needs a dataset: name one, or add a build")
         if self.compress is not None and self.compress.model is None and self.train is None:
             raise ValueError("compress needs a model: name one, or add a train")
+        packed = self.train is not None and self.train.quantize is not None
+        if packed and self.compress is not None and self.compress.model is None:
+            raise ValueError(f"compress: {PACKED}")
         if self.build is not None and self.serve and self.build.teacher != self.serve.name:
             raise ValueError("build.teacher must be the name that serve registers")
         return self

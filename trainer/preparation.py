@@ -10,6 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prompts.record import Record
 from trainer.adapters import add_lora
 from trainer.arguments import check_reporting
+from trainer.compress.fake_quant import Quantized
+from trainer.compress.fake_quant import prepare as round_linears
 from trainer.data import TokenRows, encode
 from trainer.errors import BadInput
 from trainer.events import Emit
@@ -129,6 +131,8 @@ def _adapt(model: PreTrainedModel, spec: TrainSpec) -> None:
     if spec.lora is not None:
         torch.manual_seed(spec.optimization.seed)
         add_lora(model, spec.lora)
+    if spec.quantize is not None:
+        round_linears(model, Quantized(spec.quantize.scheme, spec.quantize.group_size))
     if spec.optimization.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 

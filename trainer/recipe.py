@@ -14,9 +14,9 @@ from trainer.compress.report import StageReport
 from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.measurement import Measurement
-from trainer.report.chain import Chain, ModelRow, Step, Training, Validation
+from trainer.report.chain import Chain, ModelRow, Samples, Step, Training, Validation
 from trainer.report.chain import Recipe as RecipeFacts
-from trainer.spec import CompressSpec, EvalSpec, TrainSpec
+from trainer.spec import PACKED, CompressSpec, EvalSpec, TrainSpec
 
 
 class Recipe(Frozen):
@@ -38,6 +38,9 @@ class Recipe(Frozen):
             raise ValueError("train.dataset: name the directory of a dataset")
         if self.compress is not None and self.compress.model is None and self.train is None:
             raise ValueError("compress.model: name a model directory, or add a train")
+        packed = self.train is not None and self.train.quantize is not None
+        if packed and self.compress is not None and self.compress.model is None:
+            raise ValueError(f"compress: {PACKED}")
         return self
 
 
@@ -137,6 +140,8 @@ def evaluate(
 
 def _training(student: Path) -> Training:
     card = json.loads((student / "retort.json").read_text("utf-8"))
+    told = student / "samples.json"
+    samples = json.loads(told.read_text("utf-8"))["measurements"] if told.is_file() else []
     return Training(
         method=card["method"],
         rows=card["dataset"]["rows"],
@@ -145,6 +150,7 @@ def _training(student: Path) -> Training:
         threads=card["threads"],
         steps=tuple(Step(step=step, loss=loss) for step, loss in card["losses"]),
         validation=tuple(Validation(step=step, loss=loss) for step, loss in card["validation"]),
+        samples=tuple(Samples.model_validate(one) for one in samples),
     )
 
 

@@ -13,12 +13,14 @@ from torch import nn
 from prompts.record import Record
 from trainer import checkpoint
 from trainer.adapters import merge_lora
+from trainer.compress.fake_quant import Quantized, export
 from trainer.data import read_records
 from trainer.errors import BadInput, Terminated
 from trainer.events import Emit
 from trainer.loading import read_config
 from trainer.loop import DistilTrainer
 from trainer.preparation import Prepared, make_objective, prepare
+from trainer.samples import make_sampler, thinned
 from trainer.space import check_disk, disk_full, out_of_memory
 from trainer.spec import TrainSpec
 from trainer.stop import deferred_sigterm
@@ -109,6 +111,7 @@ def fit(
             run.digest,
             emit,
             stop,
+            make_sampler(run),
             after_step,
         )
         resumed = checkpoint.newest(directory, run.digest, _passed_over(emit))
@@ -127,17 +130,35 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
     written, target = out / ".writing-model", out / "model"
     if trainer.args.should_save:
         shutil.rmtree(written, ignore_errors=True)
-        if run.spec.lora is not None:
-            merge_lora(run.model)
-        run.model.config.use_cache = True
-        nn.Module.to(run.model, _source_dtype(run.spec.student))
-        run.model.save_pretrained(written)
+        _write_weights(run, written)
         run.tokenizer.save_pretrained(written)
         card = json.dumps(_card(run, trainer, seconds), indent=1)
         (written / "retort.json").write_text(card, "utf-8")
+        _save_samples(trainer, written)
         checkpoint.publish(written, target)
     trainer.accelerator.wait_for_everyone()
     return target
+
+
+def _write_weights(run: Prepared, directory: Path) -> None:
+    """Adapters merged; what was trained through its rounding packed on that grid."""
+    dtype, quantize = _source_dtype(run.spec.student), run.spec.quantize
+    run.model.config.use_cache = True
+    if quantize is not None:
+        export(run.model, Quantized(quantize.scheme, quantize.group_size), directory, dtype)
+        return
+    if run.spec.lora is not None:
+        merge_lora(run.model)
+    nn.Module.to(run.model, dtype)
+    run.model.save_pretrained(directory)
+
+
+def _save_samples(trainer: DistilTrainer, target: Path) -> None:
+    """`samples.json`: what the student said while it learned; nothing where it wasn't asked."""
+    if trainer.history.samples:
+        told = {"version": 1, "measurements": thinned(trainer.history.samples)}
+        text = json.dumps(told, indent=1, ensure_ascii=False)
+        (target / "samples.json").write_text(text, "utf-8")
 
 
 def _card(run: Prepared, trainer: DistilTrainer, seconds: float) -> dict[str, Any]:

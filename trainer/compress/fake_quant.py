@@ -6,6 +6,7 @@ then trains the scales alone. m outputs, n inputs, g group size.
 """
 
 import copy
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,12 +20,13 @@ from trainer.compress.rounding import round_activations, round_weight, weight_sc
 from trainer.compress.schemes import (
     SCHEMES,
     Scheme,
-    SchemeName,
     check_groups,
     config_group,
     others,
     targets_of,
 )
+from trainer.errors import BadInput
+from trainer.spec import SchemeName
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,10 @@ class ScaledLinear(nn.Module):
 def prepare(model: PreTrainedModel, quantized: Quantized) -> None:
     """Put rounding linears in the place of the decoder layers' own, before an optimizer is made.
 
-    PEQA freezes everything but the scales. Raises BadInput where a group size doesn't divide.
+    PEQA freezes everything but the scales. Raises BadInput where a group size doesn't divide, and
+    where nothing could write the result.
     """
+    check_export()
     linears = targets_of(model)
     check_groups(linears, quantized.scheme, quantized.group_size)
     scheme = SCHEMES[quantized.scheme]
@@ -137,6 +141,15 @@ def export(
     plain.config.use_cache = True
     plain.save_pretrained(directory)
     compressor.update_config(str(directory))
+
+
+def check_export() -> None:
+    """BadInput where what is trained couldn't be saved."""
+    if importlib.util.find_spec("compressed_tensors") is None:
+        raise BadInput(
+            "quantized training needs compressed-tensors to save its result",
+            "Install the extra: pip install 'retort-distill[quantize]'.",
+        )
 
 
 def restore(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -9,8 +9,7 @@ from transformers import PreTrainedModel
 
 from trainer.compress.layout import find_layers, find_linears
 from trainer.errors import BadInput
-
-SchemeName = Literal["W8A8", "W8A16", "W4A16", "FP8"]
+from trainer.spec import SchemeName
 
 
 @dataclass(frozen=True)

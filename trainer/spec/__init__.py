@@ -18,6 +18,7 @@ from trainer.spec.compress import (
 )
 from trainer.spec.evaluation import EvalSpec
 from trainer.spec.optimization import Optimization
+from trainer.spec.quantization import PACKED, QuantizationAware, SchemeName
 from trainer.spec.train import (
     ForwardKL,
     Lora,
@@ -36,6 +37,7 @@ from trainer.spec.train import (
 )
 
 __all__ = [
+    "PACKED",
     "CompressSpec",
     "DepthPrune",
     "EvalSpec",
@@ -50,9 +52,11 @@ __all__ = [
     "OffPolicy",
     "OnPolicy",
     "Optimization",
+    "QuantizationAware",
     "QuantizePtq",
     "QuantizeTrain",
     "RationaleThenAnswer",
+    "SchemeName",
     "SequenceLevel",
     "SparseGptPrune",
     "StageSpec",

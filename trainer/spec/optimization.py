@@ -36,6 +36,11 @@ class Optimization(Frozen):
     keep_checkpoints: int = Field(2, ge=1)
     eval_steps: int = Field(100, ge=1)
     """Optimizer steps between measurements of the validation loss."""
+    sample_rows: int = Field(3, ge=0)
+    """Validation prompts that the student answers greedily at each of these measurements, to be
+    read beside the dataset's answers; 0 asks none."""
+    sample_tokens: int = Field(128, ge=1)
+    """New tokens of such an answer."""
     keep: Literal["last", "best"] = "last"
     """The weights that the student ends with: the last, or those of the lowest validation loss."""
     patience: int | None = Field(None, ge=1)

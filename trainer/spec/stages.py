@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from prompts.record import Frozen
 from trainer.spec.optimization import Optimization
+from trainer.spec.quantization import SchemeName, check_group_size
 
 
 class Gate(Frozen):
@@ -203,7 +204,7 @@ class QuantizeTrain(Stage):
     """Training on the quantization grid, exported in exactly that scheme as compressed-tensors."""
 
     kind: Literal["qat"]
-    scheme: Literal["W8A8", "W8A16", "W4A16", "FP8"] = "W4A16"
+    scheme: SchemeName = "W4A16"
     """As for ptq."""
     group_size: int = Field(128, ge=1)
     """Inputs that share a scale in W4A16."""
@@ -214,8 +215,7 @@ class QuantizeTrain(Stage):
 
     @model_validator(mode="after")
     def _group_size_is_read(self) -> "QuantizeTrain":
-        if self.group_size != 128 and self.scheme != "W4A16":
-            raise ValueError("group_size is read by scheme: W4A16 alone")
+        check_group_size(self.scheme, self.group_size)
         return self
 
 
@@ -223,9 +223,7 @@ class QuantizePtq(Stage):
     """Post-training quantization, exported as compressed-tensors."""
 
     kind: Literal["ptq"]
-    scheme: Literal["W8A8", "W8A16", "W4A16", "FP8"] = "W8A8"
-    """W8A8: int8 weights per channel, int8 activations per token. W8A16: int8 weights per channel.
-    W4A16: int4 weights per group. FP8: e4m3 weights per channel, activations per token."""
+    scheme: SchemeName = "W8A8"
     algorithm: Literal["rtn", "gptq", "smoothquant", "awq"] = "gptq"
     group_size: int = Field(128, ge=1)
     """Inputs that share a scale in W4A16."""
@@ -235,6 +233,5 @@ class QuantizePtq(Stage):
         if self.algorithm not in ALGORITHMS[self.scheme]:
             known = ", ".join(ALGORITHMS[self.scheme])
             raise ValueError(f"algorithm {self.algorithm} doesn't make {self.scheme}: use {known}")
-        if self.group_size != 128 and self.scheme != "W4A16":
-            raise ValueError("group_size is read by scheme: W4A16 alone")
+        check_group_size(self.scheme, self.group_size)
         return self

@@ -9,6 +9,7 @@ from prompts.spec import IclBuild
 from trainer.spec.divergence import DivergenceSpec, ForwardDivergence, JensenShannon
 from trainer.spec.features import FeatureSpec
 from trainer.spec.optimization import Optimization
+from trainer.spec.quantization import QuantizationAware
 
 
 class Lora(Frozen):
@@ -35,6 +36,18 @@ class _Train(Frozen):
     the number of tokens all the same. The validation loss never weighs rows."""
     lora: Lora | None = None
     """None trains all weights."""
+    quantize: QuantizationAware | None = None
+    """Trains the weights through their rounding and saves them packed; None trains them as they
+    are."""
+
+    @model_validator(mode="after")
+    def _adapters_or_rounding(self) -> "_Train":
+        if self.lora is not None and self.quantize is not None:
+            raise ValueError(
+                "quantize trains the weights that lora freezes: leave one of the two out, or train "
+                "adapters on a quantized base by a stage of kind: qaf"
+            )
+        return self
 
 
 class WithTeacher(_Train):

@@ -20,9 +20,10 @@ from trainer.compress.fake_quant import (
     straight_through,
 )
 from trainer.compress.rounding import rtn
-from trainer.compress.schemes import SCHEMES, SchemeName, targets_of
+from trainer.compress.schemes import SCHEMES, targets_of
 from trainer.errors import BadInput
 from trainer.loading import load_model
+from trainer.spec import SchemeName
 
 Train = Literal["weights", "scales"]
 

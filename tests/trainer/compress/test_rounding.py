@@ -6,7 +6,8 @@ from compressed_tensors.quantization.lifecycle.forward import fake_quantize
 from compressed_tensors.quantization.utils import calculate_qparams
 
 from trainer.compress.rounding import round_activations, round_weight, rtn, weight_scale
-from trainer.compress.schemes import SCHEMES, SchemeName, config_group
+from trainer.compress.schemes import SCHEMES, config_group
+from trainer.spec import SchemeName
 
 
 @pytest.mark.parametrize("name", list(SCHEMES))
