@@ -233,7 +233,7 @@ def _refusal(scope: Scope, headers: Mapping[str, str], problem: Problem) -> Resp
         return RedirectResponse(f"/login?{urlencode({'next': wanted})}", 303)
     if _under(path, (OPENAI,)):
         return openai_errors.answer(problem)
-    extra = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
+    extra = problem.headers | ({"WWW-Authenticate": "Bearer"} if problem.status == 401 else {})
     return JSONResponse(problem.document(path), problem.status, extra, MEDIA_TYPE)
 
 

@@ -31,6 +31,7 @@ from service.routes import (
 )
 from service.settings import Settings, load
 from service.site import Site, open_site
+from service.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Retort", version="0.1.0", description=DESCRIPTION, lifespan=_lifespan)
     app.state.site = site
     app.state.metrics = registry_of(site)
+    app.state.turns = Turns()
     for router in ROUTERS:
         app.include_router(router, prefix=API)
     app.include_router(health.router)
@@ -83,6 +85,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     reconciling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await reconciling
+    await app.state.turns.close()
     site.sessions.engine.dispose()
 
 

@@ -77,7 +77,8 @@ def _message(kind: str, message: str) -> str:
 
 
 def _answer(request: Request, problem: Problem) -> JSONResponse:
-    return JSONResponse(problem.document(request.url.path), problem.status, media_type=MEDIA_TYPE)
+    document = problem.document(request.url.path)
+    return JSONResponse(document, problem.status, problem.headers, MEDIA_TYPE)
 
 
 async def _problem(request: Request, error: Exception) -> JSONResponse:

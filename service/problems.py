@@ -1,6 +1,7 @@
 """What goes wrong, said so that a person can act: raised by the service's functions, answered as
 RFC 9457 problem documents, shown as they are by the command line."""
 
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -25,7 +26,13 @@ class Problem(Exception):  # noqa: N818 - it is a problem document first
     """An error with a name, an HTTP status and advice. Not a bug: bugs raise anything else."""
 
     def __init__(
-        self, status: int, type: str, title: str, detail: str, faults: tuple[Fault, ...] = ()
+        self,
+        status: int,
+        type: str,
+        title: str,
+        detail: str,
+        faults: tuple[Fault, ...] = (),
+        retry_after_s: int | None = None,
     ) -> None:
         super().__init__(f"{title}: {detail}")
         self.status = status
@@ -33,6 +40,12 @@ class Problem(Exception):  # noqa: N818 - it is a problem document first
         self.title = title
         self.detail = detail
         self.faults = faults
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What its answer's headers say."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
     def document(self, instance: str) -> dict[str, Any]:
         """The RFC 9457 document; `instance` is the path that was asked for."""
@@ -66,6 +79,11 @@ def bad_input(faults: list[Fault], title: str = "The job can't run like this") -
 def conflict(title: str, detail: str) -> Problem:
     """409: the request contradicts something that stands."""
     return Problem(409, "conflict", title, detail)
+
+
+def too_many(type: str, title: str, detail: str, retry_after_s: float) -> Problem:
+    """429: a limit is reached; the answer's `Retry-After` says when to come back."""
+    return Problem(429, type, title, detail, retry_after_s=max(1, math.ceil(retry_after_s)))
 
 
 def disk_full(detail: str) -> Problem:

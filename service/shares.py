@@ -1,25 +1,35 @@
-"""How drains share a teacher: a registered limit holds over all jobs and workers.
+"""How all who ask a teacher share it: a registered limit holds over jobs and processes.
 
-Jobs get max-min fair shares of it, a job's drains even parts of its share. What a drain was granted
-stands in SQL; it may take more only of what nobody else holds, so the limit holds while shares
-move. A drain that died holds its grant until its chunks are taken back.
+Parties are the drains of builds, batches, and the API processes that pass chats on. Jobs get
+max-min fair shares, a job's drains even parts of its share; an API process counts as a job. What a
+party was granted stands in SQL; it may take more only of what nobody else holds, so the limit holds
+while shares move. A drain or batch that died holds its grant until its lease is taken back, an API
+process until the moment to which it last renewed it.
 """
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select, union_all
 from sqlalchemy.orm import Session
 
-from service.tables import Chunk, ChunkState, Grant, Teacher
+from service.tables import Chunk, ChunkState, Grant, Job, State, Teacher, now
 
 
 def take_share(
-    session: Session, teacher: str, owner: str, job_id: str, wanted: int, in_flight: int
+    session: Session,
+    teacher: str,
+    owner: str,
+    job_id: str,
+    wanted: int,
+    in_flight: int,
+    until: datetime | None = None,
 ) -> int:
-    """How many requests this drain may have under way at a teacher now; the caller commits.
+    """How many requests this party may have under way at a teacher now; the caller commits.
 
-    `wanted` is what its job could use in all, `in_flight` what is under way here.
+    `wanted` is what its job could use in all, `in_flight` what is under way here. `until` renews
+    the grant of a party that holds no lease.
     """
     row = session.scalars(
         select(Teacher).where(Teacher.name == teacher).with_for_update()
@@ -35,7 +45,7 @@ def take_share(
     if mine is None:
         mine = Grant(teacher=teacher, owner=owner, job_id=job_id, wanted=wanted, granted=0)
         session.add(mine)
-    mine.wanted = wanted
+    mine.wanted, mine.until = wanted, until
     share = my_share(row.max_in_flight, [*grants.values(), mine], mine)
     free = row.max_in_flight - sum(grant.granted for grant in grants.values())
     share = max(0, min(share, free))
@@ -45,13 +55,13 @@ def take_share(
 
 
 def give_share_back(session: Session, owner: str) -> None:
-    """A drain has ended; commits."""
+    """A party asks no more; commits."""
     session.execute(delete(Grant).where(Grant.owner == owner))
     session.commit()
 
 
 def my_share(limit: int, grants: list[Grant], mine: Grant) -> int:
-    """One drain's part of its job's share."""
+    """One party's part of its job's share."""
     wants = {grant.job_id: grant.wanted for grant in grants}
     of_job = fair_shares(limit, wants)[mine.job_id]
     owners = sorted(grant.owner for grant in grants if grant.job_id == mine.job_id)
@@ -71,9 +81,13 @@ def fair_shares(limit: int, wants: Mapping[str, int]) -> dict[str, int]:
 
 
 def _forget_dead(session: Session, teacher: str) -> None:
-    at_work = select(Chunk.owner).where(Chunk.state == ChunkState.LEASED, Chunk.owner.is_not(None))
+    drains = select(Chunk.owner).where(Chunk.state == ChunkState.LEASED, Chunk.owner.is_not(None))
+    batches = select(Job.owner).where(
+        Job.kind == "batch", Job.state == State.RUNNING, Job.owner.is_not(None)
+    )
+    unleased = Grant.until.is_(None) & Grant.owner.not_in(union_all(drains, batches))
     session.execute(
         delete(Grant)
-        .where(Grant.teacher == teacher, Grant.owner.not_in(at_work))
+        .where(Grant.teacher == teacher, or_(unleased, Grant.until < now()))
         .execution_options(synchronize_session=False)
     )

@@ -263,7 +263,7 @@ class JobTeacher(Base):
 
 
 class Grant(Base):
-    """A drain's part of a teacher with a limit of its own; see workers/shares.py."""
+    """A party's part of a teacher with a limit of its own; see service/shares.py."""
 
     __tablename__ = "grants"
 
@@ -273,6 +273,8 @@ class Grant(Base):
     wanted: Mapped[int]
     """What its job could use in all."""
     granted: Mapped[int]
+    until: Mapped[datetime | None]
+    """Of a party that holds no lease: when it ends unless it is renewed."""
 
 
 class RunState(StrEnum):

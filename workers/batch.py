@@ -6,7 +6,6 @@ durable (workers/answers.py) before its place in the window is free.
 
 import asyncio
 import logging
-import random
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,9 +16,8 @@ import aiohttp
 from sqlalchemy.exc import OperationalError
 
 from service import batches, events, jobs
-from service.asking import BUSY, TeacherError
+from service.asking import TeacherError
 from service.batches import Ask, BatchInputError
-from service.passing import Answer, complete
 from service.site import Site
 from service.tables import State, now, utc
 from workers import stopping
@@ -31,16 +29,16 @@ from workers.answers import (
     publish_answers,
     read_answers,
 )
+from workers.batch_teachers import Teachers, line_of
 from workers.batch_work import Work, load_work
 from workers.lease import Heart, Lease, claim_job, owner_name, release, write_job
-from workers.ledger import LeaseLostError, wait_until_held
+from workers.ledger import LeaseLostError
 from workers.pulse import others_wait
 from workers.window import Window
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-LONGEST_WAIT_S = 15.0
 GRACE_S = {"cancelled": 20.0, "expired": 20.0, "yield": 60.0, "shutdown": 5.0, "failed": 0.0}
 """How long requests under way may take to end by themselves: they are paid for."""
 
@@ -95,9 +93,12 @@ class Batch:
     _failed: int = 0
     _done: set[str] = field(default_factory=set)
     """custom_ids that were answered, for good or ill."""
-    _silent_since: float | None = None
     _started: float = field(default_factory=time.monotonic)
     _moments: dict[str, int] = field(default_factory=dict)
+    _teachers: Teachers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._teachers = Teachers(self.site, self.work, self.lease)
 
     @property
     def folder(self) -> Path:
@@ -110,6 +111,7 @@ class Batch:
         for line in read_answers(self.folder).values():
             self._count(line)
         self.tell("in_progress")
+        await self._teachers.look(self._done)
         answers, window = AnswerLog(self.folder, self.lease), Window(self.work.spec.max_in_flight)
         loops = [asyncio.create_task(work) for work in (self._watch(), answers.run())]
         try:
@@ -121,6 +123,7 @@ class Batch:
             for task in loops:
                 task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            await self._teachers.give_back()
         if self._error is not None:
             raise self._error
 
@@ -147,7 +150,8 @@ class Batch:
         if self.stopped == "expired":
             message = "the batch expired before this request was answered"
             fault = {"code": "batch_expired", "message": message}
-            answers = {a.custom_id: self._line(a, None, fault) for a in self.work.asks} | answers
+            unasked = (line_of(self.lease, ask, None, fault) for ask in self.work.asks)
+            answers = {line["custom_id"]: line for line in unasked} | answers
         return [answers[a.custom_id] for a in self.work.asks if a.custom_id in answers]
 
     async def _ask_all(
@@ -177,7 +181,7 @@ class Batch:
     ) -> None:
         body = await asyncio.to_thread(batches.body_of, self.work.path, ask)
         async with window.slot():
-            line = await self._answer(http, ask, body)
+            line = await self._teachers.answer(http, ask, body)
             if line is not None:
                 await answers.append(line)
                 self._count(line)
@@ -187,65 +191,27 @@ class Batch:
         if error is not None:
             self._fail(error)
 
-    async def _answer(
-        self, http: aiohttp.ClientSession, ask: Ask, body: dict[str, Any]
-    ) -> Line | None:
-        """A line of the output; None if the batch was stopped before an answer."""
-        attempt = 0
-        while self.stopped is None:
-            await wait_until_held(self.lease)
-            try:
-                answer = await complete(http, self.work.endpoints[ask.model], body)
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                if self._given_up():
-                    words = f"the teacher did not answer: {type(error).__name__}: {error}"
-                    fault = {"code": "teacher_unreachable", "message": words}
-                    return self._line(ask, None, fault)
-                await self._wait(attempt, None)
-            else:
-                if not _is_busy(answer) or (answer.status >= 500 and self._given_up()):
-                    self._silent_since = None if answer.status < 500 else self._silent_since
-                    return self._line(ask, answer, None)
-                await self._wait(attempt, answer.retry_after)
-            attempt += 1
-        return None
-
-    def _given_up(self) -> bool:
-        at = time.monotonic()
-        self._silent_since = self._silent_since or at
-        return at - self._silent_since >= self.site.settings.teacher_patience_s
-
-    async def _wait(self, attempt: int, retry_after: str | None) -> None:
-        wait_s = min(LONGEST_WAIT_S, 0.25 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1)
-        if retry_after is not None and retry_after.isdigit():
-            wait_s += min(float(retry_after), 300.0)
-        until = time.monotonic() + wait_s
-        while self.stopped is None and (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, 0.2))
-
-    def _line(self, ask: Ask, answer: Answer | None, error: dict[str, str] | None) -> Line:
-        number = f"{self.lease.job_id.removeprefix('job-')}_{ask.line}"
-        response = answer and {
-            "status_code": answer.status,
-            "request_id": f"req_{number}",
-            "body": answer.body,
-        }
-        ids = {"id": f"batch_req_{number}", "custom_id": ask.custom_id}
-        return ids | {"response": response, "error": error}
-
     def _count(self, line: Line) -> None:
         self._done.add(line["custom_id"])
         self._failed += is_error(line)
 
     def _fail(self, error: BaseException) -> None:
-        self._error, self.stopped = self._error or error, "failed"
+        self._error = self._error or error
+        self._end("failed")
+
+    def _end(self, why: str) -> None:
+        self.stopped = why
+        self._teachers.shut()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
                 await asyncio.to_thread(self.tell, "in_progress")
-                self.stopped = self.stopped or await asyncio.to_thread(self._stop)
+                await self._teachers.look(self._done)
+                why = await asyncio.to_thread(self._stop)
+                if why is not None and self.stopped is None:
+                    self._end(why)
             except OperationalError as error:
                 log.warning("%s: the database can't be reached: %s", self.lease.job_id, error)
             except LeaseLostError as error:
@@ -264,10 +230,6 @@ class Batch:
         if others and time.monotonic() - self._started > self.site.settings.yield_s:
             return "yield"
         return None
-
-
-def _is_busy(answer: Answer) -> bool:
-    return answer.status in BUSY or answer.status >= 500
 
 
 def _finish(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import aiohttp
@@ -9,6 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy import select
+from starlette.types import Receive, Scope, Send
 
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.openai.errors import ERRORS
@@ -16,7 +18,7 @@ from service.openai.models import unknown
 from service.openai.objects import Object
 from service.passing import complete, outgoing
 from service.problems import Fault, Problem, bad_input
-from service.routes.deps import TheSite
+from service.routes.deps import TheSite, TheTurns
 from service.site import Site
 from service.tables import Job, State, Teacher
 
@@ -34,49 +36,60 @@ EXAMPLES: dict[str, Any] = {
 
 @router.post("/chat/completions")
 async def create_completion(
-    site: TheSite, body: Annotated[dict[str, Any], Body(openapi_examples=EXAMPLES)]
+    site: TheSite,
+    turns: TheTurns,
+    body: Annotated[dict[str, Any], Body(openapi_examples=EXAMPLES)],
 ) -> Response:
     """A chat completion by the teacher, or by the served student, that `model` names. What the
     server refuses is passed back as it said it."""
     _check(body)
-    endpoint = await anyio.to_thread.run_sync(_endpoint, site, body["model"])
-    if body.get("stream"):
-        return await _stream(endpoint, body)
-    try:
-        async with aiohttp.ClientSession() as http:
+    endpoint, limited = await anyio.to_thread.run_sync(_endpoint, site, body["model"])
+    async with AsyncExitStack() as stack:
+        if limited:
+            await stack.enter_async_context(turns.turn(site, endpoint.name))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        try:
+            if body.get("stream"):
+                return await _stream(stack, http, endpoint, body)
             answer = await complete(http, endpoint, body)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise _away(endpoint, error) from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _away(endpoint, error) from error
     _require_entry(endpoint, answer.status)
     return JSONResponse(_shaped(answer.body, answer.status), answer.status)
 
 
-async def _stream(endpoint: Endpoint, body: Object) -> Response:
-    http = aiohttp.ClientSession()
-    try:
-        response = await http.post(
-            f"{endpoint.base_url}/chat/completions",
-            json=outgoing(endpoint, body),
-            headers=endpoint.headers,
-            timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
-        )
-        if response.status != 200:
-            _require_entry(endpoint, response.status)
-            said = _shaped(_parsed(await response.text(errors="replace")), response.status)
-            await http.close()
-            return JSONResponse(said, response.status)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        await http.close()
-        raise _away(endpoint, error) from error
-    except Problem:
-        await http.close()
-        raise
-    return StreamingResponse(_blocks(http, response), media_type="text/event-stream")
+async def _stream(
+    stack: AsyncExitStack, http: aiohttp.ClientSession, endpoint: Endpoint, body: Object
+) -> Response:
+    response = await http.post(
+        f"{endpoint.base_url}/chat/completions",
+        json=outgoing(endpoint, body),
+        headers=endpoint.headers,
+        timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
+    )
+    stack.callback(response.close)
+    if response.status != 200:
+        _require_entry(endpoint, response.status)
+        said = _shaped(_parsed(await response.text(errors="replace")), response.status)
+        return JSONResponse(said, response.status)
+    return _Passed(_blocks(response), stack.pop_all())
 
 
-async def _blocks(
-    http: aiohttp.ClientSession, response: aiohttp.ClientResponse
-) -> AsyncIterator[bytes]:
+class _Passed(StreamingResponse):
+    """A stream that lets go of its teacher when it has ended, however it ends: a client that is
+    gone before the first block leaves an iterator that never runs."""
+
+    def __init__(self, blocks: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+        super().__init__(blocks, media_type="text/event-stream")
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+async def _blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     # The headers are out: a teacher that breaks off can only be told in the stream itself.
     try:
         async for block in response.content.iter_any():
@@ -84,9 +97,6 @@ async def _blocks(
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         said = {"error": {"message": f"the teacher broke off: {error}", "type": "server_error"}}
         yield f"data: {json.dumps(said)}\n\n".encode()
-    finally:
-        response.close()
-        await http.close()
 
 
 def _check(body: Object) -> None:
@@ -99,7 +109,8 @@ def _check(body: Object) -> None:
         raise bad_input(wrong)
 
 
-def _endpoint(site: Site, model: str) -> Endpoint:
+def _endpoint(site: Site, model: str) -> tuple[Endpoint, bool]:
+    """Where to ask, and whether the teacher has a limit of its own."""
     with site.sessions.reading() as session:
         teacher = session.get(Teacher, model)
         if teacher is None:
@@ -115,7 +126,7 @@ def _endpoint(site: Site, model: str) -> Endpoint:
             if teacher is None:
                 raise unknown(model, f"{wanted} is not served: retort serve {wanted}")
     try:
-        return find_endpoint(teacher, site.settings)
+        return find_endpoint(teacher, site.settings), teacher.max_in_flight is not None
     except TeacherError as error:
         raise Problem(502, "teacher-refused-key", "No key for the teacher", str(error)) from error
 

@@ -58,7 +58,7 @@ def answer(problem: Problem) -> JSONResponse:
     kind = "server_error" if status >= 500 else TYPES.get(status, INVALID)
     code = problem.type.replace("-", "_")
     error = {"message": problem.detail, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status)
+    return JSONResponse({"error": error}, status, problem.headers)
 
 
 async def _problem(request: Request, error: Exception) -> JSONResponse:

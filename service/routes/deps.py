@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 
 from service.access import Caller
 from service.site import Site
+from service.turns import Turns
 
 
 def site_of(request: Request) -> Site:
@@ -20,8 +21,15 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
+def turns_of(request: Request) -> Turns:
+    """The chats under way in this process."""
+    turns: Turns = request.app.state.turns
+    return turns
+
+
 TheSite = Annotated[Site, Depends(site_of)]
 TheCaller = Annotated[Caller, Depends(caller_of)]
+TheTurns = Annotated[Turns, Depends(turns_of)]
 
 _FAULT = {
     "type": "object",
@@ -55,6 +63,7 @@ PROBLEMS = documented(
         409: "In conflict with something that stands.",
         413: "The request is too large.",
         422: "Something in the request can't work; `errors` say where.",
+        429: "A limit is reached; `Retry-After` says in how many seconds to come back.",
         503: "The database can't be used just now.",
     }
 )

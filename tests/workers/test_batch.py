@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from service import batches, jobs
 from service.batches import BatchInputError
@@ -16,7 +16,7 @@ from service.ids import make_id
 from service.site import Site
 from service.spec import BatchJob
 from service.store import Upload
-from service.tables import Artifact, Job, State, now
+from service.tables import Artifact, Grant, Job, State, now
 from tests.workers.conftest import StubTeacher, get_job, register, wait_for
 from workers import batch
 from workers.answers import AnswerLog, answers_folder, read_answers
@@ -107,6 +107,37 @@ def test_a_batch_makes_way_for_a_job_that_waits(site: Site, stub: StubTeacher) -
     batch.run(hasty, first)
     assert get_job(site, first).result["completed"] == 60
     assert stub.stats()["requests"] == 63
+
+
+def test_batches_hold_a_teachers_limit_together(site: Site, stub: StubTeacher) -> None:
+    register(site, stub.url, max_in_flight=5)
+    stub.faults(delay_s=0.05)
+    ids = [submit(site, [request(n) for n in range(at, at + 60)]) for at in (0, 100)]
+    working = [threading.Thread(target=batch.run, args=(site, job_id)) for job_id in ids]
+    for thread in working:
+        thread.start()
+    for thread in working:
+        thread.join(60)
+    assert [get_job(site, job_id).result["completed"] for job_id in ids] == [60, 60]
+    assert stub.stats()["most_in_flight"] == 5
+    with site.sessions.reading() as session:
+        assert session.scalars(select(Grant)).all() == []
+
+
+def test_a_cancelled_batch_does_not_wait_for_a_share(site: Site, stub: StubTeacher) -> None:
+    register(site, stub.url, max_in_flight=1)
+    with site.sessions.writing.begin() as session:
+        held = now() + timedelta(hours=1)
+        fields = {"owner": "another", "job_id": "chat-1", "wanted": 1, "granted": 1}
+        session.add(Grant(teacher="stub", until=held, **fields))
+    job_id = submit(site, [request(1)])
+    working = threading.Thread(target=batch.run, args=(site, job_id))
+    working.start()
+    wait_for(lambda: get_job(site, job_id).progress)
+    jobs.cancel(site, job_id)
+    working.join(10)
+    assert get_job(site, job_id).state == State.CANCELLED
+    assert stub.stats()["requests"] == 0
 
 
 def test_what_is_not_answered_within_the_window_expires(site: Site, stub: StubTeacher) -> None:
