@@ -2,7 +2,7 @@
 what a user wrote is a bound parameter always, and no file but the dataset's can be read."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,6 +21,7 @@ SEARCH_S = 20.0
 """A search that takes longer is stopped, with advice."""
 MOST_ROWS = 1000
 BUCKETS = 24
+CONFIDENCE_STEPS = 20
 
 T = TypeVar("T", Record, Rejected)
 
@@ -64,6 +65,16 @@ class Length(Frozen):
     rows: int
 
 
+class Confidence(Frozen):
+    """How many accepted rows are so sure."""
+
+    low: float
+    """Agreement among samples, from."""
+    high: float
+    """Agreement, up to; without it but for 1."""
+    rows: int
+
+
 def accepted(path: Path, split: SplitName, wanted: Wanted) -> RowPage[Record]:
     """Accepted rows of the dataset at `path`. Raises problems: files gone, bad cursor, too slow."""
     found, more = _page(path, split, "accepted", wanted)
@@ -90,9 +101,21 @@ def one(path: Path, row_id: str) -> Record | Rejected:
     raise not_found("row", row_id, [])
 
 
+def some(path: Path, ids: Sequence[str]) -> dict[str, Record | Rejected]:
+    """Id -> row, of those among `ids` that are there, however they ended."""
+    found: dict[str, Record | Rejected] = {}
+    for part in ("train", "validation", "test", "rejected") if ids else ():
+        files = _files(path, part)
+        query = "SELECT * FROM read_parquet($files) WHERE list_contains($ids::VARCHAR[], id)"
+        model = Rejected if part == "rejected" else Record
+        for row in _ask(path, query, {"files": files, "ids": list(ids)}) if files else ():
+            found.setdefault(row["id"], model.model_validate(row))
+    return found
+
+
 def lengths(path: Path) -> list[Length]:
     """Accepted completions by their length in tokens, in buckets of equal width."""
-    files = [file for split in ("train", "validation", "test") for file in _files(path, split)]
+    files = _accepted_files(path)
     if not files:
         return []
     tokens = "SELECT usage.completion_tokens AS tokens FROM read_parquet($files)"
@@ -112,6 +135,31 @@ def lengths(path: Path) -> list[Length]:
         )
         for row in found
     ]
+
+
+def confidences(path: Path) -> list[Confidence]:
+    """Accepted rows by their agreement among samples, in buckets of equal width; none where no row
+    has any."""
+    files = _accepted_files(path)
+    if not files:
+        return []
+    query = """
+        SELECT least(floor(confidence * $steps), $steps - 1)::BIGINT AS bucket, count(*) AS rows
+        FROM read_parquet($files) WHERE confidence IS NOT NULL GROUP BY bucket ORDER BY bucket
+    """
+    found = _ask(path, query, {"files": files, "steps": CONFIDENCE_STEPS})
+    return [
+        Confidence(
+            low=row["bucket"] / CONFIDENCE_STEPS,
+            high=(row["bucket"] + 1) / CONFIDENCE_STEPS,
+            rows=row["rows"],
+        )
+        for row in found
+    ]
+
+
+def _accepted_files(path: Path) -> list[str]:
+    return [file for split in ("train", "validation", "test") for file in _files(path, split)]
 
 
 def _page(

@@ -12,9 +12,11 @@ from service.dashboard import (
     models,
     newjob,
     overview,
+    reviewing,
     schedules,
     session,
     teachers,
+    versions,
 )
 
 STATIC = Path(__file__).parent / "static"
@@ -25,6 +27,8 @@ ROUTERS = (
     newjob.router,
     jobs.router,
     datasets.router,
+    reviewing.router,
+    versions.router,
     models.router,
     teachers.router,
     schedules.router,

@@ -1,7 +1,7 @@
 """Datasets: list, rows as a reader wants them, rejects by reason, card, download; and uploads."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -9,14 +9,13 @@ from pydantic import ValidationError
 
 from prompts.record import Record, Rejected
 from service import artifacts, errors, rows, uploads
-from service.dashboard import drawing
+from service.dashboard import drawing, reading
 from service.dashboard.page import page, page_router, see
 from service.multipart import first_file
 from service.problems import bad_input
 from service.routes.deps import TheSite
 from service.rows import RowPage, Wanted
 from service.uploads import Purpose
-from service.views import ArtifactView
 
 router = page_router()
 
@@ -50,8 +49,7 @@ def show_dataset(
     cursor: str = "",
 ) -> HTMLResponse:
     """A dataset's rows, with filter and search."""
-    dataset = artifacts.show(site, "dataset", reference)
-    _, path = artifacts.directory(site, "dataset", dataset.id)
+    head, path = reading.head(site, reference)
     wanted = _wanted(kind, reason if part == "rejected" else "", q, cursor)
     found: RowPage[Record] | RowPage[Rejected] = (
         rows.rejected(path, wanted) if part == "rejected" else rows.accepted(path, part, wanted)
@@ -59,11 +57,11 @@ def show_dataset(
     return page(
         request,
         "dataset.html",
-        dataset=dataset,
-        rows=[_shown(row) for row in found.rows],
+        **head,
+        rows=[reading.shown(row) for row in found.rows],
+        verdicts=reading.verdicts_on(site, head["dataset"].id, found.rows),
         more=found.next,
         part=part,
-        counts=_counts(dataset),
         filters={"kind": kind, "reason": reason, "q": q},
         cursor=cursor,
     )
@@ -72,19 +70,18 @@ def show_dataset(
 @router.get("/datasets/{reference}/facts")
 def show_facts(request: Request, site: TheSite, reference: str) -> HTMLResponse:
     """A dataset's counts, charts and card."""
-    dataset = artifacts.show(site, "dataset", reference)
-    _, path = artifacts.directory(site, "dataset", dataset.id)
+    head, path = reading.head(site, reference)
     reasons = sorted(
-        dataset.summary.get("reasons", {}).items(), key=lambda each: (-each[1], each[0])
+        head["dataset"].summary.get("reasons", {}).items(), key=lambda each: (-each[1], each[0])
     )
     return page(
         request,
         "dataset_facts.html",
-        dataset=dataset,
-        counts=_counts(dataset),
+        **head,
         reasons=reasons,
         most=max((count for _, count in reasons), default=1),
         chart=drawing.length_chart(rows.lengths(path)),
+        confidence=drawing.confidence_chart(rows.confidences(path)),
         card=_card(path),
         recipe=_text(path / "recipe.yaml"),
     )
@@ -107,27 +104,6 @@ async def upload(
     return see(f"/datasets#{file.id}")
 
 
-def _shown(row: Record | Rejected) -> dict[str, Any]:
-    """A row as a reader wants it: question, reasoning, what came out, the verdict."""
-    common = {
-        "id": row.id,
-        "prompt": row.prompt,
-        "reasoning": row.reasoning,
-        "answer": row.answer,
-        "gold": row.gold,
-        "usage": row.usage,
-        "finish": row.finish_reason,
-        "seed": row.seed,
-        "teacher": row.teacher,
-    }
-    if isinstance(row, Record):
-        said = [turn.content for turn in row.completion]
-        verdict = {"accepted": True, "reason": None, "detail": ""}
-        return common | {"said": said, **verdict, "confidence": row.confidence}
-    verdict = {"accepted": False, "reason": row.reason.replace("_", " "), "detail": row.detail}
-    return common | {"said": list(row.raw), **verdict, "confidence": None}
-
-
 def _wanted(kind: str, reason: str, q: str, cursor: str) -> Wanted:
     given = {"kind": kind, "reason": reason, "search": q, "after": cursor}
     try:
@@ -135,13 +111,6 @@ def _wanted(kind: str, reason: str, q: str, cursor: str) -> Wanted:
         return Wanted.model_validate(kept | {"limit": ROWS})
     except ValidationError as error:
         raise bad_input(list(errors.faults(error.errors(), None)), "No such filter") from error
-
-
-def _counts(dataset: ArtifactView) -> dict[str, int]:
-    summary = dataset.summary
-    rejected = int(summary.get("rejected") or 0) + int(summary.get("not_needed") or 0)
-    splits = {name: int(count) for name, count in (summary.get("splits") or {}).items()}
-    return splits | {"rejected": rejected}
 
 
 def _card(path: Path) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from service.rows import Length
+from service.rows import Confidence, Length
 
 WIDTH, HEIGHT = 520.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 36.0
@@ -107,24 +107,40 @@ def length_chart(lengths: Sequence[Length]) -> Chart | None:
     """Histogram of completion lengths; None without rows."""
     if not lengths:
         return None
-    top = max(bucket.rows for bucket in lengths)
-    end = lengths[-1].high
+    buckets = [(bucket.low, bucket.high, bucket.rows) for bucket in lengths]
+    titles = [f"{low} to {high - 1} tokens: {rows:,} rows" for low, high, rows in buckets]
+    return _histogram(buckets, titles, lengths[-1].high, "completion tokens")
+
+
+def confidence_chart(found: Sequence[Confidence]) -> Chart | None:
+    """Histogram of agreement among samples; None where no row has any."""
+    if not found:
+        return None
+    buckets = [(100 * one.low, 100 * one.high, one.rows) for one in found]
+    titles = [f"{low:.0f} to {high:.0f} %: {rows:,} rows" for low, high, rows in buckets]
+    return _histogram(buckets, titles, 100, "agreement among samples, %")
+
+
+def _histogram(
+    buckets: Sequence[tuple[float, float, int]], titles: Sequence[str], end: float, x_label: str
+) -> Chart:
+    top = max(rows for _, _, rows in buckets)
     scale_x, scale_y = (WIDTH - LEFT - RIGHT) / end, (HEIGHT - TOP - BOTTOM) / top
     bars = tuple(
         Bar(
-            x=LEFT + bucket.low * scale_x,
-            y=HEIGHT - BOTTOM - bucket.rows * scale_y,
-            width=max(1.0, (bucket.high - bucket.low) * scale_x - 1),
-            height=bucket.rows * scale_y,
-            title=f"{bucket.low} to {bucket.high - 1} tokens: {bucket.rows:,} rows",
+            x=LEFT + low * scale_x,
+            y=HEIGHT - BOTTOM - rows * scale_y,
+            width=max(1.0, (high - low) * scale_x - 1),
+            height=rows * scale_y,
+            title=title,
         )
-        for bucket in lengths
+        for (low, high, rows), title in zip(buckets, titles, strict=True)
     )
     x_ticks = tuple(Tick(LEFT + value * scale_x, f"{value:,.0f}") for value in _round(0, end))
     y_ticks = tuple(
         Tick(HEIGHT - BOTTOM - value * scale_y, f"{value:,.0f}") for value in _round(0, top)
     )
-    return Chart("completion tokens", "rows", x_ticks, y_ticks, bars=bars)
+    return Chart(x_label, "rows", x_ticks, y_ticks, bars=bars)
 
 
 def size_chart(models: Sequence[tuple[str, float, float]]) -> Chart | None:

@@ -1,4 +1,4 @@
-// What pages can't do without a script: times in the reader's zone, live jobs, curves, uploads.
+// What pages can't do without a script: times in the reader's zone, live jobs, curves, uploads, keys.
 "use strict";
 
 const csrf = () => JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRF-Token"];
@@ -55,6 +55,25 @@ async function drawCurve(place) {
   addEventListener("resize", () => place.plot.setSize({ width: width(), height: 260 }));
 }
 
+// Rows by keyboard: j and k go on and back, other letters press the row's button of that key.
+const rowAt = (element) => element?.closest?.("[data-row]");
+function walk(rows, here, by) {
+  const next = rows[here ? rows.indexOf(here) + by : by > 0 ? 0 : rows.length - 1];
+  if (next) { next.focus({ preventScroll: true }); next.scrollIntoView({ block: "nearest" }); }
+  else if (by > 0) document.querySelector("a[rel=next]")?.click();
+}
+function byKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select")) return;
+  const rows = [...document.querySelectorAll("[data-row]")], here = rowAt(document.activeElement);
+  if (!rows.length) return;
+  if (event.key === "j" || event.key === "k") { walk(rows, here, event.key === "j" ? 1 : -1); return; }
+  const button = here && [...here.querySelectorAll("[data-key]")].find((one) => one.dataset.key === event.key);
+  if (!button) return;
+  button.click();
+  if (event.key !== "u" && rows.at(-1) !== here) walk(rows, here, 1);
+}
+
 async function upload(event) {
   event.preventDefault();
   const form = event.target, file = form.file.files[0], said = form.querySelector("output");
@@ -75,6 +94,7 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-curve]").forEach(drawCurve);
   document.querySelectorAll("form[data-upload]").forEach((form) => form.addEventListener("submit", upload));
 });
+document.addEventListener("keydown", byKey);
 document.addEventListener("submit", (event) => {
   const question = event.target.dataset.confirm;
   if (question && !confirm(question)) event.preventDefault();

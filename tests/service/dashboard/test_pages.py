@@ -1,8 +1,6 @@
 """Every page, asked as a browser asks, without one."""
 
 import re
-from collections.abc import AsyncIterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
@@ -10,7 +8,6 @@ import pytest
 import yaml
 
 from service import artifacts, keys, login
-from service.app import create_app
 from service.dashboard import fields
 from service.dashboard.jobs import curve
 from service.dashboard.page import templates
@@ -20,43 +17,8 @@ from service.site import Site
 from service.spec import job_spec
 from service.tables import State
 from tests.service.dashboard import world
+from tests.service.dashboard.asked import Seen, token
 from tests.service.given import add_file, add_teacher, build, state_of
-
-
-@pytest.fixture
-async def browser(site: Site) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that asks for pages and keeps cookies."""
-    app = create_app(site.settings)
-    app.state.site.sessions.engine.dispose()
-    app.state.site = site
-    headers = {"Accept": "text/html", "Origin": "http://localhost"}
-    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://localhost", headers=headers
-    ) as client:
-        yield client
-
-
-class Seen(HTMLParser):
-    """What a browser would run or fetch, and the text it would show."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-async def token(browser: httpx.AsyncClient, path: str = "/keys") -> str:
-    found = re.search(r'name="csrf" value="([^"]+)"', (await browser.get(path)).text)
-    assert found is not None
-    return found.group(1)
 
 
 def pages(ids: dict[str, str]) -> list[str]:
@@ -75,6 +37,11 @@ def pages(ids: dict[str, str]) -> list[str]:
         f"{dataset}?part=rejected&reason=wrong_answer",
         f"{dataset}?q=script",
         f"{dataset}/facts",
+        f"{dataset}/row?id=story-0001",
+        f"{dataset}/row?id=story-0003",
+        f"{dataset}/verdicts",
+        f"{dataset}/diff",
+        f"{dataset}/diff?base={ids['earlier']}&show=changed",
         "/models",
         f"/models/{ids['model']}",
         "/teachers",

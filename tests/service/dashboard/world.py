@@ -10,7 +10,7 @@ from service import events, jobs
 from service.datasets import summary_of
 from service.probe import Probe
 from service.site import Site
-from service.tables import Job, State, now
+from service.tables import Job, PendingVerdict, State, now
 from tests.service.given import add_teacher
 from tests.trainer.report.made_up import measured, stage
 
@@ -21,6 +21,9 @@ XSS = (
     "</textarea></pre><iframe srcdoc='<script>parent.document.title=1</script>'></iframe>",
     "{{ 7 * 7 }} {% raw %} javascript:alert(1)",
 )
+
+
+RECIPE = {"build": {"kind": "cot", "teacher": "made-up", "seeds": "file-made-up"}}
 
 
 def answered(count: int) -> list[Record | Rejected]:
@@ -77,9 +80,10 @@ def _spoilt(row: Record | Rejected, payload: str) -> Record | Rejected:
 
 def add_dataset(site: Site, folder: Path, rows: list[Record | Rejected], name: str) -> str:
     """Publish rows as a dataset; its id."""
+    folder.mkdir(parents=True, exist_ok=True)
     chunk = write_chunk(folder / "chunk.parquet", rows).path
     out = folder / "dataset"
-    assemble(out, [chunk], recipe={"made": "up"}, seeds=len(rows), name=name, deduplicate=False)
+    assemble(out, [chunk], recipe=RECIPE, seeds=len(rows), name=name, deduplicate=False)
     with site.sessions.writing.begin() as session:
         return site.store.publish(
             session, "dataset", name, out, summary=summary_of(out), inputs=[]
@@ -111,7 +115,11 @@ def add_model(site: Site, folder: Path, name: str, inputs: list[str], **summary:
 
 def fill(site: Site, folder: Path) -> dict[str, str]:
     """Something of everything; page -> the id that it shows."""
-    dataset = add_dataset(site, folder, hostile(answered(160)), "stories")
+    earlier = add_dataset(site, folder / "earlier", answered(8), "stories")
+    dataset = add_dataset(site, folder / "later", hostile(answered(160)), "stories")
+    with site.sessions.writing.begin() as session:
+        said = PendingVerdict(dataset_id=dataset, row_id="story-0001", accept=False, note=XSS[4])
+        session.add(said)
     after = measured(170, 150, 140, 30_000_000, 60_000_000, 900.0)
     measurement = after.model_dump(mode="json")
     student = add_model(
@@ -143,6 +151,7 @@ def fill(site: Site, folder: Path) -> dict[str, str]:
     add_job(site, "recipe", "failed1", state=State.FAILED, detail=XSS[3], finished_at=now())
     return {
         "dataset": dataset,
+        "earlier": earlier,
         "model": student,
         "small": small,
         "build": build,
