@@ -110,3 +110,26 @@ def test_files_that_are_gone_are_a_404(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
         rows.accepted(tmp_path, "train", Wanted())
     assert caught.value.status == 404
+
+
+def test_rows_by_id_however_they_ended(dataset: Path) -> None:
+    kept, dropped = next(read_rows(dataset, "train")), next(read_rejected(dataset))
+    found = rows.some(dataset, [dropped.id, "nobody", kept.id])
+    assert found == {kept.id: kept, dropped.id: dropped}
+    assert rows.some(dataset, []) == {}
+
+
+def test_confidences_are_counted_in_equal_steps(tmp_path: Path) -> None:
+    made = [
+        row.model_copy(update={"confidence": (0.0, 0.5, 0.54, 1.0, None)[number % 5]})
+        for number, row in enumerate(row for row in ended(60) if isinstance(row, Record))
+    ]
+    chunk = write_chunk(tmp_path / "0.parquet", made).path
+    assemble(tmp_path / "out", [chunk], recipe={}, seeds=60, deduplicate=False)
+    found = {(one.low, one.high): one.rows for one in rows.confidences(tmp_path / "out")}
+    each = len(made[::5]), len(made[1::5]) + len(made[2::5]), len(made[3::5])
+    assert found == {(0.0, 0.05): each[0], (0.5, 0.55): each[1], (0.95, 1.0): each[2]}
+
+
+def test_rows_without_confidence_have_no_chart(dataset: Path) -> None:
+    assert rows.confidences(dataset) == []
