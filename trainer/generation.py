@@ -17,11 +17,16 @@ class Answers:
     """One answer per prompt, in the prompts' order, the end token left out."""
 
     ids: tuple[tuple[int, ...], ...]
-    cut: int
-    """Answers that met the limit before their end."""
+    ended: tuple[bool, ...]
+    """Whether each came to its end token before the limit."""
     tokens: int
     """Tokens generated, end tokens included."""
     seconds: float
+
+    @property
+    def cut(self) -> int:
+        """Answers that met the limit before their end."""
+        return self.ended.count(False)
 
     @property
     def tokens_per_s(self) -> float:
@@ -49,12 +54,12 @@ def answer_greedily(
         for index, answer in zip(chosen, made, strict=True):
             answers[index] = answer
     seconds = time.monotonic() - started
-    ended = [bool(answer) and answer[-1] in end_ids for answer in answers]
+    ended = tuple(bool(answer) and answer[-1] in end_ids for answer in answers)
     ids = tuple(tuple(a[:-1] if e else a) for a, e in zip(answers, ended, strict=True))
-    return Answers(ids, ended.count(False), sum(map(len, answers)), seconds)
+    return Answers(ids, ended, sum(map(len, answers)), seconds)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: a student in training goes on with what it caches here
 def _answer_batch(
     model: PreTrainedModel,
     prompts: list[Sequence[int]],

@@ -1,6 +1,7 @@
 """What a run has seen; part of its checkpoints."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -9,6 +10,8 @@ class History:
 
     losses: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """Of each measurement `step` and `rows` (`trainer.samples.Sampler.ask`)."""
 
     @property
     def best(self) -> int | None:

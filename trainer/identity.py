@@ -10,11 +10,21 @@ from trainer.data import TokenRows
 from trainer.loading import read_config, weight_files
 from trainer.spec import MiniLLM, StoredKL, TrainSpec, WithTeacher
 
+WATCHING = (
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "eval_steps",
+    "sample_rows",
+    "sample_tokens",
+    "report_to",
+)
+"""Options that look at a run and change nothing of it."""
+
 
 def digest_of(spec: TrainSpec, rows: TokenRows) -> str:
     """Of what decides the weights: paths and what only watches the run stay out of it."""
     fields = spec.model_dump(mode="json", exclude={"name", "dataset", "student", "teacher", "text"})
-    for name in ("checkpoint_steps", "keep_checkpoints", "eval_steps", "report_to"):
+    for name in WATCHING:
         del fields["optimization"][name]
     made = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for source in (spec.student, spec.teacher if isinstance(spec, WithTeacher) else None):

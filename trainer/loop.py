@@ -31,6 +31,7 @@ from trainer.events import Emit
 from trainer.history import History
 from trainer.order import passes
 from trainer.plan import Plan, Steps, lay_out, layout
+from trainer.samples import Sampler
 from trainer.spec import Optimization
 from trainer.stop import Stop
 from trainer.student import Moment, Student
@@ -53,6 +54,7 @@ class DistilTrainer(transformers.Trainer):
         digest: str,
         emit: Emit,
         stop: Stop,
+        sampler: Sampler | None = None,
         after_step: Callable[[nn.Module], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,6 +66,7 @@ class DistilTrainer(transformers.Trainer):
         self._directory = directory
         self._digest = digest
         self._emit = emit
+        self._sampler = sampler
         self._clock = clock
         self._spoken = clock()
         self._tokens = 0.0
@@ -160,11 +163,15 @@ class DistilTrainer(transformers.Trainer):
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-        """Mean loss per kept token of the validation rows; the library's mean of batch means
-        would weigh batches by their number, not by their tokens."""
-        step, loss = self.state.global_step, self.validation_loss()
+        """Mean loss per kept token of the validation rows, and its terms; the library's mean of
+        batch means would weigh batches by their number, not by their tokens."""
+        step, figures = self.state.global_step, self.validation_figures()
+        loss = figures["loss"]
         self.history.validation.append((step, loss))
-        self._say("validation", {"step": step, "loss": loss})
+        self._say("validation", {"step": step, **figures})
+        if self._sampler is not None:
+            self.history.samples.append({"step": step, "rows": self._sampler.ask(self._wrapped)})
+            self._say("samples", self.history.samples[-1])
         if self._optimization.keep == "best" and self.history.best == step:
             self._save_best(step)
         patience = self._optimization.patience
@@ -179,18 +186,23 @@ class DistilTrainer(transformers.Trainer):
         return metrics
 
     @torch.no_grad()
-    def validation_loss(self) -> float:
-        """Over rows sorted by length, each rank its share, dropout off."""
+    def validation_figures(self) -> dict[str, float]:
+        """Loss and terms over rows sorted by length, each rank its share, dropout off."""
         self.model_wrapped.eval()
         rows = sorted(self._validation, key=lambda row: len(row.ids))
         count = float(sum(row.completion_tokens for row in rows))
         size, rank, ranks = self._optimization.batch_size, self.args.process_index, _ranks(self)
-        lay, total = layout(self._optimization), 0.0
+        lay, figures = layout(self._optimization), {"loss": 0.0}
         for part in passes(np.arange(len(rows)), size, rank, ranks):
             batch = lay_out(rows, part, 0, lay).to(self.args.device)
-            task = functools.partial(Student.loss, batch=batch, count=count)
-            total += float(self.model_wrapped(task)[0])
-        return self.total(total)
+            loss, made = self._wrapped(functools.partial(Student.loss, batch=batch, count=count))
+            for name, value in {"loss": loss, **made}.items():
+                figures[name] = figures.get(name, 0.0) + float(value)
+        return {name: self.total(value) for name, value in figures.items()}
+
+    def _wrapped(self, task: Callable[[Student], Any]) -> Any:
+        """A task within the forward of whatever wraps the student."""
+        return self.model_wrapped(task)
 
     def take_best(self) -> None:
         """Puts the weights of the lowest validation loss into the student."""

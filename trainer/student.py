@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from trainer.batch import Batch, positions, sees
 from trainer.errors import BadInput
-from trainer.objectives import Head, Term, head_loss, keep, weighted
+from trainer.objectives import Head, Term, entropy_term, head_loss, keep, weighted
 
 Projection = tuple[int, Literal["q_proj", "k_proj", "v_proj"]]
 """One of an attention layer's linears, by the layer's number."""
@@ -42,6 +42,8 @@ class Look:
 
 
 PLAIN = Look()
+WATCHED: dict[str, Term] = {"entropy": entropy_term}
+"""Measured on the tokens that a step learns, where a loss makes logits anyway."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class Student(nn.Module):
         terms = {name: (w, weighted(term, weights)) for name, (w, term) in made.terms.items()}
         total, metrics = kept.sum() * 0, dict[str, Tensor]()
         if terms:
-            total, metrics = head_loss(kept, head_of(self.model), terms, count)
+            watched = WATCHED if batch.share == "main" else None
+            total, metrics = head_loss(kept, head_of(self.model), terms, count, watched=watched)
         for name, (weight, value) in made.sums.items():
             total = total + weight * value / count
             metrics[name] = value.detach() / count

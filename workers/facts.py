@@ -141,6 +141,10 @@ def _training(session: Session, parts: Parts) -> report.Training | None:
         validation=tuple(
             report.Validation(step=look["step"], loss=look.get("loss")) for look in validation
         ),
+        samples=tuple(
+            report.Samples.model_validate(one)
+            for one in _told(session, parts.train.id, "samples")
+        ),
     )
 
 

@@ -349,6 +349,7 @@ def test_threads_are_pinned(base: Path, plain: Path, tmp_path: Path) -> None:
 
 def test_every_option_is_covered() -> None:
     watching = {"checkpoint_steps", "keep_checkpoints", "eval_steps", "threads"}
+    watching |= {"sample_rows", "sample_tokens"}
     elsewhere = {"packing", "gradient_checkpointing", "keep", "patience", "report_to"}
     assert CHANGES.keys() | watching | elsewhere == Optimization.model_fields.keys()
 

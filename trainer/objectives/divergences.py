@@ -102,6 +102,11 @@ def forward_kl(student_logits: Tensor, teacher_logits: Tensor, kd_temperature: f
     return on_logits(forward, student_logits, teacher_logits, kd_temperature)
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """-sum q log q of next-token distributions: logits [K, V] -> nats [K]."""
+    return torch.special.entr(F.softmax(upcast(logits), dim=-1)).sum(dim=-1)
+
+
 def tempered(logits: Tensor, kd_temperature: float) -> Tensor:
     """log softmax(logits / tau), 16-bit inputs widened."""
     return F.log_softmax(upcast(logits) / kd_temperature, dim=-1)

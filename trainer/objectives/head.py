@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.objectives.divergences import Divergence, on_logits, upcast
+from trainer.objectives.divergences import Divergence, entropy, on_logits, upcast
 
 CHUNK_LOGITS = 2**22
 """Logits alive at once: 16 MB in fp32, about what stays in a CPU's caches."""
@@ -79,6 +79,11 @@ def divergence_term(
     return term
 
 
+def entropy_term(logits: Tensor, part: slice) -> Tensor:
+    """The student's own entropy: something to watch, not to make small."""
+    return entropy(logits)
+
+
 def weighted(term: Term, weights: Tensor) -> Term:
     """A term whose positions count by weights [K]. The count that it is divided by stays the
     number of positions: a doubtful row pulls less, it doesn't make the others pull more."""
@@ -91,15 +96,17 @@ def head_loss(
     terms: dict[str, tuple[float, Term]],
     count: float,
     chunk: int | None = None,
+    watched: dict[str, Term] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of terms over kept positions, over count; and each term's own.
 
     hidden [K, D] -> scalar with a gradient, scalars without one. `chunk` is how many positions
-    have logits at once; it changes memory, not the result.
+    have logits at once; it changes memory, not the result. `watched` terms are measured beside the
+    others and add nothing to the sum.
     """
-    size = chunk or max(1, CHUNK_LOGITS // head.weight.shape[0])
-    total, sums = _ChunkedHead.apply(hidden, head.weight, head.bias, terms, size)  # type: ignore[no-untyped-call]
-    return total / count, dict(zip(terms, (sums / count).unbind(), strict=True))
+    size, seen = chunk or max(1, CHUNK_LOGITS // head.weight.shape[0]), watched or {}
+    total, sums = _ChunkedHead.apply(hidden, head.weight, head.bias, terms, seen, size)  # type: ignore[no-untyped-call]
+    return total / count, dict(zip([*terms, *seen], (sums / count).unbind(), strict=True))
 
 
 class _ChunkedHead(torch.autograd.Function):
@@ -117,6 +124,7 @@ class _ChunkedHead(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         terms: dict[str, tuple[float, Term]],
+        watched: dict[str, Term],
         size: int,
     ) -> tuple[Tensor, Tensor]:
         inputs = (hidden, weight, bias)
@@ -125,9 +133,9 @@ class _ChunkedHead(torch.autograd.Function):
             for given, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
         ]
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        sums = torch.zeros(1 + len(terms), dtype=wide, device=hidden.device)
+        sums = torch.zeros(1 + len(terms) + len(watched), dtype=wide, device=hidden.device)
         for start in range(0, hidden.shape[0], size):
-            sums += _one_chunk(inputs, terms, slice(start, start + size), grads)
+            sums += _one_chunk(inputs, terms, watched, slice(start, start + size), grads)
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(each := sums[1:].clone())
         return sums[0].clone(), each
@@ -135,16 +143,18 @@ class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if grad is None else grad * above[0] for grad in ctx.saved_tensors)
-        return (*scaled, None, None)
+        return (*scaled, None, None, None)
 
 
 def _one_chunk(
     inputs: tuple[Tensor, Tensor, Tensor | None],
     terms: dict[str, tuple[float, Term]],
+    watched: dict[str, Term],
     part: slice,
     grads: list[Tensor | None],
 ) -> Tensor:
-    """[weighted sum, each term's sum] of one chunk; gradients are added to `grads` in place."""
+    """[weighted sum, each term's sum, each watched one's] of one chunk; gradients are added to
+    `grads` in place."""
     hidden, weight, bias = inputs
     leaves = (hidden[part].detach(), weight.detach(), None if bias is None else bias.detach())
     wanted = [
@@ -162,4 +172,6 @@ def _one_chunk(
         made = torch.autograd.grad(total, wanted)
         for grad, new in zip((g for g in targets if g is not None), made, strict=True):
             grad += new
+    with torch.no_grad():
+        values += [term(logits.detach(), part).sum() for term in watched.values()]
     return torch.stack([total, *values]).detach()

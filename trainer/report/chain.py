@@ -87,6 +87,26 @@ class Validation(Frozen):
     loss: float | None
 
 
+class SampledRow(Frozen):
+    """A held-out prompt and two answers to it."""
+
+    id: str
+    prompt: str
+    reference: str
+    """The dataset's answer, which is the teacher's."""
+    student: str
+    """The student's, greedily."""
+    ended: bool = True
+    """False where it met the limit of new tokens."""
+
+
+class Samples(Frozen):
+    """What the student said at one look at the validation split."""
+
+    step: int
+    rows: tuple[SampledRow, ...]
+
+
 class Training(Frozen):
     """How the student learned."""
 
@@ -101,6 +121,8 @@ class Training(Frozen):
     threads: int | None = None
     steps: tuple[Step, ...] = ()
     validation: tuple[Validation, ...] = ()
+    samples: tuple[Samples, ...] = ()
+    """In order of steps, the same prompts each time."""
 
 
 class ModelRow(Frozen):

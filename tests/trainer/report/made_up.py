@@ -12,6 +12,8 @@ from trainer.report.chain import (
     ModelRow,
     Part,
     Recipe,
+    SampledRow,
+    Samples,
     Step,
     Training,
     Validation,
@@ -168,7 +170,21 @@ def training() -> Training:
         threads=2,
         steps=steps,
         validation=validation,
+        samples=tuple(
+            Samples(step=step, rows=(sampled(said, ended),))
+            for step, said, ended in (
+                (100, "The The The", False),
+                (400, "5", True),
+                (800, "", True),
+            )
+        ),
     )
+
+
+def sampled(said: str, ended: bool) -> SampledRow:
+    """A held-out row as the student answered it."""
+    prompt = "Ann has 3 apples and buys 4. How many?"
+    return SampledRow(id="v1", prompt=prompt, reference="7", student=said, ended=ended)
 
 
 def made_up_chain(**changed: Any) -> Chain:

@@ -298,3 +298,12 @@ def test_a_stage_that_saves_no_byte_is_not_called_the_smallest() -> None:
     assert found.models[-1].label == "wanda"
     assert found.smallest is None
     assert found.detail == "No stage that met its gate made the student smaller."
+
+
+def test_the_page_shows_what_the_student_said_first_and_last(made):
+    rows = page(made).tables["table-samples"]
+    assert rows[0] == ["prompt", "dataset's answer", "student, step 100", "student, step 800"]
+    assert rows[1] == ["Ann has 3 apples and buys 4. How many?", "7", "The The The 1", "— 2"]
+    found = (made / "report.md").read_text()
+    assert "| 7 | The The The [1] | — [2] |" in found
+    assert "[1] it met the limit of new tokens before its end" in found
