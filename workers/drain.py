@@ -19,7 +19,7 @@ from service.shares import give_share_back
 from service.site import Site
 from workers.chunk import OpenChunk, close_chunk, open_chunk
 from workers.faculty import Faculty
-from workers.lease import Heart, claim_chunk, release
+from workers.lease import Heart, Lease, claim_chunk, release
 from workers.ledger import LeaseLostError, until_written, wait_until_held
 from workers.lookout import Lookout
 from workers.rounds import round_rows
@@ -148,14 +148,9 @@ class Drain:
         )
         if lease is None:
             return False
-        self._heart.keep(lease)
-        chunk = await asyncio.to_thread(
-            open_chunk,
-            self._site.sessions.reading,
-            self._work,
-            lease,
-            self._troubles.note_full_disk,
-        )
+        chunk = await self._opened(self._heart.keep(lease))
+        if chunk is None:
+            return True
         self._open.append(chunk)
         self._lookout.soon()
         await asyncio.to_thread(self._work.plan.prepare, chunk.seeds)
@@ -164,6 +159,17 @@ class Drain:
                 return True
             await self._feed_row(chunk, place, chunk.seeds[place])
         return True
+
+    async def _opened(self, lease: Lease) -> OpenChunk | None:
+        """None if it was lost meanwhile: who took it over may have tidied its files away."""
+        note, reading = self._troubles.note_full_disk, self._site.sessions.reading
+        try:
+            return await until_written(
+                lease, note, lambda: open_chunk(reading, self._work, lease, note)
+            )
+        except LeaseLostError:
+            self._heart.drop(lease)
+            return None
 
     async def _feed_row(self, chunk: OpenChunk, place: int, seed: Seed) -> None:
         step = await self._next_step(chunk, seed)

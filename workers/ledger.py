@@ -55,6 +55,11 @@ def folder_of(root: Path, job_id: str, number: int) -> Path:
     return root / "ledger" / job_id / f"{number:06d}"
 
 
+def segment_name(sequence: int) -> str:
+    """The file name of an epoch's segment, counted from 1."""
+    return f"{sequence:06d}"
+
+
 def read_entries(folder: Path, below: int | None = None) -> dict[str, list[Entry]]:
     """All entries of a chunk, by row; of the epochs under `below` only, if that is given.
 
@@ -164,7 +169,7 @@ class LedgerWriter:
 
     async def _commit(self, entries: list[Entry]) -> Exception | None:
         self._sequence += 1
-        path, data = self._folder / f"{self._sequence:06d}", encode_segment(entries)
+        path, data = self._folder / segment_name(self._sequence), encode_segment(entries)
         try:
             await until_written(
                 self._lease, self._disk_full, lambda: self._write_segment(path, data)
@@ -174,7 +179,8 @@ class LedgerWriter:
         return None
 
     def _write_segment(self, path: Path, data: bytes) -> None:
-        if not path.parent.exists():
+        # The first makes the folder. If it is gone later, the job is over, and stays tidied away.
+        if path.name == segment_name(1) and self._lease.held():
             make_directory(path.parent)
         self._write(path, data)
 
@@ -193,7 +199,8 @@ async def until_written(
     """Run `write` in a thread while the lease is held; on a full disk wait for space and try again.
 
     What was paid for stays in memory meanwhile, its slots taken, so nothing new is asked. Raises
-    `LeaseLostError`, and OSError for anything else than a full disk.
+    `LeaseLostError`, also for files that are gone because another took over and has ended, and
+    OSError for anything else than a full disk.
     """
     while True:
         await wait_until_held(lease)
@@ -201,6 +208,7 @@ async def until_written(
             return await asyncio.to_thread(write)
         except OSError as error:
             if error.errno not in FULL_DISK:
+                await wait_until_held(lease)
                 raise
             disk_full(str(error))
         except OperationalError as error:

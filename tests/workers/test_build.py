@@ -3,6 +3,7 @@
 import errno
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from prompts.dataset import read_manifest, read_rejected
 from prompts.record import Record
 from service import events, jobs
 from service.site import Site
-from service.tables import State
+from service.tables import Chunk, State
 from tests.workers.conftest import (
     LEASE_S,
     StubTeacher,
@@ -24,8 +25,10 @@ from tests.workers.conftest import (
     sums,
     wait_for,
 )
-from workers import build
+from workers import build, drain
+from workers.chunk import OpenChunk
 from workers.durable import Write, write_durably
+from workers.lease import Lease
 from workers.watch import Watch
 
 
@@ -255,3 +258,26 @@ def test_a_limit_asks_for_the_first_seeds_only(site: Site, stub: StubTeacher) ->
     run(site, job_id)
     check_each_once(dataset_of(site, job_id), 45)
     assert stub.stats()["requests"] == 45
+
+
+def test_files_gone_under_a_lost_lease_fail_nothing(
+    site: Site, stub: StubTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(site, stub.url)
+    job_id = submit(site, sums(64))
+    opening = drain.open_chunk
+
+    def open_too_late(sessions: Any, work: Any, lease: Lease, note: Any) -> OpenChunk:
+        if lease.number == 0:
+            return opening(sessions, work, lease, note)
+        with site.sessions.writing.begin() as session:
+            chunk = session.get_one(Chunk, lease.key)
+            chunk.epoch, chunk.owner = chunk.epoch + 1, "heir"
+        lease.renewed_at -= LEASE_S  # It slept.
+        raise FileNotFoundError("seeds.jsonl")
+
+    monkeypatch.setattr(drain, "open_chunk", open_too_late)
+    run(site, job_id)
+    assert get_job(site, job_id).state == State.RUNNING
+    with site.sessions.reading() as session:
+        assert session.get_one(Chunk, (job_id, 1)).owner == "heir"

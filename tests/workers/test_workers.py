@@ -90,6 +90,8 @@ def plant(site: Site, tmp_path: Path) -> Iterator[Plant]:
             for process in started.running:
                 process.kill()
                 process.wait()
+            for log in sorted(tmp_path.glob("*.log")):  # Shown if the test failed.
+                print(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
 
 
 @contextmanager
