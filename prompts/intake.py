@@ -6,9 +6,10 @@ from prompts.checks.judge import judge_prompt
 from prompts.checks.language import known_languages
 from prompts.checks.spec import JsonSchemaCheck, JudgeCheck, LanguageCheck, LengthCheck
 from prompts.demonstrations import LABEL, label_field, make_pool
+from prompts.plan import scored_record
 from prompts.record import Message, Seed
 from prompts.seeds import SeedError, is_empty, scan_seeds
-from prompts.spec import BuildSpec, CotBuild, IclBuild, Shots
+from prompts.spec import AskedBuild, BuildSpec, CotBuild, IclBuild, RescoreBuild, Shots
 from prompts.template import TemplateError, compile_template
 from prompts.turns import TurnsError, earlier_turns
 from prompts.verify import GoldError, gold_text
@@ -31,7 +32,7 @@ class TeacherLimitError(ValueError):
     """The spec asks for what this teacher can't give."""
 
 
-def required_seed_fields(spec: BuildSpec) -> frozenset[str]:
+def required_seed_fields(spec: AskedBuild) -> frozenset[str]:
     """The fields that every seed of this build must have."""
     fields = compile_template(spec.template, demonstrations=isinstance(spec, Shots)).required
     if spec.system is not None:
@@ -49,8 +50,11 @@ def read_seeds(spec: BuildSpec, lines: Iterable[bytes]) -> Iterator[tuple[int, S
     """Like `scan_seeds`, with everything that this build needs of a seed checked; streams.
 
     Raises SeedError also for a gold answer that nothing could equal and for a seed with which a
-    template can't be rendered.
+    template can't be rendered; for a rescore build, for one that holds no row of a dataset.
     """
+    if isinstance(spec, RescoreBuild):
+        yield from _scored_seeds(lines)
+        return
     templates = [compile_template(spec.template, demonstrations=isinstance(spec, Shots))]
     if spec.system is not None:
         templates.append(compile_template(spec.system))
@@ -63,6 +67,15 @@ def read_seeds(spec: BuildSpec, lines: Iterable[bytes]) -> Iterator[tuple[int, S
             earlier_turns(seed, spec.turns)
             _check_gold(spec, seed)
         except (TemplateError, TurnsError, GoldError) as error:
+            raise SeedError(line, str(error)) from error
+        yield line, seed
+
+
+def _scored_seeds(lines: Iterable[bytes]) -> Iterator[tuple[int, Seed]]:
+    for line, seed in scan_seeds(lines):
+        try:
+            scored_record(seed)
+        except ValueError as error:
             raise SeedError(line, str(error)) from error
         yield line, seed
 
@@ -139,6 +152,8 @@ def check_teacher(
 ) -> None:
     """Raises TeacherLimitError if the sampling asks for more than the teacher allows."""
     sampling = spec.sampling
+    if isinstance(spec, RescoreBuild):
+        return  # It writes nothing: rows that are too long are rejected one by one.
     if context_tokens is not None and sampling.max_tokens >= context_tokens:
         raise TeacherLimitError(
             f"sampling.max_tokens is {sampling.max_tokens}, the context of teacher"

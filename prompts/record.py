@@ -81,6 +81,8 @@ class Reason(StrEnum):
     """The teacher was to write an instruction, and its reply holds none that can be used."""
     NOT_EVOLVED = "not_evolved"
     """The evolved instruction failed the elimination: no gain, copied words, or no answer."""
+    NOT_SCORABLE = "not_scorable"
+    """The teacher's chat template can't write the row as tokens; nothing was asked."""
     TEACHER_ERROR = "teacher_error"
     """The teacher refused this request for good (a 4xx that no retry can mend)."""
     BY_HAND = "by_hand"

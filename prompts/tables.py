@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from prompts.dataset.chunk import read_batches
 from prompts.dataset.read import read_rows
+from prompts.plan import scored_seed
 from prompts.record import Record
 from prompts.seeds import SeedError
 from prompts.split import SPLITS
@@ -89,6 +90,13 @@ def dataset_lines(path: Path) -> Lines:
     for split in SPLITS:
         for row in read_rows(path, split):
             yield _line(_as_seed(row))
+
+
+def scored_lines(path: Path) -> Lines:
+    """Accepted rows of a dataset of our own, each whole, for a rescore build."""
+    for split in SPLITS:
+        for row in read_rows(path, split):
+            yield _line(scored_seed(row))
 
 
 READERS: dict[str, Callable[[Path], Lines]] = {

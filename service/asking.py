@@ -9,10 +9,15 @@ from typing import Any
 
 import aiohttp
 
-from prompts.plan import REFUSED, Request
+from prompts.plan import REFUSED, Request, Tokens
 from prompts.record import Call, CallSignal
 from prompts.spec import Sampling
-from service.logprobs import NoLogprobsError, read_chat_signal, signal_parameters
+from service.logprobs import (
+    NoLogprobsError,
+    read_chat_signal,
+    read_prompt_signal,
+    signal_parameters,
+)
 from service.settings import Settings, secret
 from service.tables import Teacher
 from service.vault import SealedElsewhereError, unseal
@@ -99,7 +104,7 @@ async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request
     """
     try:
         async with http.post(
-            f"{endpoint.base_url}/chat/completions",
+            f"{endpoint.base_url}/{'chat/' if request.tokens is None else ''}completions",
             json=_body(endpoint, request),
             headers=endpoint.headers,
             timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
@@ -115,6 +120,8 @@ async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request
 
 
 def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
+    if request.tokens is not None:
+        return _token_body(endpoint, request, request.tokens)
     body: dict[str, Any] = {
         "model": endpoint.model,
         "messages": [message.model_dump(exclude_none=True) for message in request.messages],
@@ -126,6 +133,13 @@ def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
     if request.signal_top_k is not None:
         body |= signal_parameters(request.signal_top_k)
     return body
+
+
+def _token_body(endpoint: Endpoint, request: Request, tokens: Tokens) -> dict[str, Any]:
+    """A completion of token ids. Servers other than vLLM don't know `prompt_logprobs`; what they
+    answer then has none."""
+    asked = {"model": endpoint.model, "prompt": list(tokens.ids), **_sampling(request.sampling)}
+    return asked | {"prompt_logprobs": request.signal_top_k}
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:
@@ -140,7 +154,9 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 
 def _answer(endpoint: Endpoint, request: Request, body: Any) -> Call:
     choice = body["choices"][0]
-    message, usage = choice["message"], body.get("usage") or {}
+    # What is scored has its words already: the one token that was written behind it is none of it.
+    message = {} if request.tokens is not None else choice["message"]
+    usage = body.get("usage") or {}
     return Call(
         row=request.row,
         step=request.step,
@@ -157,7 +173,10 @@ def _answer(endpoint: Endpoint, request: Request, body: Any) -> Call:
 def _signal(endpoint: Endpoint, request: Request, choice: dict[str, Any]) -> CallSignal | None:
     if request.signal_top_k is None:
         return None
+    tokens = request.tokens
     try:
+        if tokens is not None:
+            return read_prompt_signal(choice, tokens.ids, tokens.scored_from, request.signal_top_k)
         return read_chat_signal(choice, request.signal_top_k)
     except NoLogprobsError as error:
         raise TeacherError(
@@ -175,6 +194,13 @@ def _refusal(
         raise BusyError(_seconds(headers.get("Retry-After")))
     if status >= 500:
         raise NoAnswerError(f"HTTP {status}: {text[:300]}")
+    if status == 404 and request.tokens is not None:
+        # The model was met before: what is not there is the route.
+        raise TeacherError(
+            "teacher_without_completions",
+            f"teacher {endpoint.name} completes no token ids ({endpoint.base_url}/completions: "
+            f"HTTP 404: {text[:300]}). Serve it with vLLM.",
+        )
     require_entry(endpoint, status, text)
     return refused(request, f"HTTP {status}: {text[:2000]}")
 

@@ -1,11 +1,14 @@
 """Log-probs over the OpenAI-compatible API, as vLLM gives them: asked for and read.
 
-Tokens come as ids ('token_id:17'), for two tokens may be spelt alike. vLLM puts the token that was
+Of a chat's answer: tokens come as ids ('token_id:17'), for two tokens may be spelt alike. vLLM puts the token that was
 chosen first and cuts the list at k, so where the choice is not among the k likeliest, it stands in
 for the last of them; the mass outside the kept ones is right either way.
+
+Of a given prompt (`prompt_logprobs`): for each place what the tokens before it foretell, by token id
+and with its rank, the k likeliest and the prompt's own token; nothing for the first place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompts.record import CallSignal
@@ -43,6 +46,37 @@ def read_chat_signal(choice: Mapping[str, Any], top_k: int) -> CallSignal:
         top_logprobs=tuple(tuple(entry[1] for entry in entries) for entries in found),
         logprobs=tuple(float(token["logprob"]) for token in tokens),
     )
+
+
+def read_prompt_signal(
+    choice: Mapping[str, Any], ids: Sequence[int], scored_from: int, top_k: int
+) -> CallSignal:
+    """The signal of a prompt's ids from a place on. Raises NoLogprobsError."""
+    listed = choice.get("prompt_logprobs")
+    if not isinstance(listed, list) or len(listed) != len(ids) or not 0 < scored_from <= len(ids):
+        raise NoLogprobsError("it sends no prompt_logprobs for each token of a prompt; vLLM does")
+    own, found = tuple(ids[scored_from:]), []
+    for token, place in zip(own, listed[scored_from:], strict=True):
+        if not isinstance(place, dict) or str(token) not in place:
+            raise NoLogprobsError(f"its log-probs of a prompt lack the prompt's own token {token}")
+        found.append(_likeliest(place, top_k))
+    return CallSignal(
+        token_ids=own,
+        top_ids=tuple(tuple(token for token, _ in entries) for entries in found),
+        top_logprobs=tuple(tuple(logprob for _, logprob in entries) for entries in found),
+        logprobs=tuple(
+            float(place[str(token)]["logprob"])
+            for token, place in zip(own, listed[scored_from:], strict=True)
+        ),
+    )
+
+
+def _likeliest(place: Mapping[str, Any], top_k: int) -> list[tuple[int, float]]:
+    """The k of the best rank: the prompt's own token comes on top of them where it isn't one."""
+    ranked = sorted(place.items(), key=lambda entry: entry[1]["rank"])[:top_k]
+    if len(ranked) < top_k:
+        raise NoLogprobsError(f"{len(ranked)} log-probs a token, asked were {top_k}")
+    return [(int(token), float(entry["logprob"])) for token, entry in ranked]
 
 
 def _entries(token: Mapping[str, Any], top_k: int) -> list[tuple[int, float]]:

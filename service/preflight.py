@@ -16,12 +16,12 @@ from prompts.intake import (
 )
 from prompts.overlap import evaluation_texts
 from prompts.seeds import SeedError, scan_seeds
-from prompts.spec import BuildSpec, Shots
+from prompts.spec import BuildSpec, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers
 from service import teachers, tokenizers
 from service.affordable import budget_faults
 from service.problems import Fault, Problem, bad_input
-from service.signals import signal_fault
+from service.signals import signal_fault, tokenizer_fault
 from service.site import Site
 from service.sources import name_source, newest_dataset, source_lines
 from service.spec import (
@@ -106,9 +106,13 @@ class _Checker:
         self._teachers(location, spec, serve)
         self._embedder(location, spec, serve)
         with self._site.sessions.reading() as session:
-            problem = signal_fault(session, spec, serve)
-        if problem is not None:
-            self._fault(f"{location}.signal", problem)
+            problems = {
+                "signal": signal_fault(session, spec, serve),
+                "teacher": tokenizer_fault(self._site.store, session, spec, serve),
+            }
+        for field, problem in problems.items():
+            if problem is not None:
+                self._fault(f"{location}.{field}", problem)
         found = {field: file.id for field, file in files.items() if file is not None}
         return self._against(location, spec.model_copy(update=found))
 
@@ -139,6 +143,10 @@ class _Checker:
     def _sources(self, location: str, spec: BuildSpec) -> BuildSpec:
         """Seeds and the version to begin from, in the form that specs are stored with."""
         found: dict[str, object] = {}
+        if isinstance(spec, RescoreBuild) and not str(spec.seeds).startswith("file-"):
+            return spec.model_copy(
+                update={"seeds": self._dataset(f"{location}.seeds", str(spec.seeds), True)}
+            )
         try:
             found["seeds"] = name_source(self._site, spec.seeds)
         except Problem as problem:

@@ -12,7 +12,7 @@ from prompts.intake import read_pool, read_seeds
 from prompts.plan import Plan, Request, TeacherFacts, make_plan
 from prompts.record import Call, Frozen, Message, Record, Rejected, Seed
 from prompts.seeds import SeedError
-from prompts.spec import BuildSpec, Shots
+from prompts.spec import AskedBuild, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers
 from service import teachers
 from service.asking import (
@@ -92,7 +92,7 @@ def preview(site: Site, wanted: PreviewRequest) -> Preview:
 
 
 async def _all_rows(
-    spec: BuildSpec, plan: Plan, endpoints: dict[str, Endpoint], seeds: list[Seed]
+    spec: AskedBuild, plan: Plan, endpoints: dict[str, Endpoint], seeds: list[Seed]
 ) -> list[PreviewRow]:
     places = asyncio.Semaphore(min(AT_ONCE, spec.max_in_flight))
     async with aiohttp.ClientSession() as http:
@@ -145,12 +145,13 @@ async def _ask(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request
             await asyncio.sleep(busy.retry_after_s or 0.5)
 
 
-def _build(spec: JobSpec) -> BuildSpec:
-    match spec:
-        case BuildJob(build=build):
-            return build
-        case RecipeJob(build=build) if build is not None:
-            return build
+def _build(spec: JobSpec) -> AskedBuild:
+    build = spec.build if isinstance(spec, BuildJob | RecipeJob) else None
+    if isinstance(build, RescoreBuild):
+        fault = "a rescore build writes nothing to look at; submit it with a `limit`"
+        raise bad_input([Fault("spec.build.kind", fault)])
+    if build is not None:
+        return build
     raise bad_input([Fault("spec", "a preview needs a build, or a recipe with one")])
 
 
@@ -164,7 +165,7 @@ def _facts(asked: list[Teacher], name: str) -> TeacherFacts:
     )
 
 
-def _first_seeds(site: Site, spec: BuildSpec, rows: int) -> list[Seed]:
+def _first_seeds(site: Site, spec: AskedBuild, rows: int) -> list[Seed]:
     try:
         spec = spec.model_copy(update={"seeds": name_source(site, spec.seeds)})
         found = islice(read_seeds(spec, source_lines(site, spec)), rows)
@@ -173,7 +174,7 @@ def _first_seeds(site: Site, spec: BuildSpec, rows: int) -> list[Seed]:
         raise bad_input([Fault("build.seeds", str(error))]) from error
 
 
-def _pool(site: Site, spec: BuildSpec) -> tuple[Seed, ...] | None:
+def _pool(site: Site, spec: AskedBuild) -> tuple[Seed, ...] | None:
     if not isinstance(spec, Shots) or not spec.demonstrations:
         return None
     try:

@@ -22,7 +22,7 @@ from prompts.dataset import (
 from prompts.plan import content_hash
 from prompts.record import Frozen, Message, Reason, Record, Rejected
 from prompts.seen import Seen, digest16
-from prompts.spec import BuildSpec, Shots, build_spec
+from prompts.spec import AskedBuild, RescoreBuild, Shots, build_spec
 from prompts.split import SPLITS, input_key, split_of
 from prompts.template import compile_template
 from service.datasets import summary_of
@@ -163,7 +163,7 @@ def _write(source: Path, target: Path, manifest: Manifest, verdicts: Mapping[str
 
 
 def _judged(
-    source: Path, spec: BuildSpec | None, verdicts: Mapping[str, Verdict], met: set[str]
+    source: Path, spec: AskedBuild | None, verdicts: Mapping[str, Verdict], met: set[str]
 ) -> Iterator[Record | Rejected]:
     for record in _accepted(source):
         verdict = verdicts.get(record.id)
@@ -185,7 +185,7 @@ def why_not(source: Path, row: Record | Rejected, accept: bool) -> str | None:
     return _not_acceptable(row, _spec(_recipe(source)))
 
 
-def _not_acceptable(row: Rejected, spec: BuildSpec | None) -> str | None:
+def _not_acceptable(row: Rejected, spec: AskedBuild | None) -> str | None:
     if not row.prompt or not row.raw:
         return "nothing was answered"
     return None if spec is not None else "it wasn't built here: its split is unknown"
@@ -211,7 +211,7 @@ def _rejected(row: Record, note: str) -> Rejected:
     )
 
 
-def _accepted_by_hand(row: Rejected, spec: BuildSpec | None) -> Record:
+def _accepted_by_hand(row: Rejected, spec: AskedBuild | None) -> Record:
     why = _not_acceptable(row, spec)
     if why is not None or spec is None:
         raise bad_input([Fault("verdicts", f"row {row.id!r} can't be accepted: {why}")])
@@ -239,11 +239,12 @@ def _recipe(source: Path) -> dict[str, Any]:
     return yaml.safe_load((source / "recipe.yaml").read_text(encoding="utf-8")) or {}
 
 
-def _spec(recipe: Mapping[str, object]) -> BuildSpec | None:
+def _spec(recipe: Mapping[str, object]) -> AskedBuild | None:
     try:
-        return build_spec.validate_python(recipe.get("build"))
+        spec = build_spec.validate_python(recipe.get("build"))
     except ValidationError:
         return None
+    return None if isinstance(spec, RescoreBuild) else spec
 
 
 def _by_id(given: Review) -> dict[str, Verdict]:

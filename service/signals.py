@@ -1,9 +1,14 @@
 """Whether registered teachers can give the signal that a build asks for."""
 
+from pathlib import Path
+
 from sqlalchemy.orm import Session
 
-from prompts.spec import BuildSpec, SignalRefusedError, check_signal
+from prompts.signal import template_sha256, tokenizer_sha256
+from prompts.spec import BuildSpec, RescoreBuild, SignalRefusedError, check_signal
+from service.problems import Problem
 from service.spec import ServeJob
+from service.store import Store
 from service.tables import Teacher
 
 
@@ -31,3 +36,28 @@ def signal_fault(session: Session, spec: BuildSpec, serve: ServeJob | None) -> s
     except SignalRefusedError as error:
         return str(error)
     return None
+
+
+def tokenizer_fault(
+    store: Store, session: Session, spec: BuildSpec, serve: ServeJob | None
+) -> str | None:
+    """Why the workers couldn't write rows as the teacher's tokens, where a build needs that; None
+    if they can, or need not."""
+    teacher = session.get(Teacher, spec.teacher)
+    if not isinstance(spec, RescoreBuild) or (serve is None and teacher is None):
+        return None
+    model = serve.model if serve is not None else teacher and teacher.model
+    directory = _directory(store, session, model) if model else None
+    if directory is not None and tokenizer_sha256(directory) and template_sha256(directory):
+        return None
+    return (
+        f"a {spec.kind} build writes token ids itself, and tokenizer.json and chat template of "
+        f"teacher {spec.teacher!r} are not at hand: register it with its directory as `model`"
+    )
+
+
+def _directory(store: Store, session: Session, model: str) -> Path | None:
+    try:
+        return Path(store.locate_model(session, model))
+    except Problem:
+        return None

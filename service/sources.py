@@ -9,8 +9,16 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from prompts.spec import BuildSpec
-from prompts.tables import dataset_lines, file_lines, hub_lines, renamed, saved_lines
+from prompts.seeds import SeedError
+from prompts.spec import BuildSpec, RescoreBuild
+from prompts.tables import (
+    dataset_lines,
+    file_lines,
+    hub_lines,
+    renamed,
+    saved_lines,
+    scored_lines,
+)
 from service.problems import Fault, Problem, bad_input
 from service.site import Site
 from service.store import Store
@@ -56,8 +64,20 @@ def source_lines(site: Site, spec: BuildSpec, reference: str | None = None) -> I
     read, and a 404 problem if its artifact is gone."""
     wanted = spec.seeds if reference is None else reference
     assert isinstance(wanted, str)
+    if isinstance(spec, RescoreBuild):
+        return _whole_rows(site, wanted)
     columns = spec.columns if wanted == spec.seeds else {}
     return renamed(_lines(site, wanted), columns) if columns else _lines(site, wanted)
+
+
+def _whole_rows(site: Site, reference: str) -> Iterator[bytes]:
+    """A dataset's rows; a file's as they are, for rows that a retry has kept in one."""
+    if reference.startswith((HUB, "/")):
+        raise SeedError(None, "a rescore build takes a dataset, by name or id")
+    with site.sessions.reading() as session:
+        artifact = find_source(site.store, session, reference)
+    path = site.store.path(artifact)
+    return scored_lines(path) if artifact.kind == "dataset" else file_lines(path, artifact.name)
 
 
 def _lines(site: Site, reference: str) -> Iterator[bytes]:

@@ -32,6 +32,7 @@ class Cache:
             "schema": request.schema and dict(request.schema),
             "signal_top_k": request.signal_top_k,
             "sample": request.sample,
+            "tokens": request.tokens and [request.tokens.ids, request.tokens.scored_from],
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

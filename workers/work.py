@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from prompts.instructions import BuildPlan, with_method
 from prompts.intake import read_pool
 from prompts.overlap import EvaluationSet
-from prompts.plan import TeacherFacts, make_plan
+from prompts.plan import RescorePlan, TeacherFacts, make_plan
 from prompts.record import Call, Record, Rejected, Seed
 from prompts.signal import SignalHeader
-from prompts.spec import BuildSpec, Shots
+from prompts.spec import BuildSpec, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.jobs import spec_of
@@ -29,7 +29,7 @@ from workers.embeddings import Embeddings
 from workers.judges import evaluation_set
 from workers.rounds import Rounds, self_instruct_of
 from workers.signals import signal_header
-from workers.tokens import Counter, token_counter
+from workers.tokens import Counter, row_encoder, token_counter
 
 
 @dataclass(frozen=True)
@@ -107,18 +107,14 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
     with site.sessions.reading() as session:
         teachers = [_teacher(session, name) for name in asked_teachers(spec)]
         first = next(teacher for teacher in teachers if teacher.name == spec.teacher)
-        pool = _pool(site, spec)
         evaluation = _evaluation(site.store, session, spec)
-        embed = _embed(site, session, spec)
         facts = _facts(first, token_counter(site.store, session, first.model))
         directories = {each.name: model_directory(site.store, session, each) for each in teachers}
-    method = self_instruct_of(spec)
-    plan = make_plan(spec, pool, facts, evaluation, embed, site.settings.allow_python_verifiers)
     return Work(
         job_id=job.id,
         root=root,
         spec=spec,
-        plan=with_method(plan, Rounds(site, job.id, spec, method) if method else None),
+        plan=_plan(site, job.id, spec, facts, directories[first.name], evaluation),
         endpoints=find_endpoints(site, teachers),
         seeds=seeds_path(root, job.id),
         directories=directories,
@@ -133,6 +129,23 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
         signal=signal_header(spec, first, directories[first.name]),
         write=write,
     )
+
+
+def _plan(
+    site: Site,
+    job_id: str,
+    spec: BuildSpec,
+    facts: TeacherFacts,
+    directory: Path | None,
+    evaluation: tuple[EvaluationSet, ...],
+) -> BuildPlan:
+    if isinstance(spec, RescoreBuild):
+        return RescorePlan(spec, replace(facts, encode=row_encoder(spec.teacher, directory)))
+    with site.sessions.reading() as session:
+        embed = _embed(site, session, spec)
+    method, allowed = self_instruct_of(spec), site.settings.allow_python_verifiers
+    plan = make_plan(spec, _pool(site, spec), facts, evaluation, embed, allowed)
+    return with_method(plan, Rounds(site, job_id, spec, method) if method else None)
 
 
 def find_endpoints(site: Site, teachers: list[Teacher]) -> dict[str, Endpoint]:

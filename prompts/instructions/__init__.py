@@ -3,7 +3,7 @@
 from prompts.instructions.evol import EvolPlan
 from prompts.instructions.pool import RoundPools, TaskPool, task_of
 from prompts.instructions.self_instruct import SelfInstructPlan, slots
-from prompts.plan import Plan
+from prompts.plan import Plan, RescorePlan
 from prompts.spec import InstructionBuild
 from prompts.spec.methods import EvolInstruct, SelfInstruct
 
@@ -18,7 +18,7 @@ __all__ = [
     "with_method",
 ]
 
-BuildPlan = Plan | EvolPlan | SelfInstructPlan
+BuildPlan = Plan | EvolPlan | SelfInstructPlan | RescorePlan
 
 
 def with_method(plan: Plan, pools: RoundPools | None = None) -> BuildPlan:

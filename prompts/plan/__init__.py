@@ -2,18 +2,35 @@
 
 from prompts.plan.ends import content_hash
 from prompts.plan.plan import Plan, Step, make_plan
-from prompts.plan.request import REFUSED, NotNeeded, Request, TeacherFacts
+from prompts.plan.request import (
+    REFUSED,
+    SCORES,
+    Encoded,
+    EncodeError,
+    NotNeeded,
+    Request,
+    TeacherFacts,
+    Tokens,
+)
+from prompts.plan.rescore import RescorePlan, scored_record, scored_seed
 from prompts.plan.seeds import row_number, sampling_seed
 
 __all__ = [
     "REFUSED",
+    "SCORES",
+    "EncodeError",
+    "Encoded",
     "NotNeeded",
     "Plan",
     "Request",
+    "RescorePlan",
     "Step",
     "TeacherFacts",
+    "Tokens",
     "content_hash",
     "make_plan",
     "row_number",
     "sampling_seed",
+    "scored_record",
+    "scored_seed",
 ]

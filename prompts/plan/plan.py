@@ -23,7 +23,7 @@ from prompts.plan.samples import Draft, Fault, Sample, all_wrong, keep_one
 from prompts.plan.seeds import seeded
 from prompts.record import Call, Judgement, Kind, Message, Reason, Record, Rejected, Seed
 from prompts.reply import read_reply
-from prompts.spec import BuildSpec, CotBuild, IclBuild, InstructionBuild, Shots
+from prompts.spec import AskedBuild, CotBuild, IclBuild, InstructionBuild, Shots
 from prompts.spec.asked import writer_of
 from prompts.spec.selectors import SIMILAR
 from prompts.split import input_key
@@ -43,7 +43,7 @@ Step = tuple[Request, ...] | Record | Rejected
 class Plan:
     """How the rows of one build are asked and judged. Made by `make_plan`."""
 
-    spec: IclBuild | CotBuild | InstructionBuild
+    spec: AskedBuild
     teacher: TeacherFacts
     template: Template
     system: Template | None
@@ -259,7 +259,7 @@ class Plan:
 
 
 def make_plan(
-    spec: BuildSpec,
+    spec: AskedBuild,
     pool: Sequence[Seed] | None,
     teacher: TeacherFacts,
     evaluation: Sequence[EvaluationSet] = (),
@@ -291,7 +291,7 @@ def make_plan(
 
 
 def _pool(
-    spec: BuildSpec,
+    spec: AskedBuild,
     pool: Sequence[Seed] | None,
     teacher: TeacherFacts,
     evaluation: tuple[EvaluationSet, ...],

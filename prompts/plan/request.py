@@ -4,13 +4,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prompts.record import Message
+from prompts.record import Message, Record
 from prompts.spec import Sampling
 
 REFUSED = "error"
 """The finish_reason of a Call that the server refused for good."""
 
 NotNeeded = Literal["target", "budget", "cancelled"]
+
+
+SCORES = 3
+"""The step of a request that scores a completion which is there already."""
+
+
+class EncodeError(ValueError):
+    """A row that can't be written as token ids."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as its tokens, exactly those that a student is trained on."""
+
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    """How many of them are the prompt's."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +41,17 @@ class TeacherFacts:
     """None: unknown; then no prompt is refused for its length."""
     count_tokens: Callable[[tuple[Message, ...]], int] | None = None
     """Tokens of a conversation under the teacher's chat template, generation prompt included."""
+    encode: Callable[[Record], Encoded] | None = None
+    """A row under the teacher's chat template, for builds that rescore. Raises EncodeError."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as token ids: sent as it stands, without the server's chat template."""
+
+    ids: tuple[int, ...]
+    scored_from: int
+    """The ids from this place on are scored; nothing is written behind them."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +73,5 @@ class Request:
     prefix: str | None = None
     """Key of a beginning that many prompts share: once one request has warmed it, the server's
     prefix cache holds it for the others."""
+    tokens: Tokens | None = None
+    """Asked in place of `messages`, which then only tell a person what it is about."""

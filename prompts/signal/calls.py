@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from prompts.parse import split_thinking
+from prompts.plan import SCORES
 from prompts.record import Call, CallSignal, Record, Rejected
 from prompts.signal.rows import TopKRow, top_k_row
 
@@ -25,12 +26,14 @@ def signals_of(
 
 
 def signal_of(record: Record, calls: Iterable[Call]) -> TopKRow | None:
-    """The signal of the call whose text, its thinking aside, is the record's completion."""
+    """The signal of the call that scored the record's completion, or whose text, its thinking
+    aside, it is."""
     text = record.completion[-1].content
     for call in calls:
         if call.signal is None:
             continue
-        if text in (call.text, split_thinking(call.text, call.reasoning).text):
+        spoken = (call.text, split_thinking(call.text, call.reasoning).text)
+        if call.step == SCORES or text in spoken:
             return to_row(call.signal)
     return None
 

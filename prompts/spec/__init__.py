@@ -8,6 +8,7 @@ from prompts.spec.common import Build
 from prompts.spec.cot import COT_TEMPLATE, CotBuild, Rationalise
 from prompts.spec.icl import ICL_TEMPLATE, IclBuild
 from prompts.spec.instructions import IF_TEMPLATE, InstructionBuild
+from prompts.spec.rescore import RescoreBuild
 from prompts.spec.sampling import Sampling, Split
 from prompts.spec.shots import Shots
 from prompts.spec.signal import Signal, SignalRefusedError, check_signal
@@ -16,12 +17,14 @@ __all__ = [
     "COT_TEMPLATE",
     "ICL_TEMPLATE",
     "IF_TEMPLATE",
+    "AskedBuild",
     "Build",
     "BuildSpec",
     "CotBuild",
     "IclBuild",
     "InstructionBuild",
     "Rationalise",
+    "RescoreBuild",
     "Sampling",
     "Shots",
     "Signal",
@@ -31,6 +34,13 @@ __all__ = [
     "check_signal",
 ]
 
-BuildSpec = Annotated[IclBuild | CotBuild | InstructionBuild, Field(discriminator="kind")]
+AskedBuild = IclBuild | CotBuild | InstructionBuild
+"""Builds whose rows a teacher writes."""
 
-build_spec: TypeAdapter[IclBuild | CotBuild | InstructionBuild] = TypeAdapter(BuildSpec)
+BuildSpec = Annotated[
+    IclBuild | CotBuild | InstructionBuild | RescoreBuild, Field(discriminator="kind")
+]
+
+build_spec: TypeAdapter[IclBuild | CotBuild | InstructionBuild | RescoreBuild] = TypeAdapter(
+    BuildSpec
+)

@@ -2,6 +2,9 @@
 
 With log-probs asked for it sends them as vLLM does: tokens are its answer's words, numbered by
 their length, and of k candidates a token the likeliest is the word's.
+
+A prompt of token ids is scored as vLLM scores it: every fourth token, by its number, is not among
+the k likeliest and comes on top of them.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ class WritingTeacher:
 
     def __init__(self, say: Callable[[str], str]) -> None:
         self.prompts: list[str] = []
+        self.scored: list[list[int]] = []
         self.url = ""
         self._say = say
         self._loop = asyncio.new_event_loop()
@@ -36,12 +40,23 @@ class WritingTeacher:
         usage = {"prompt_tokens": 5, "completion_tokens": len(text.split())}
         return web.json_response({"choices": [choice], "usage": usage})
 
+    async def _complete_tokens(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        ids: list[int] = body["prompt"]
+        self.scored.append(ids)
+        choice: dict[str, Any] = {"text": "x", "finish_reason": "length"}
+        top_k = body["prompt_logprobs"]
+        choice["prompt_logprobs"] = [None, *(_scored(one, top_k) for one in ids[1:])]
+        usage = {"prompt_tokens": len(ids), "completion_tokens": 1}
+        return web.json_response({"choices": [choice], "usage": usage})
+
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "stub", "root": "stub"}]})
 
     async def _serve(self, ready: threading.Event) -> web.AppRunner:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/completions", self._complete_tokens)
         app.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(app)
         await runner.setup()
@@ -82,3 +97,15 @@ def _token(token: int, top_k: int) -> dict[str, Any]:
         for place in range(top_k)
     ]
     return {"token": f"token_id:{token}", "logprob": math.log(0.5), "top_logprobs": tops}
+
+
+def _scored(token: int, top_k: int) -> dict[str, dict[str, Any]]:
+    """The own token first or, where 4 divides it, above the k likeliest with a worse rank."""
+    unlikely = token % 4 == 0
+    others = [token + place for place in range(1, top_k + unlikely)]
+    ranked = others if unlikely else [token, *others]
+    found = {
+        str(one): {"logprob": math.log(0.5) - place, "rank": place + 1}
+        for place, one in enumerate(ranked)
+    }
+    return {str(token): {"logprob": -9.0, "rank": 99}} | found
