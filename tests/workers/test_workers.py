@@ -202,6 +202,7 @@ def put_to_sleep(worker: "subprocess.Popen[bytes]", site: Site) -> None:
     database = site.settings.database_url.removeprefix("sqlite:///")
     for _ in range(100):
         worker.send_signal(signal.SIGSTOP)
+        wait_for(lambda: all_stopped(worker.pid))
         with closing(sqlite3.connect(database, timeout=0.5, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN EXCLUSIVE")
@@ -211,6 +212,12 @@ def put_to_sleep(worker: "subprocess.Popen[bytes]", site: Site) -> None:
                 worker.send_signal(signal.SIGCONT)
                 time.sleep(0.05)
     raise AssertionError("the worker never lets go of the database")
+
+
+def all_stopped(pid: int) -> bool:
+    """Whether every thread of a process has stopped: they do so one by one, each when it likes."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in threads)
 
 
 def traces(site: Site, job_id: str) -> tuple[object, ...]:
