@@ -49,6 +49,8 @@ class Expected:
     sparse: bool = False
     scheme: str | None = None
     group_size: int = 128
+    zero_points: bool = False
+    """Whether each group has one, of as many bits as a weight."""
     unknown: bool = False
     """Whether the data decide the size."""
 
@@ -74,6 +76,7 @@ class Expected:
         for m, n in linear.matrices:
             scales = m * (n // self.group_size if scheme.grouped else 1)
             saved += m * n * self.item_bytes - m * n * scheme.bits // 8 - scales * self.item_bytes
+            saved -= scales * scheme.bits // 8 * self.zero_points
         return saved
 
 

@@ -1,26 +1,34 @@
-"""Training on rounded weights: the primitive, the modules, and what puts them in and exports them.
+"""Training on rounded weights: what puts the rounding linears in, and what exports them.
 
 Quantization-aware training (QAT) rounds in every forward pass and lets gradients through as if it
-hadn't: the weights learn where the grid leaves them well. PEQA (arXiv:2305.14152) rounds once and
-then trains the scales alone. m outputs, n inputs, g group size.
+hadn't: the weights learn where the grid leaves them well. Quantization-aware fine-tuning (QAF)
+rounds once and trains a small part: PEQA the scales, QLoRA and QA-LoRA adapters.
 """
 
 import copy
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from transformers import PreTrainedModel
 
-from trainer.compress.rounding import round_activations, round_weight, weight_scale
+from trainer.compress.adapted_linears import AdaptedLinear, PooledLinear
+from trainer.compress.quantized_linears import (
+    FakeQuantLinear,
+    Packed,
+    QuantizedLinear,
+    ScaledLinear,
+    plain_linear,
+)
+from trainer.compress.rounding import round_weight
 from trainer.compress.schemes import (
     SCHEMES,
-    Scheme,
     check_groups,
+    check_rank,
     config_group,
     others,
     targets_of,
@@ -35,80 +43,44 @@ class Quantized:
 
     scheme: SchemeName
     group_size: int = 128
-    train: Literal["weights", "scales"] = "weights"
-    """QAT trains weights through their rounding, PEQA the scales of weights rounded once."""
+    train: Literal["weights", "scales", "adapters", "pooled_adapters"] = "weights"
+    """QAT trains weights through their rounding, PEQA the scales of weights rounded once, QLoRA
+    and QA-LoRA adapters beside them."""
+    rank: int = 16
+    """Of adapters."""
+    alpha: int = 32
+    """Adapters are scaled by alpha / rank."""
+    loftq_rounds: int = 0
+    """Of QLoRA's start; 0 starts adapters without effect."""
 
 
-def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
-    """`rounded` in the forward pass; its gradient goes to x as it is (arXiv:1308.3432)."""
-    return x + (rounded - x).detach()
-
-
-class FakeQuantLinear(nn.Linear):
-    """A linear whose weights (and inputs, where the scheme says so) are rounded as it computes.
-
-    Parameters keep the names of the linear's, so that a checkpoint holds the unrounded weights.
-    """
-
-    def __init__(self, linear: nn.Linear, scheme: Scheme, group_size: int) -> None:
-        super().__init__(linear.in_features, linear.out_features, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
-        self.scheme, self.group_size = scheme, group_size
-
-    def scale(self) -> Tensor:
-        """[m, n / g] or [m, 1]"""
-        return weight_scale(self.weight.detach(), self.scheme, self.group_size)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[..., n] -> [..., m]"""
-        rounded = round_weight(self.weight, self.scale(), self.scheme, self.group_size)
-        weight = straight_through(self.weight, rounded)
-        return F.linear(_given(input, self.scheme), weight, self.bias)
-
-
-class ScaledLinear(nn.Module):
-    """A linear of fixed codes and trained scales: weight = codes * scale."""
-
-    def __init__(self, linear: nn.Linear, scheme: Scheme, group_size: int) -> None:
-        super().__init__()
-        weight = linear.weight.detach()
-        first = weight_scale(weight, scheme, group_size)
-        self.scheme, self.group_size = scheme, group_size
-        spread = first.repeat_interleave(weight.shape[1] // first.shape[1], dim=1)
-        codes = round_weight(weight, first, scheme, group_size) / spread
-        self.codes = nn.Buffer(codes if scheme.number == "float" else codes.round())
-        self.log_scale = nn.Parameter(first.log())
-        self.bias = linear.bias
-
-    def scale(self) -> Tensor:
-        """[m, n / g] or [m, 1]; trained as a logarithm, since it must stay positive."""
-        return self.log_scale.exp()
-
-    def weight(self) -> Tensor:
-        """[m, n]"""
-        scale = self.scale()
-        return self.codes * scale.repeat_interleave(self.codes.shape[1] // scale.shape[1], dim=1)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[..., n] -> [..., m]"""
-        return F.linear(_given(input, self.scheme), self.weight(), self.bias)
+KINDS: dict[str, Callable[[nn.Linear, Quantized], nn.Module]] = {
+    "weights": lambda linear, q: FakeQuantLinear(linear, SCHEMES[q.scheme], q.group_size),
+    "scales": lambda linear, q: ScaledLinear(linear, SCHEMES[q.scheme], q.group_size),
+    "adapters": lambda linear, q: AdaptedLinear(
+        linear, SCHEMES[q.scheme], q.group_size, q.rank, q.alpha, q.loftq_rounds
+    ),
+    "pooled_adapters": lambda linear, q: PooledLinear(linear, q.group_size, q.rank, q.alpha),
+}
+"""By what is trained, the module that takes a linear's place."""
+ROUNDED = FakeQuantLinear | ScaledLinear | AdaptedLinear | PooledLinear
 
 
 def prepare(model: PreTrainedModel, quantized: Quantized) -> None:
     """Put rounding linears in the place of the decoder layers' own, before an optimizer is made.
 
-    PEQA freezes everything but the scales. Raises BadInput where a group size doesn't divide, and
-    where nothing could write the result.
+    All but QAT freezes everything that was there. Raises BadInput where a group size doesn't
+    divide, adapters are no smaller than what they adapt, or nothing could write the result.
     """
     check_export()
     linears = targets_of(model)
     check_groups(linears, quantized.scheme, quantized.group_size)
-    scheme = SCHEMES[quantized.scheme]
-    if quantized.train == "scales":
+    if quantized.train in ("adapters", "pooled_adapters"):
+        check_rank(linears, quantized.rank)
+    if quantized.train != "weights":
         model.requires_grad_(False)
-    kind = {"weights": FakeQuantLinear, "scales": ScaledLinear}[quantized.train]
     for name, linear in linears.items():
-        _put(model, name, kind(linear, scheme, quantized.group_size))
+        _put(model, name, KINDS[quantized.train](linear, quantized))
 
 
 def export(
@@ -126,13 +98,16 @@ def export(
     from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
 
     plain = copy.deepcopy(model)
-    scales = restore(plain)
-    group = config_group(quantized.scheme, quantized.group_size)
+    packed = restore(plain)
+    symmetric = quantized.train != "pooled_adapters"
+    group = config_group(quantized.scheme, quantized.group_size, symmetric)
     config = QuantizationConfig(config_groups={"group_0": group}, ignore=others(plain))
     apply_quantization_config(plain, config, show_progress=False)
-    for name, scale in scales.items():
-        stored = dict(plain.get_submodule(name).named_parameters())["weight_scale"]
-        stored.data = scale.to(stored)
+    for name, one in packed.items():
+        stored = dict(plain.get_submodule(name).named_parameters())
+        stored["weight_scale"].data = one.scale.to(stored["weight_scale"])
+        if one.zero is not None:
+            stored["weight_zero_point"].data = one.zero.to(stored["weight_zero_point"])
     compressor = ModelCompressor.from_pretrained_model(plain)
     compressor.compress_model(plain)
     for parameter in plain.parameters():  # only now: codes come from weights as they were trained
@@ -152,24 +127,29 @@ def check_export() -> None:
         )
 
 
-def restore(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Put ordinary linears back, in place; the scales of each that was rounded, by name."""
-    scales = {}
-    for name, module in list(model.named_modules()):
-        if isinstance(module, FakeQuantLinear | ScaledLinear):
-            weight = module.weight() if isinstance(module, ScaledLinear) else module.weight
-            scales[name] = module.scale().detach()
-            linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-            linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
-            linear.bias = module.bias
-            _put(model, name, linear)
-    return scales
+def restore(model: PreTrainedModel) -> dict[str, Packed]:
+    """Put ordinary linears back, in place; what is stored of each that was rounded, by name."""
+    found = {}
+    for name, module in rounded_linears(model).items():
+        found[name] = module.packed()
+        _put(model, name, plain_linear(module))
+    return found
 
 
-def _given(x: Tensor, scheme: Scheme) -> Tensor:
-    if not scheme.rounds_activations:
-        return x
-    return straight_through(x, round_activations(x.detach(), scheme))
+def rounded_linears(model: PreTrainedModel) -> dict[str, QuantizedLinear]:
+    """The modules that `prepare` put in, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, ROUNDED)}
+
+
+def merge_error(module: QuantizedLinear, quantized: Quantized) -> float:
+    """|W - Q|_F / |W|_F of what a linear computes with and what is stored of it: 0 for QAT and
+    PEQA, what rounding a merge again (or its zero points) loses for QLoRA (or QA-LoRA)."""
+    merged, packed = module.merged(), module.packed()
+    stored = packed.weight
+    if packed.zero is None:
+        scheme = SCHEMES[quantized.scheme]
+        stored = round_weight(stored, packed.scale, scheme, quantized.group_size)
+    return float((merged - stored).norm() / merged.norm())
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

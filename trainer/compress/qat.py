@@ -1,61 +1,100 @@
-"""Quantization-aware training and PEQA as a stage: a distillation run on rounded weights.
+"""Quantization-aware training as a stage: a distillation run on rounded weights.
 
 The student computes with its rounded weights in every step of the one training loop, whatever
 its loss; what is exported is exactly the grid that it was trained on.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from trainer.compress.fake_quant import Quantized, export, prepare
 from trainer.compress.heal import keep_zeros, train_spec, with_threads
 from trainer.compress.outcome import Outcome
-from trainer.data import read_records
+from trainer.data import TokenRow, read_records
 from trainer.events import Emit
 from trainer.loading import load_model
 from trainer.preparation import make_objective
 from trainer.preparation import prepare as prepare_training
-from trainer.spec import QuantizeTrain
+from trainer.spec import Heal, QuantizeTrain
 from trainer.student import Student
 from trainer.training import fit
 
-WHAT = {
-    "weights": "QAT: weights were trained through their rounding",
-    "scales": "PEQA: weights were rounded once, then their scales alone were trained",
-}
+WHAT = "QAT: weights were trained through their rounding"
 
 
-def run(
-    stage: QuantizeTrain,
-    source: Path,
-    start: Path,
-    dataset: Path,
-    directory: Path,
-    threads: int | None,
-    emit: Emit,
-) -> Outcome:
-    """Train the model of `source` quantized, towards the one of `start`; resumes from the
-    checkpoints under `directory`. The outcome saves itself in compressed-tensors' format, in the
-    source's dtype but for the packed weights."""
-    quantized = Quantized(stage.scheme, stage.group_size, stage.train)
-    training = train_spec(with_threads(stage.training, threads), source, start, dataset)
-    records = read_records(dataset, "train")
-    prepared = prepare_training(training, records, read_records(dataset, "validation"), emit)
-    objective = make_objective(prepared, emit)
+@dataclass(frozen=True)
+class Workplace:
+    """Where a stage that trains finds what it needs."""
+
+    source: Path
+    """The model that is trained."""
+    start: Path
+    """The one that it is trained towards."""
+    dataset: Path
+    directory: Path
+    """Gets checkpoints, from which a stopped run goes on."""
+    threads: int | None
+    emit: Emit
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in training linears, and what the run says of itself."""
+
+    model: PreTrainedModel
+    held: tuple[TokenRow, ...]
+    """Rows that it wasn't trained on; of those that it was, where there are none."""
+    details: dict[str, Any]
+
+
+def run(stage: QuantizeTrain, place: Workplace) -> Outcome:
+    """Train weights through their rounding. The outcome saves itself in compressed-tensors'
+    format, in the source's dtype but for the packed weights."""
+    quantized = Quantized(stage.scheme, stage.group_size)
+    # weights that a mask took out must be held
+    made = train_rounded(stage.training, quantized, place, keep_zeros(place.source))
+    return outcome(made, quantized, place, WHAT)
+
+
+def train_rounded(
+    training: Heal,
+    quantized: Quantized,
+    place: Workplace,
+    after_step: Callable[[nn.Module], None] | None = None,
+) -> Trained:
+    """One distillation run in the rounding linears that `quantized` names."""
+    spec = train_spec(
+        with_threads(training, place.threads), place.source, place.start, place.dataset
+    )
+    records, held = (read_records(place.dataset, split) for split in ("train", "validation"))
+    prepared = prepare_training(spec, records, held, place.emit)
+    objective = make_objective(prepared, place.emit)
+    torch.manual_seed(spec.optimization.seed)  # adapters start at random
     prepare(prepared.model, quantized)
-    student = Student(prepared.model, objective, training.optimization.precision)
-    # codes that are zero stay so by themselves; weights that a mask took out must be held
-    held = keep_zeros(source) if stage.train == "weights" else None
-    trainer = fit(prepared, student, directory / "checkpoints", emit, held)
-    model, dtype = prepared.model.eval(), load_model(source).dtype
+    student = Student(prepared.model, objective, spec.optimization.precision)
+    trainer = fit(prepared, student, place.directory / "checkpoints", place.emit, after_step)
     losses = [loss for _, loss in trainer.history.losses]
     details = {
-        "scheme": stage.scheme,
-        "trained": stage.train,
+        "scheme": quantized.scheme,
+        "trained": quantized.train,
+        "parameters_trained": sum(p.numel() for p in student.parameters() if p.requires_grad),
         "steps": trainer.state.global_step,
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "format": "compressed-tensors",
     }
+    return Trained(prepared.model.eval(), prepared.validation.rows or prepared.rows.rows, details)
+
+
+def outcome(made: Trained, quantized: Quantized, place: Workplace, *notes: str) -> Outcome:
+    """What the stage hands back: the model writes itself packed."""
+    dtype = load_model(place.source).dtype
     return Outcome(
-        model, details, (WHAT[stage.train],), lambda path: export(model, quantized, path, dtype)
+        made.model, made.details, notes, lambda path: export(made.model, quantized, path, dtype)
     )

@@ -24,6 +24,32 @@ def round_weight(weight: Tensor, scale: Tensor, scheme: Scheme, group_size: int)
     return (_to_grid(grouped / scale[..., None], scheme) * scale[..., None]).reshape(weight.shape)
 
 
+def codes_of(weight: Tensor, scale: Tensor, scheme: Scheme, group_size: int) -> Tensor:
+    """[m, n] of what is stored: int8, or float8."""
+    grouped = _grouped(weight, scheme, group_size)
+    codes = _to_grid(grouped / scale[..., None], scheme).reshape(weight.shape)
+    return codes.to(torch.float8_e4m3fn if scheme.number == "float" else torch.int8)
+
+
+def weight_of(codes: Tensor, scale: Tensor) -> Tensor:
+    """[m, n] of codes [m, n] and scale [m, n / g] or [m, 1]; differentiable in the scale."""
+    return codes.to(scale.dtype) * spread(scale, codes.shape[1])
+
+
+def spread(values: Tensor, inputs: int) -> Tensor:
+    """[m, n / g] -> [m, n], each for its group."""
+    return values.repeat_interleave(inputs // values.shape[1], dim=1)
+
+
+def lowest_and_scale(weight: Tensor, group_size: int, levels: int) -> tuple[Tensor, Tensor]:
+    """Of each group, its least number and the step that takes `levels` of them to its largest;
+    both [m, n / g]. Zero is within every range."""
+    grouped = weight.unflatten(1, (-1, group_size))
+    lowest, highest = grouped.amin(dim=-1).clamp_max(0), grouped.amax(dim=-1).clamp_min(0)
+    scale = (highest - lowest) / levels
+    return lowest, torch.where(scale == 0, torch.finfo(scale.dtype).eps, scale)
+
+
 def round_activations(x: Tensor, scheme: Scheme) -> Tensor:
     """[..., n] with a scale for each token."""
     scale = _scale(x.abs().amax(dim=-1, keepdim=True), scheme)

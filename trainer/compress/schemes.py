@@ -32,15 +32,17 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
-def config_group(name: SchemeName, group_size: int) -> Any:
-    """compressed-tensors' description of a scheme, over all linears."""
+def config_group(name: SchemeName, group_size: int, symmetric: bool = True) -> Any:
+    """compressed-tensors' description of a scheme, over all linears; with zero points where it
+    isn't symmetric."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
     scheme = SCHEMES[name]
-    common = {"num_bits": scheme.bits, "type": scheme.number, "symmetric": True}
+    common = {"num_bits": scheme.bits, "type": scheme.number}
     size = {"strategy": "group", "group_size": group_size} if scheme.grouped else {}
-    weights = QuantizationArgs(**common, **(size or {"strategy": "channel"}))
-    activations = QuantizationArgs(**common, strategy="token", dynamic=True)
+    spread = size or {"strategy": "channel"}
+    weights = QuantizationArgs(**common, **spread, symmetric=symmetric)
+    activations = QuantizationArgs(**common, strategy="token", dynamic=True, symmetric=True)
     return QuantizationScheme(
         targets=["Linear"],
         weights=weights,
@@ -78,6 +80,17 @@ def check_groups(linears: dict[str, nn.Linear], name: SchemeName, group_size: in
             raise BadInput(
                 f"group_size {group_size} doesn't divide the {linear.in_features} inputs of {full}",
                 f"Use one that divides all of {sorted(_widths(list(linears.values())))}.",
+            )
+
+
+def check_rank(linears: dict[str, nn.Linear], rank: int) -> None:
+    """Refuse adapters that are no smaller than what they adapt."""
+    for full, linear in linears.items():
+        least = min(linear.in_features, linear.out_features)
+        if rank >= least:
+            raise BadInput(
+                f"rank {rank} is no less than the {least} of {full}",
+                "Its adapters would have more numbers than it has itself. Take a smaller rank.",
             )
 
 

@@ -7,6 +7,7 @@ from trainer.spec.compress import (
     Gate,
     Heal,
     MagnitudePrune,
+    QuantizeFinetune,
     QuantizePtq,
     QuantizeTrain,
     SparseGptPrune,
@@ -16,7 +17,7 @@ from trainer.spec.compress import (
     WandaPrune,
     WidthPrune,
 )
-from trainer.spec.evaluation import EvalSpec
+from trainer.spec.evaluation import DatasetEval, EvalSpec
 from trainer.spec.optimization import Optimization
 from trainer.spec.quantization import PACKED, QuantizationAware, SchemeName
 from trainer.spec.train import (
@@ -39,6 +40,7 @@ from trainer.spec.train import (
 __all__ = [
     "PACKED",
     "CompressSpec",
+    "DatasetEval",
     "DepthPrune",
     "EvalSpec",
     "ForwardKL",
@@ -53,6 +55,7 @@ __all__ = [
     "OnPolicy",
     "Optimization",
     "QuantizationAware",
+    "QuantizeFinetune",
     "QuantizePtq",
     "QuantizeTrain",
     "RationaleThenAnswer",

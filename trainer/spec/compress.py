@@ -11,6 +11,7 @@ from trainer.spec.stages import (
     Gate,
     Heal,
     MagnitudePrune,
+    QuantizeFinetune,
     QuantizePtq,
     QuantizeTrain,
     SparseGptPrune,
@@ -30,10 +31,13 @@ StageSpec = Annotated[
     | SvdFactorize
     | TensorFactorize
     | QuantizePtq
-    | QuantizeTrain,
+    | QuantizeTrain
+    | QuantizeFinetune,
     Field(discriminator="kind"),
 ]
 
+PACKING = ("ptq", "qat", "qaf")
+"""Kinds of stage that leave packed weights."""
 AFTER_SVD = {
     "svd": "factorizes a model once: name all targets in one stage",
     "width": "cuts whole matrices, and factors are two: put it before svd",
@@ -64,7 +68,7 @@ class CompressSpec(Frozen):
             follows = bool(index) and stage.on == "previous"
             before = self.stages[index - 1].kind if follows else None
             factorized = factorized and follows
-            if before in ("ptq", "qat"):
+            if before in PACKING:
                 raise ValueError(
                     f"stages[{index}]: {stage.kind} can't follow {before}: packed weights can't be "
                     "changed. Put it before, or set on: start"
@@ -86,6 +90,7 @@ __all__ = [
     "Gate",
     "Heal",
     "MagnitudePrune",
+    "QuantizeFinetune",
     "QuantizePtq",
     "QuantizeTrain",
     "SparseGptPrune",

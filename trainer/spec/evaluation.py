@@ -1,8 +1,11 @@
 """How a model is measured."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from prompts.record import Frozen
+from prompts.verify import VerifierSpec
 
 
 class EvalSpec(Frozen):
@@ -13,3 +16,23 @@ class EvalSpec(Frozen):
     limit_per_skill: int = Field(200, ge=1)
     max_new_tokens: int = Field(160, ge=1)
     batch_size: int = Field(64, ge=1)
+
+
+class DatasetEval(Frozen):
+    """How a model is measured on a dataset's own rows."""
+
+    dataset: str = Field(min_length=1)
+    """Directory of a dataset."""
+    split: Literal["train", "validation", "test"] = "test"
+    teacher: str | None = None
+    """Directory or hub name of a model to be compared with, token by token."""
+    limit: int = Field(200, ge=2)
+    """Rows, evenly spread over the split."""
+    max_new_tokens: int = Field(160, ge=1)
+    """Of each greedy answer."""
+    batch_size: int = Field(16, ge=1)
+    verify: VerifierSpec | None = None
+    """How answers are compared; None takes what the dataset was built with."""
+    resamples: int = Field(2000, ge=100)
+    """Of the bootstrap that gives the intervals."""
+    threads: int | None = Field(None, ge=1)

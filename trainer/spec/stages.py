@@ -201,21 +201,57 @@ ALGORITHMS = {
 
 
 class QuantizeTrain(Stage):
-    """Training on the quantization grid, exported in exactly that scheme as compressed-tensors."""
+    """Quantization-aware training: weights through their rounding (arXiv:1308.3432), exported in
+    exactly that scheme as compressed-tensors."""
 
     kind: Literal["qat"]
     scheme: SchemeName = "W4A16"
     """As for ptq."""
     group_size: int = Field(128, ge=1)
     """Inputs that share a scale in W4A16."""
-    train: Literal["weights", "scales"] = "weights"
-    """QAT: weights through their rounding. PEQA (arXiv:2305.14152): the scales of fixed codes."""
     training: Heal = Heal()
     """The run: its loss and its optimizer."""
 
     @model_validator(mode="after")
     def _group_size_is_read(self) -> "QuantizeTrain":
         check_group_size(self.scheme, self.group_size)
+        return self
+
+
+class QuantizeFinetune(Stage):
+    """Quantization-aware fine-tuning: rounded once, then a small part is trained."""
+
+    kind: Literal["qaf"]
+    method: Literal["peqa", "qlora", "qa_lora"] = "peqa"
+    """peqa (arXiv:2305.14152): the scales of fixed codes. qlora (arXiv:2305.14314): adapters on a
+    rounded base, merged and rounded again. qa_lora (arXiv:2309.14717): adapters on sums over
+    groups of inputs, merged into zero points."""
+    scheme: SchemeName = "W4A16"
+    """As for ptq."""
+    group_size: int = Field(128, ge=1)
+    """Inputs that share a scale in W4A16."""
+    rank: int = Field(16, ge=1)
+    """Of qlora's and qa_lora's adapters."""
+    alpha: int = Field(32, ge=1)
+    """Adapters are scaled by alpha / rank."""
+    initialization: Literal["zero", "loftq"] = "zero"
+    """qlora's start: the rounded model, or base and adapters as near the model as rounding and SVD
+    in turn bring them (arXiv:2310.08659)."""
+    loftq_rounds: int = Field(5, ge=1, le=50)
+    training: Heal = Heal()
+    """The run: its loss and its optimizer."""
+
+    @model_validator(mode="after")
+    def _all_fields_are_read(self) -> "QuantizeFinetune":
+        check_group_size(self.scheme, self.group_size)
+        if self.method == "peqa" and (self.rank != 16 or self.alpha != 32):
+            raise ValueError("rank and alpha are read by method: qlora and qa_lora alone")
+        if self.method != "qlora" and self.initialization != "zero":
+            raise ValueError("initialization is read by method: qlora alone")
+        if self.initialization != "loftq" and self.loftq_rounds != 5:
+            raise ValueError("loftq_rounds is read by initialization: loftq alone")
+        if self.method == "qa_lora" and self.scheme != "W4A16":
+            raise ValueError("qa_lora merges into the zero points of groups: use scheme W4A16")
         return self
 
 

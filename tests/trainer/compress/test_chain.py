@@ -16,7 +16,7 @@ from trainer.compress.chain import run
 from trainer.compress.forecast import forecast
 from trainer.compress.gate import GateFailed
 from trainer.compress.heal import zero_masks
-from trainer.compress.making import SHARED, STAGES
+from trainer.compress.making import SHARED, STAGES, TRAINED
 from trainer.compress.measuring import digest_model
 from trainer.compress.outcome import Outcome
 from trainer.compress.size import tensor_bytes
@@ -58,7 +58,7 @@ class Events(list[tuple[str, dict[str, Any]]]):
 def test_there_is_a_function_for_each_kind_of_stage() -> None:
     members = typing.get_args(typing.get_args(StageSpec)[0])
     kinds = {typing.get_args(member.model_fields["kind"].annotation)[0] for member in members}
-    assert set(STAGES) | {"qat"} == kinds
+    assert set(STAGES) | set(TRAINED) == kinds
 
 
 def test_stages_follow_each_other_and_are_measured(inputs: dict[str, str], tmp_path: Path) -> None:

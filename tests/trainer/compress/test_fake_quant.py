@@ -10,15 +10,8 @@ from torch import nn
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import logits
-from trainer.compress.fake_quant import (
-    FakeQuantLinear,
-    Quantized,
-    ScaledLinear,
-    export,
-    prepare,
-    restore,
-    straight_through,
-)
+from trainer.compress.fake_quant import Quantized, export, prepare, restore
+from trainer.compress.quantized_linears import FakeQuantLinear, ScaledLinear, straight_through
 from trainer.compress.rounding import rtn
 from trainer.compress.schemes import SCHEMES, targets_of
 from trainer.errors import BadInput
@@ -138,9 +131,9 @@ def test_linears_come_back() -> None:
     before = logits(model)
     prepare(model, Quantized("W4A16", 8))
     assert not torch.allclose(logits(model), before, atol=1e-3)
-    scales = restore(model)
+    packed = restore(model)
     assert torch.equal(logits(model), before)
-    assert scales.keys() == targets_of(model).keys()
+    assert packed.keys() == targets_of(model).keys()
 
 
 def test_a_group_size_that_does_not_divide_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Training on the grid as a stage of the chain: real training, tiny, and its export."""
+"""QAT and QAF as stages of the chain: real training, tiny, and its export."""
 
 import json
 import shutil
@@ -9,12 +9,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tests.trainer.compress.families import make
 from tests.trainer.compress.models import logits
+from tests.trainer.compress.test_fake_quant import step
 from tests.trainer.compress.world import write_dataset, write_model
 from trainer.compress.chain import run
+from trainer.compress.fake_quant import prepare
+from trainer.compress.forecast import forecast
+from trainer.compress.qaf import quantized_by
+from trainer.compress.report import StageReport
+from trainer.compress.size import tensor_bytes
+from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.loading import load_model
-from trainer.spec import CompressSpec, QuantizeTrain
+from trainer.spec import CompressSpec, QuantizeFinetune, QuantizeTrain
 
 TRAINING = {
     "method": "forward_kl",
@@ -38,13 +46,28 @@ def make_spec(inputs: dict[str, str], **fields: Any) -> CompressSpec:
     return CompressSpec(**inputs, threads=1, serve_check=False, stages=(stage,))
 
 
-@pytest.mark.parametrize("train", ["weights", "scales"])
+METHODS: dict[str, tuple[dict[str, Any], str]] = {
+    "qat": ({"kind": "qat"}, "weights"),
+    "peqa": ({"kind": "qaf"}, "scales"),
+    "qlora": ({"kind": "qaf", "method": "qlora", "rank": 4}, "adapters"),
+    "qa_lora": ({"kind": "qaf", "method": "qa_lora", "rank": 4}, "pooled_adapters"),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_what_was_trained_is_what_is_exported(
-    train: str, inputs: dict[str, str], tmp_path: Path
+    name: str, inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    (report,) = run(make_spec(inputs, train=train), tmp_path, silent)
+    fields, train = METHODS[name]
+    spec = make_spec(inputs, **fields)
+    (expected,) = forecast(spec, load_model(inputs["model"]))
+    (report,) = run(spec, tmp_path, silent)
     assert report.passed
     assert report.details["steps"] == 12
+    check_merge(name, report)
+    sizes = tensor_bytes(Path(report.model)).items()
+    stored = sum(size for tensor, size in sizes if not tensor.endswith("_shape"))
+    assert stored == expected.expected.weight_bytes
     assert {report.details["trained"], report.details["format"]} == {train, "compressed-tensors"}
     config = json.loads((Path(report.model) / "config.json").read_text("utf-8"))
     weights = config["quantization_config"]["config_groups"]["group_0"]["weights"]
@@ -55,9 +78,21 @@ def test_what_was_trained_is_what_is_exported(
     assert names == {"model", "report.json"}
 
 
-@pytest.mark.parametrize("train", ["weights", "scales"])
-def test_a_mask_survives_it(train: str, inputs: dict[str, str], tmp_path: Path) -> None:
-    stage = {"kind": "qat", "group_size": 32, "train": train, "training": TRAINING}
+def check_merge(name: str, report: StageReport) -> None:
+    """What merging loses is measured where anything is merged."""
+    if name in ("qat", "peqa"):
+        assert "merge" not in report.details
+        return
+    lost = report.details["merge"]
+    assert 0 < lost["mean_relative_error"] <= lost["largest_relative_error"] < 0.2
+    assert lost["kl"] > 0
+    assert lost["kl_tokens"] > 0
+    assert report.details["parameters_trained"] < report.before.shape.parameters / 4
+
+
+@pytest.mark.parametrize("kind", ["qat", "qaf"])
+def test_a_mask_survives_it(kind: str, inputs: dict[str, str], tmp_path: Path) -> None:
+    stage = {"kind": kind, "group_size": 32, "training": TRAINING}
     stages = ({"kind": "magnitude", "pattern": "2:4"}, stage)
     spec = CompressSpec(**inputs, threads=1, serve_check=False, stages=stages)
     masked, trained = (load_model(report.model) for report in run(spec, tmp_path, silent))
@@ -73,12 +108,74 @@ def test_training_on_the_grid_is_nearer_than_rounding_to_it(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:
     (trained,) = run(make_spec(inputs), tmp_path / "qat", silent)
+    (tuned,) = run(make_spec(inputs, kind="qaf"), tmp_path / "qaf", silent)
     stage = {"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn", "group_size": 32}
     spec = CompressSpec(**inputs, threads=1, serve_check=False, stages=(stage,))
     (rounded,) = run(spec, tmp_path / "ptq", silent)
-    assert (trained.kl_from_source or 9) < (rounded.kl_from_source or 0)
-    one, other = (load_model(report.model) for report in (trained, rounded))
-    assert not torch.equal(logits(one), logits(other))
+    kls = [report.kl_from_source or 9 for report in (trained, tuned, rounded)]
+    assert max(kls[:2]) < kls[2]
+    made = [logits(load_model(report.model)) for report in (trained, tuned, rounded)]
+    assert not any(torch.equal(made[a], made[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+QAF = {"kind": "qaf", "method": "qlora", "rank": 4, "group_size": 8}
+CHANGES: dict[str, dict[str, Any]] = {
+    "method": {"method": "qa_lora"},
+    "rank": {"rank": 2},
+    "alpha": {"alpha": 2},
+    "initialization": {"initialization": "loftq"},
+    "loftq_rounds": {"initialization": "loftq", "loftq_rounds": 1},
+    "group_size": {"group_size": 4},
+    "scheme": {"scheme": "W8A16", "group_size": 128},
+}
+
+
+def test_every_field_of_a_finetuning_matters() -> None:
+    made = []
+    for change in ({}, *CHANGES.values()):
+        model = make("llama_untied")
+        torch.manual_seed(0)
+        prepare(model, quantized_by(QuantizeFinetune(**{**QAF, **change})))
+        step(model)
+        made.append(logits(model))
+    for index, one in enumerate(made):
+        assert not any(torch.equal(one, other) for other in made[index + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (
+            ({**QAF, "rank": 32},),
+            r"stages\[0\].rank: 32 is no less than the 32 of self_attn.k_proj",
+        ),
+        (({"kind": "wanda"}, QAF), r"stages\[1\].method: qlora would fill the zeros"),
+        (({**QAF, "heal": TRAINING},), r"\(qaf\) can't be healed"),
+    ],
+)
+def test_adapters_that_make_no_sense_are_refused_before_anything_runs(
+    stages: tuple[dict[str, Any], ...], message: str, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    sized = tuple({**s, "group_size": 32} if s["kind"] == "qaf" else s for s in stages)
+    spec = CompressSpec(**inputs, threads=1, serve_check=False, stages=sized)
+    with pytest.raises(BadInput, match=message):
+        run(spec, tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rank": 4}, "rank and alpha are read by"),
+        ({"method": "qa_lora", "initialization": "loftq"}, "initialization is read by"),
+        ({"method": "qlora", "loftq_rounds": 2}, "loftq_rounds is read by"),
+        ({"method": "qa_lora", "scheme": "W8A8"}, "use scheme W4A16"),
+        ({"scheme": "FP8", "group_size": 32}, "scheme: W4A16 alone"),
+    ],
+)
+def test_fields_that_nothing_reads_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        QuantizeFinetune(kind="qaf", **fields)
 
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(

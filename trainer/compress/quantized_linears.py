@@ -1,0 +1,128 @@
+"""Linears that compute with rounded weights while they are trained. m outputs, n inputs, g group
+size.
+
+Each says by `packed()` what is stored of it in the end.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.compress.rounding import (
+    codes_of,
+    round_activations,
+    round_weight,
+    weight_of,
+    weight_scale,
+)
+from trainer.compress.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A linear on its way into a file: rounding `weight` on the grid gives what is stored."""
+
+    weight: Tensor
+    """[m, n]"""
+    scale: Tensor
+    """[m, n / g] or [m, 1]"""
+    zero: Tensor | None = None
+    """[m, n / g] whole numbers; None where the grid is symmetric."""
+
+
+class QuantizedLinear(Protocol):
+    """What the modules here have in common."""
+
+    bias: nn.Parameter | None
+
+    def packed(self) -> Packed:
+        """What is stored."""
+
+    def merged(self) -> Tensor:
+        """[m, n] that it computes with, real numbers."""
+
+
+def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
+    """`rounded` in the forward pass; its gradient goes to x as it is (arXiv:1308.3432)."""
+    return x + (rounded - x).detach()
+
+
+class FakeQuantLinear(nn.Linear):
+    """QAT: weights (and inputs, where the scheme says so) are rounded as it computes.
+
+    Parameters keep the names of the linear's, so that a checkpoint holds the unrounded weights.
+    """
+
+    def __init__(self, linear: nn.Linear, scheme: Scheme, group_size: int) -> None:
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.scheme, self.group_size = scheme, group_size
+
+    def packed(self) -> Packed:
+        """The weights as they are: rounding is what the export does."""
+        weight = self.weight.detach()
+        return Packed(weight, weight_scale(weight, self.scheme, self.group_size))
+
+    def merged(self) -> Tensor:
+        """[m, n]"""
+        made = self.packed()
+        return round_weight(made.weight, made.scale, self.scheme, self.group_size)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., n] -> [..., m]"""
+        weight = straight_through(self.weight, self.merged())
+        return F.linear(given(input, self.scheme), weight, self.bias)
+
+
+class ScaledLinear(nn.Module):
+    """PEQA (arXiv:2305.14152): fixed codes, trained scales; weight = codes * scale."""
+
+    def __init__(self, linear: nn.Linear, scheme: Scheme, group_size: int) -> None:
+        super().__init__()
+        weight = linear.weight.detach()
+        first = weight_scale(weight, scheme, group_size)
+        self.scheme = scheme
+        self.codes = nn.Buffer(codes_of(weight, first, scheme, group_size))
+        self.log_scale = nn.Parameter(first.log())
+        self.bias = linear.bias
+
+    def scale(self) -> Tensor:
+        """[m, n / g] or [m, 1]; trained as a logarithm, since it must stay positive."""
+        return self.log_scale.exp()
+
+    def packed(self) -> Packed:
+        """Codes times scales, which round to the same codes again."""
+        return Packed(self.merged(), self.scale().detach())
+
+    def merged(self) -> Tensor:
+        """[m, n]"""
+        return weight_of(self.codes, self.scale()).detach()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., n] -> [..., m]"""
+        return F.linear(given(input, self.scheme), weight_of(self.codes, self.scale()), self.bias)
+
+
+def given(x: Tensor, scheme: Scheme) -> Tensor:
+    """Inputs as the scheme has them."""
+    if not scheme.rounds_activations:
+        return x
+    return straight_through(x, round_activations(x.detach(), scheme))
+
+
+def plain_linear(module: QuantizedLinear) -> nn.Linear:
+    """An ordinary linear with the weight that is to be rounded and stored."""
+    weight = module.packed().weight
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    linear.bias = module.bias  # type: ignore[assignment]  # None is what bias=False leaves
+    return linear
+
+
+def drawn(rank: int, inputs: int, like: Tensor) -> nn.Parameter:
+    """A fresh adapter's first factor [r, n], uniform as a linear's (the other one begins at 0)."""
+    made = torch.empty(rank, inputs, dtype=like.dtype, device=like.device)
+    return nn.Parameter(nn.init.kaiming_uniform_(made, a=5**0.5))
