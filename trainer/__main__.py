@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from trainer.compress.gate import GateFailed
 from trainer.errors import BadInput, Terminated
 from trainer.events import Emit, claim_stdout, silent
-from trainer.recipe import evaluate, read_spec, run_recipe
-from trainer.spec import CompressSpec, EvalSpec, TrainSpec
+from trainer.recipe import evaluate, read_spec, run_recipe, tell_problems, write
+from trainer.spec import CompressSpec, DatasetEval, EvalSpec, TrainSpec
 from trainer.stop import raise_on_sigterm
 
 # torch takes seconds to import: each command imports what it needs when it runs, so that a bad
@@ -54,8 +54,33 @@ def _train(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
 
 
 def _evaluate(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
+    if (given.spec is None) == (given.dataset is None):
+        raise BadInput(
+            "on what to evaluate?", "Add --dataset DIR, or --spec FILE with an EvalSpec."
+        )
+    if given.dataset is not None:
+        return _assess(given, emit)
+    if given.out is None:
+        raise BadInput("no place for the measurement", "Add --out FILE.")
     spec: EvalSpec = read_spec(given.spec, TypeAdapter(EvalSpec))
     return evaluate(given.model, spec, given.out, emit, given.threads).model_dump(mode="json")
+
+
+def _assess(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
+    names = ("dataset", "split", "teacher", "limit", "max_new_tokens", "batch_size", "threads")
+    asked = {name: value for name, value in vars(given).items() if name in names and value}
+    if given.verify is not None:
+        asked["verify"] = {"kind": given.verify}
+    try:
+        spec = DatasetEval.model_validate(asked)
+    except ValidationError as error:
+        raise BadInput("that can't be evaluated", tell_problems(error)) from error
+    from trainer.assess import assess
+
+    found = assess(given.model, spec, emit)
+    if given.out is not None:
+        write(given.out, found.model_dump_json(indent=1))
+    return found.model_dump(mode="json")
 
 
 def _compress(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
@@ -100,8 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--vllm-python", type=Path, help="interpreter of the serving check")
     evaluating = commands.add_parser("evaluate", help="measure a model")
     evaluating.add_argument("--model", required=True, help="directory or hub name")
-    evaluating.add_argument("--spec", type=Path, required=True, help="EvalSpec, JSON or YAML")
-    evaluating.add_argument("--out", type=Path, required=True, help="gets the Measurement, JSON")
+    evaluating.add_argument("--spec", type=Path, help="EvalSpec, JSON or YAML")
+    evaluating.add_argument("--dataset", help="a dataset's directory, in place of --spec")
+    evaluating.add_argument("--split", help="train, validation or test (default)")
+    evaluating.add_argument("--teacher", help="model to compare with, token by token")
+    evaluating.add_argument("--limit", type=int, help="rows; default 200")
+    evaluating.add_argument("--max-new-tokens", type=int, help="of each answer; default 160")
+    evaluating.add_argument("--batch-size", type=int, help="default 16")
+    evaluating.add_argument("--verify", help="verifier's kind; default the dataset's own")
+    evaluating.add_argument("--out", type=Path, help="gets the figures, JSON")
     evaluating.add_argument("--threads", type=int, help="CPU threads; default all cores")
     report = commands.add_parser("report", help="draw a finished chain")
     report.add_argument("--chain", type=Path, required=True)

@@ -1,6 +1,10 @@
 """What one measurement of a model says. Free of torch, so that a report can be drawn without it."""
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
 
 from prompts.record import Frozen
 
@@ -46,6 +50,61 @@ class Measurement(Frozen):
     def mean_accuracy(self) -> float:
         """Mean over skills, each skill counting once."""
         return sum(skill.share for skill in self.skills.values()) / len(self.skills)
+
+
+class Estimate(Frozen):
+    """A figure over rows, with a 95% interval of the bootstrap."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+class Assessment(Frozen):
+    """A model on a dataset's own rows. None is what couldn't be measured; `why` says why."""
+
+    model: str
+    dataset: str
+    split: str
+    rows: int
+    left_out: int
+    """Rows longer than the model holds."""
+    perplexity: Estimate
+    """Of completion tokens."""
+    exact_match: Estimate
+    """Share of greedy answers equal to the whole completion, white space aside."""
+    rouge_l: Estimate
+    """Of greedy answers with the completions, 0..1."""
+    accuracy: Estimate | None = None
+    """Share of answers that the verifier takes for the gold one, or for the row's."""
+    verifier: str | None = None
+    """Its kind."""
+    kl: Estimate | None = None
+    """KL(teacher || model), nats per completion token."""
+    top1_agreement: Estimate | None = None
+    """Share of completion tokens whose likeliest token is the teacher's."""
+    parameters: int
+    weight_bytes: int
+    tokens_per_s: float
+    """Generated, all batches."""
+    cut: int
+    """Answers that met the limit of new tokens before their end."""
+    why: dict[str, str] = Field(default_factory=dict)
+
+
+def bootstrap(
+    sums: Sequence[float], weights: Sequence[float], resamples: int, seed: int = 0
+) -> Estimate:
+    """sum(sums) / sum(weights) over rows, and the 2.5% and 97.5% quantiles of that ratio over
+    resampled rows (Efron, 1979): rows are drawn whole, since tokens of one row go together."""
+    tops, bottoms = np.asarray(sums, dtype=float), np.asarray(weights, dtype=float)
+    random = np.random.default_rng(seed)
+    drawn = random.integers(0, len(tops), size=(resamples, len(tops)))
+    ratios = tops[drawn].sum(axis=1) / bottoms[drawn].sum(axis=1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    value = float(tops.sum() / bottoms.sum())
+    return Estimate(value=value, low=float(low), high=float(high), rows=len(tops))
 
 
 def wilson(correct: int, n: int) -> Accuracy:

@@ -53,10 +53,14 @@ def read_spec(path: Path, adapter: TypeAdapter[Any]) -> Any:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{path} is neither JSON nor YAML", str(error)) from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors()
-        )
-        raise BadInput(f"{path} is not what it should be", problems) from error
+        raise BadInput(f"{path} is not what it should be", tell_problems(error)) from error
+
+
+def tell_problems(error: ValidationError) -> str:
+    """Every field that is wrong, by its path."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors()
+    )
 
 
 def run_recipe(path: Path, out: Path, emit: Emit) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def evaluate(
 
     emit("phase", {"name": "evaluate", "detail": model})
     measurement = measure(model, spec, threads=threads)
-    _write(target, measurement.model_dump_json(indent=1))
+    write(target, measurement.model_dump_json(indent=1))
     skills = {name: skill.model_dump() for name, skill in measurement.skills.items()}
     emit("accuracy", {"model": model, "skills": skills})
     return measurement
@@ -186,12 +190,13 @@ def _report(
         models=tuple(rows),
         why={"lineage": "only the service keeps one"},
     )
-    _write(out / "chain.json", chain.model_dump_json(indent=1))
+    write(out / "chain.json", chain.model_dump_json(indent=1))
     run(out / "chain.json", out / "report", emit)
     return str(out / "report")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """A file that is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f".{path.name}.writing")
     written.write_text(text, "utf-8")

@@ -6,7 +6,17 @@ import sys
 import typer
 from rich.console import Console
 
-from service.cli import artifacts, control, doctor, jobs, keys, schedules, stack, teachers
+from service.cli import (
+    artifacts,
+    control,
+    doctor,
+    evaluate,
+    jobs,
+    keys,
+    schedules,
+    stack,
+    teachers,
+)
 from service.cli.failure import INTERRUPTED, Failure
 
 app = typer.Typer(
@@ -33,6 +43,7 @@ app.command("clone")(control.clone)
 app.command("watch")(jobs.watch)
 app.command("cancel")(jobs.cancel)
 app.command("upload")(artifacts.upload)
+app.command("evaluate")(evaluate.evaluate)
 app.command("report")(artifacts.report)
 app.add_typer(artifacts.datasets, name="datasets")
 app.add_typer(artifacts.models, name="models")

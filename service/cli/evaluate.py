@@ -1,0 +1,109 @@
+"""`retort evaluate`: any model on a dataset's rows, on this machine; no stack need be up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from service.cli.failure import JOB_FAILED, Failure, bad_input
+from service.cli.options import Json, Screen, screen
+
+BAD_INPUT_CODE = 2
+"""How `python -m trainer` ends for it."""
+FIGURES = {
+    "perplexity": ("perplexity of completions", 3),
+    "exact_match": ("answers equal to the completion", 3),
+    "accuracy": ("answers that the verifier takes", 3),
+    "rouge_l": ("ROUGE-L of answers with completions", 3),
+    "kl": ("KL(teacher || model), nats per token", 4),
+    "top1_agreement": ("likeliest token is the teacher's", 3),
+}
+"""Figures with an interval: what they are, and their decimals."""
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A model's directory, or a hub name.", show_default=False)
+    ],
+    dataset: Annotated[Path, typer.Option(help="A dataset's directory.", show_default=False)],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    teacher: Annotated[
+        str | None, typer.Option(help="A model to compare with, token by token.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Rows, evenly spread over the split.")] = 200,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of each greedy answer.")] = 160,
+    verify: Annotated[
+        str | None, typer.Option(help="Verifier's kind; by default what the dataset names.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on a dataset: perplexity, right answers, distance from a teacher, bytes."""
+    out = screen(as_json)
+    asked = {"split": split, "teacher": teacher, "limit": limit, "max-new-tokens": max_new_tokens}
+    asked |= {"verify": verify, "threads": threads}
+    words = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+    found = _run(["--model", model, "--dataset", str(dataset), *words], out)
+    if as_json:
+        out.document(found)
+        return
+    out.console.print(draw(found))
+    for line in notes(found):
+        out.say(line)
+
+
+def draw(found: dict[str, Any]) -> Table:
+    """A row for each figure, with its interval."""
+    table = Table("figure", "value", "95% interval")
+    for name, (title, decimals) in FIGURES.items():
+        figure = found[name]
+        if figure is not None:
+            value, low, high = (f"{figure[key]:.{decimals}f}" for key in ("value", "low", "high"))
+            table.add_row(title, value, f"{low} to {high}")
+    table.add_row("parameters", f"{found['parameters']:,}", "")
+    table.add_row("bytes of weights", f"{found['weight_bytes']:,}", "")
+    table.add_row("generated tokens/s", f"{found['tokens_per_s']:.0f}", "")
+    return table
+
+
+def notes(found: dict[str, Any]) -> list[str]:
+    """What a reader of the figures must know."""
+    lines = [f"{found['rows']} rows of the {found['split']} split; intervals resample rows."]
+    if found["left_out"]:
+        lines.append(f"{found['left_out']} rows are longer than the model holds and left out.")
+    if found["cut"]:
+        lines.append(f"{found['cut']} answers met the limit of new tokens and count as they stood.")
+    titles = {name: title for name, (title, _) in FIGURES.items()}
+    return [
+        *lines,
+        *(f"not measured: {titles[name]} ({why})" for name, why in found["why"].items()),
+    ]
+
+
+def _run(words: list[str], out: Screen) -> dict[str, Any]:
+    """The trainer's own evaluation, in a process of its own: this one holds no torch."""
+    command = [sys.executable, "-m", "trainer", "evaluate", *words]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as one:
+        events = [_heard(line, out) for line in one.stdout or ()]
+        logged = one.stderr.read() if one.stderr else ""
+    last = events[-1] if events else {}
+    if last.get("event") == "done":
+        result: dict[str, Any] = last["result"]
+        return result
+    if one.returncode == BAD_INPUT_CODE and last.get("event") == "error":
+        raise bad_input(last["title"], last["detail"])
+    detail = logged.strip()[-2000:] or f"it ended with code {one.returncode}"
+    raise Failure({"title": "The evaluation failed", "detail": detail}, JOB_FAILED)
+
+
+def _heard(line: str, out: Screen) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(line)
+    if event["event"] == "phase":
+        out.say(f"{event['name']}: {event['detail']}")
+    return event

@@ -1,0 +1,183 @@
+"""Any model on a dataset's rows, against figures computed another way."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prompts.dataset import assemble, write_chunk
+from prompts.record import Kind
+from prompts.verify import make_verifier
+from prompts.verify.spec import NoVerifier, NumericVerifier
+from service.cli.main import main as command
+from tests.trainer.conftest import make_model, make_record, make_tokenizer, save_model
+from trainer.assess import assess, find_answer, is_right, read_rows
+from trainer.data import TokenRow, encode
+from trainer.errors import BadInput
+from trainer.events import silent
+from trainer.loading import end_ids, load_model, load_tokenizer
+from trainer.measurement import bootstrap
+from trainer.spec import DatasetEval
+
+PATTERN = r"answer is (\S+)"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of chains of thought with gold answers, a model, and a teacher."""
+    folder = tmp_path_factory.mktemp("place")
+    rows = []
+    for number in range(12):
+        words = [f"w{(number * 7 + step * 3) % 40}" for step in range(2 + number % 5)]
+        text = f"{' '.join(reversed(words))} The answer is {number % 10} ."
+        answer = str(number % 10)
+        more: dict[str, Any] = {"split": "test", "answer": answer, "gold": answer}
+        rows.append(make_record(number, " ".join(words), text, **more))
+    write_chunk(folder / "chunk.parquet", rows)
+    build = {"kind": "cot", "name": "d", "teacher": "t", "seeds": "s", "template": "{{ q }}"}
+    recipe = {"kind": "build", "build": {**build, "answer_pattern": PATTERN}}
+    assemble(folder / "dataset", [folder / "chunk.parquet"], recipe=recipe, seeds=len(rows))
+    save_model(folder / "model", make_model())
+    save_model(folder / "teacher", make_model(1, hidden_size=48, intermediate_size=48))
+    return folder
+
+
+def spec(place: Path, **fields: Any) -> DatasetEval:
+    given = {"dataset": str(place / "dataset"), "max_new_tokens": 6, "threads": 1, **fields}
+    return DatasetEval.model_validate(given)
+
+
+def rows_of(place: Path) -> tuple[TokenRow, ...]:
+    from trainer.data import read_records
+
+    tokenizer, model = load_tokenizer(place / "model"), load_model(place / "model")
+    records = read_records(place / "dataset", "test")
+    return encode(records, tokenizer, 128, end_ids(model, tokenizer)).rows
+
+
+@torch.no_grad()
+def one_by_one(place: Path) -> tuple[float, float, float]:
+    """Perplexity, KL and agreement, dense and row by row."""
+    model, teacher = (load_model(place / name) for name in ("model", "teacher"))
+    nats, kl, same, tokens = 0.0, 0.0, 0, 0
+    for row in rows_of(place):
+        ids = torch.from_numpy(row.ids.astype("int64"))[None]
+        q, p = (one(input_ids=ids).logits[0, :-1].double() for one in (model, teacher))
+        q, p = (x[row.prompt_tokens - 1 :].log_softmax(-1) for x in (q, p))
+        targets = ids[0, row.prompt_tokens :]
+        nats -= float(q.gather(1, targets[:, None]).sum())
+        kl += float((p.exp() * (p - q)).sum())
+        same += int((p.argmax(-1) == q.argmax(-1)).sum())
+        tokens += len(targets)
+    return math.exp(nats / tokens), kl / tokens, same / tokens
+
+
+def test_likelihood_and_distance_are_those_of_each_row_alone(place: Path) -> None:
+    found = assess(place / "model", spec(place, teacher=str(place / "teacher")), silent)
+    perplexity, kl, agreed = one_by_one(place)
+    assert found.perplexity.value == pytest.approx(perplexity, rel=1e-5)
+    assert found.kl is not None
+    assert found.kl.value == pytest.approx(kl, rel=1e-4)
+    assert found.top1_agreement is not None
+    assert found.top1_agreement.value == pytest.approx(agreed)
+    for figure in (found.perplexity, found.kl, found.top1_agreement):
+        assert figure.low <= figure.value <= figure.high
+        assert figure.low < figure.high
+        assert figure.rows == 12
+    assert found.verifier == "numeric"
+    assert found.weight_bytes == (place / "model/model.safetensors").stat().st_size
+
+
+def test_a_model_against_itself_agrees_everywhere(place: Path) -> None:
+    found = assess(place / "model", spec(place, teacher=str(place / "model")), silent)
+    assert found.kl is not None
+    assert found.kl.value == pytest.approx(0, abs=1e-6)
+    assert found.top1_agreement is not None
+    assert found.top1_agreement.value == 1
+
+
+def test_batches_change_nothing(place: Path) -> None:
+    model = load_model(place / "model")
+    one, other = (read_rows(model, model, rows_of(place), size) for size in (1, 5))
+    assert one.nats == pytest.approx(other.nats, rel=1e-5)
+    assert one.tokens == other.tokens
+
+
+def test_every_field_matters(place: Path) -> None:
+    plain = assess(place / "model", spec(place), silent)
+    assert plain.why["kl"] == "no teacher was named"
+    few = assess(place / "model", spec(place, limit=4), silent)
+    assert (few.rows, few.perplexity.rows) == (4, 4)
+    longer = assess(place / "model", spec(place, max_new_tokens=9), silent)
+    assert longer.rouge_l != plain.rouge_l or longer.cut != plain.cut
+    words = assess(place / "model", spec(place, verify={"kind": "exact"}), silent)
+    assert words.verifier == "exact"
+    rough = assess(place / "model", spec(place, resamples=100), silent)
+    assert rough.perplexity.value == plain.perplexity.value
+    assert rough.perplexity.low != plain.perplexity.low
+    with pytest.raises(BadInput, match="0 complete rows in its train split"):
+        assess(place / "model", spec(place, split="train"), silent)
+
+
+def test_answers_are_found_and_compared_as_the_dataset_says() -> None:
+    thought = make_record(0, "q", "so . The answer is 5 .", gold="5.0", answer="5")
+    plain = make_record(1, "q", "blue", Kind.ICL, answer="blue")
+    numeric, words = make_verifier(NumericVerifier()), make_verifier(NoVerifier())
+    assert find_answer(thought, "hm . The answer is 5 .", PATTERN) == "5"
+    assert find_answer(thought, "5", PATTERN) is None
+    assert find_answer(plain, "blue", PATTERN) == "blue"
+    assert is_right(thought, "5", numeric)
+    assert not is_right(thought, "6", numeric)
+    assert not is_right(thought, None, numeric)
+    assert is_right(plain, "blue", words)
+    assert not is_right(plain, "red", words)
+
+
+def test_the_interval_covers_what_it_should() -> None:
+    """Of 200 samples of a known mean, about 95 in 100 intervals hold it."""
+    random = np.random.default_rng(0)
+    held = 0
+    for seed in range(200):
+        values = random.exponential(size=60)
+        found = bootstrap(list(values), [1.0] * 60, 300, seed)
+        held += found.low <= 1.0 <= found.high
+    assert 0.87 <= held / 200 <= 0.99
+    twice = bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 100)
+    assert twice == bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 100)
+    assert twice.value == 1.5
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(place: Path, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["novel"])
+    other = save_model(tmp_path / "other", make_model(vocab_size=64), tokenizer)
+    with pytest.raises(BadInput, match="different vocabularies"):
+        assess(place / "model", spec(place, teacher=str(other)), silent)
+
+
+def retort(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str]:
+    """Exit code and output of `retort`; its trainer is a process of its own."""
+    monkeypatch.setattr("sys.argv", ["retort", *words])
+    with pytest.raises(SystemExit) as ended:
+        command()
+    return int(ended.value.code or 0), "".join(capsys.readouterr())
+
+
+def test_the_command(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(place / "model"), "--dataset", str(place / "dataset")]
+    few = ["--max-new-tokens", "4", "--threads", "1", "--limit", "5"]
+    code, said = retort(monkeypatch, capsys, *words, *few)
+    assert code == 0
+    for part in ("perplexity", "bytes of weights", "5 rows of the test split", "no teacher was"):
+        assert part in said
+    code, said = retort(monkeypatch, capsys, *words, "--split", "dev", "--verify", "guess")
+    assert code == 2
+    for part in ("split: Input should be", "verify: Input tag 'guess'"):
+        assert part in said

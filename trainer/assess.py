@@ -1,0 +1,264 @@
+"""Any model on a dataset's own rows: likelihood, answers, distance from a teacher, bytes.
+
+B batch, T tokens, K completion tokens of a batch, V vocabulary.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prompts.likeness import rouge_l
+from prompts.parse import parse_answer
+from prompts.record import Kind, Record
+from prompts.spec import BuildSpec, CotBuild, IclBuild
+from prompts.verify import Verifier, VerifierSpec, VerifyError, make_verifier
+from prompts.verify.spec import NoVerifier
+from trainer.data import TokenRow, collate, encode, read_records, render_prompts
+from trainer.errors import BadInput
+from trainer.events import Emit
+from trainer.generation import Answers, answer_greedily
+from trainer.loading import end_ids, load_model, load_tokenizer, weight_files
+from trainer.measurement import Assessment, Estimate, bootstrap
+from trainer.methods.teacher import check_vocabularies
+from trainer.objectives import forward_kl, keep, upcast
+from trainer.spec import DatasetEval
+from trainer.student import last_hidden
+
+NO_LIMIT = 2**31
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a model makes of the completions as they stand, row by row: sums over tokens."""
+
+    tokens: list[float]
+    nats: list[float]
+    kl: list[float]
+    agreed: list[float]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How a dataset's answers are found and compared."""
+
+    spec: VerifierSpec
+    pattern: str
+    """Where a chain of thought has its answer."""
+
+
+def assess(model_dir: str | Path, spec: DatasetEval, emit: Emit) -> Assessment:
+    """Measure a model on rows of a dataset's split.
+
+    Raises BadInput for what is no model or dataset, a split without rows, and a teacher with
+    another vocabulary.
+    """
+    torch.set_num_threads(spec.threads or len(os.sched_getaffinity(0)))
+    records, checks = _records(spec), _checks(spec)
+    verifier = _verifier(checks.spec)
+    emit("phase", {"name": "evaluate", "detail": f"{model_dir} on {len(records)} rows"})
+    tokenizer, model = load_tokenizer(model_dir), load_model(model_dir)
+    teacher = _teacher(spec, tokenizer)
+    limit = _positions(model)
+    rows = encode(records, tokenizer, limit, end_ids(model, tokenizer))
+    kept = {row.row for row in rows.rows}
+    records = [record for record in records if record.id in kept]
+    read = read_rows(model, teacher, rows.rows, spec.batch_size)
+    answers = _answers(model, tokenizer, records, spec)
+    texts = [
+        str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip() for ids in answers.ids
+    ]
+    figures = _figures(read, records, texts, checks, verifier, spec)
+    return Assessment(
+        model=str(model_dir),
+        dataset=spec.dataset,
+        split=spec.split,
+        rows=len(records),
+        left_out=rows.too_long,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weight_bytes=sum(path.stat().st_size for path in weight_files(model_dir)),
+        tokens_per_s=answers.tokens_per_s,
+        cut=answers.cut,
+        verifier=checks.spec.kind if figures["accuracy"] else None,
+        why=_why(figures, spec),
+        **figures,
+    )
+
+
+@torch.inference_mode()
+def read_rows(
+    model: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    rows: Sequence[TokenRow],
+    batch_size: int,
+) -> Read:
+    """Log-likelihood, and the distance from a teacher where there is one, of each row."""
+    read = Read(*([0.0] * len(rows) for _ in range(4)))
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        batch = collate([rows[index] for index in part])
+        ids, mask = batch["input_ids"], batch["completion_mask"]
+        owners = [part[row] for row in mask[:, 1:].nonzero()[:, 0].tolist()]
+        logits, targets = _kept_logits(model, ids, mask)
+        nats = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        _add(read.nats, owners, nats)
+        _add(read.tokens, owners, torch.ones_like(nats))
+        if teacher is not None:
+            theirs, _ = _kept_logits(teacher, ids, mask)
+            size = min(logits.shape[-1], theirs.shape[-1])
+            ours, theirs = logits[:, :size], theirs[:, :size]
+            _add(read.kl, owners, forward_kl(ours, theirs, 1.0))
+            _add(read.agreed, owners, (ours.argmax(-1) == theirs.argmax(-1)).float())
+    return read
+
+
+def find_answer(record: Record, text: str, pattern: str) -> str | None:
+    """The answer in a reply: of a chain of thought what its pattern holds, else all of it."""
+    if record.kind is Kind.COT:
+        return parse_answer(text, pattern).answer
+    return text or None
+
+
+def is_right(record: Record, answer: str | None, verifier: Verifier) -> bool:
+    """Whether the verifier takes an answer for the gold one, or for the row's where there is no
+    gold. What can't be compared is wrong."""
+    if answer is None:
+        return False
+    try:
+        if record.gold is not None and verifier.right is not None:
+            return verifier.right(answer, record.gold)
+        return verifier.same(answer, record.gold or record.answer or "")
+    except VerifyError:
+        return False
+
+
+def _figures(
+    read: Read,
+    records: Sequence[Record],
+    texts: Sequence[str],
+    checks: Checks,
+    verifier: Verifier,
+    spec: DatasetEval,
+) -> dict[str, Estimate | None]:
+    ones = [1.0] * len(records)
+    said = [record.completion[-1].content.strip() for record in records]
+    pairs = list(zip(texts, said, strict=True))
+    asked = [
+        (record, text)
+        for record, text in zip(records, texts, strict=True)
+        if record.gold is not None or record.answer is not None
+    ]
+    right = [
+        float(is_right(record, find_answer(record, text, checks.pattern), verifier))
+        for record, text in asked
+    ]
+    loss = bootstrap(read.nats, read.tokens, spec.resamples)
+    compared = spec.teacher is not None
+    return {
+        "perplexity": _exponential(loss),
+        "exact_match": bootstrap([float(a == b) for a, b in pairs], ones, spec.resamples),
+        "rouge_l": bootstrap([rouge_l(a, b) for a, b in pairs], ones, spec.resamples),
+        "accuracy": bootstrap(right, [1.0] * len(right), spec.resamples) if right else None,
+        "kl": bootstrap(read.kl, read.tokens, spec.resamples) if compared else None,
+        "top1_agreement": bootstrap(read.agreed, read.tokens, spec.resamples) if compared else None,
+    }
+
+
+def _why(figures: dict[str, Estimate | None], spec: DatasetEval) -> dict[str, str]:
+    reasons = {
+        "accuracy": "no row has an answer to compare with",
+        "kl": "no teacher was named",
+        "top1_agreement": "no teacher was named",
+    }
+    return {name: why for name, why in reasons.items() if figures[name] is None}
+
+
+def _exponential(loss: Estimate) -> Estimate:
+    value, low, high = (math.exp(nats) for nats in (loss.value, loss.low, loss.high))
+    return Estimate(value=value, low=low, high=high, rows=loss.rows)
+
+
+def _records(spec: DatasetEval) -> list[Record]:
+    """Complete rows, evenly spread over the split."""
+    found = [
+        record
+        for record in read_records(Path(spec.dataset), spec.split)
+        if record.finish_reason != "length"
+    ]
+    if len(found) < 2:
+        raise BadInput(
+            f"{spec.dataset} has {len(found)} complete rows in its {spec.split} split",
+            "Two at least are needed for an interval. Name another split.",
+        )
+    taken = min(spec.limit, len(found))
+    return [found[index * len(found) // taken] for index in range(taken)]
+
+
+def _checks(spec: DatasetEval) -> Checks:
+    """What the spec says, else what the dataset was built with, else equality of words."""
+    build, pattern = None, str(CotBuild.model_fields["answer_pattern"].default)
+    path = Path(spec.dataset, "recipe.yaml")
+    if path.is_file():
+        try:
+            job = yaml.safe_load(path.read_text("utf-8")) or {}
+            build = TypeAdapter[BuildSpec](BuildSpec).validate_python(job.get("build"))
+        except (yaml.YAMLError, ValidationError):
+            build = None  # of an import, or another version's: it says nothing of answers
+    if isinstance(build, CotBuild):
+        pattern = build.answer_pattern
+    own = build.verify if isinstance(build, CotBuild | IclBuild) else NoVerifier()
+    return Checks(spec.verify or own, pattern)
+
+
+def _verifier(spec: VerifierSpec) -> Verifier:
+    try:
+        return make_verifier(spec)
+    except VerifyError as error:
+        raise BadInput(
+            f"the dataset's answers are compared by {spec.kind}",
+            f"{error}. Name another verifier with --verify.",
+        ) from error
+
+
+def _teacher(spec: DatasetEval, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
+    if spec.teacher is None:
+        return None
+    check_vocabularies(tokenizer, load_tokenizer(spec.teacher))
+    return load_model(spec.teacher)
+
+
+def _kept_logits(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[K, V] and the tokens that came, [K]."""
+    kept, targets = keep(last_hidden(model, ids), ids, mask)
+    return upcast(model.get_output_embeddings()(kept)), targets
+
+
+def _add(sums: list[float], owners: Sequence[int], values: torch.Tensor) -> None:
+    for owner, value in zip(owners, values.tolist(), strict=True):
+        sums[owner] += value
+
+
+def _answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Record],
+    spec: DatasetEval,
+) -> Answers:
+    prompts = render_prompts([record.prompt for record in records], tokenizer)
+    room = _positions(model) - max(map(len, prompts))
+    ends = end_ids(model, tokenizer)
+    limit = max(1, min(spec.max_new_tokens, room))
+    return answer_greedily(model, prompts, limit, spec.batch_size, ends)
+
+
+def _positions(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().to_dict().get("max_position_embeddings", NO_LIMIT))
