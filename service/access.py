@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import errors, keys, login
+from service import errors, keys, login, quotas
 from service.addresses import ALIVE, API, OPENAI, READY
 from service.login import Ticket
 from service.openai import errors as openai_errors
@@ -27,7 +27,7 @@ from service.problems import MEDIA_TYPE, Problem
 from service.settings import Settings
 from service.site import Site
 from service.spec import JobSpec
-from service.tables import ApiKey
+from service.tables import ApiKey, now
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 FOR_ALL = (ALIVE, READY, "/login", "/static")
@@ -48,6 +48,13 @@ class Caller:
     scopes: frozenset[str]
     ticket: Ticket | None = None
     """The session, for requests of a browser."""
+    key: ApiKey | None = None
+    """The key that was shown, or that opened the session."""
+
+    @property
+    def key_id(self) -> str | None:
+        """Of the key, if there is one."""
+        return self.key.id if self.key is not None else None
 
     def holds(self, scope: keys.Scope) -> bool:
         """Whether this caller may do what needs `scope`; admin may do everything."""
@@ -149,6 +156,8 @@ async def _admitted(scope: Scope, headers: Headers) -> Caller | None:
     if caller is None:
         raise _unauthorized("Show a key: Authorization: Bearer KEY (RETORT_API_KEY for retort).")
     _check_origin(method, path, headers, caller)
+    if caller.key is not None and caller.key.requests_per_minute and _under(path, (API, OPENAI)):
+        await anyio.to_thread.run_sync(quotas.take_request, site, caller.key.id, now())
     caller.require(needed)
     return caller
 
@@ -167,7 +176,8 @@ def identify(site: Site, headers: Mapping[str, str], client: str | None) -> Call
         raise _unauthorized("The key is unknown or was revoked.")
     if key is not None:
         keys.note_use(site, key)
-        return Caller(f"key {key.name!r}", frozenset(key.scopes), None if token else ticket)
+        opened = None if token else ticket
+        return Caller(f"key {key.name!r}", frozenset(key.scopes), opened, key)
     if ticket is not None and ticket.by_link:
         return Caller("the terminal's session", ALL, ticket)
     return None

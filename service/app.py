@@ -29,6 +29,7 @@ from service.routes import (
     schedules,
     teachers,
 )
+from service.routes.deps import AT_THE_GATE
 from service.settings import Settings, load
 from service.site import Site, open_site
 from service.turns import Turns
@@ -63,7 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = registry_of(site)
     app.state.turns = Turns()
     for router in ROUTERS:
-        app.include_router(router, prefix=API)
+        app.include_router(router, prefix=API, responses=AT_THE_GATE)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.mount(OPENAI, openai_face(app.state))

@@ -120,6 +120,7 @@ def _submit(site: Site, parent: Job, part: str, spec: JobSpec) -> bool:
             idempotency_key=f"{parent.id}/{part}",
             parent_id=parent.id,
             part=part,
+            by=parent.key_id,
         )
     except Problem as problem:
         _end(site, parent, End(State.FAILED, "bad_input", f"{part}: {problem.detail}"))

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service import events, preflight
+from service import events, preflight, quotas
 from service.ids import make_id
 from service.problems import Problem, not_found
 from service.site import Site
@@ -28,12 +28,15 @@ def submit(
     idempotency_key: str | None = None,
     parent_id: str | None = None,
     part: str | None = None,
+    by: str | None = None,
 ) -> Job:
     """Queue a job. Everything that can be checked is checked before anything is spent.
 
     References in the stored spec are ids and absolute paths, so that any worker understands them.
-    The same key with the same spec returns the job that it made before. Raises 409 for the same key
-    with another spec, 404 and 422 problems for references and values that can't work.
+    The same idempotency key with the same spec returns the job that it made before. `by` is the API
+    key whose limits hold; parts of a recipe count with the recipe. Raises 422 for the same
+    idempotency key with another spec, 404 and 422 problems for references and values that can't
+    work, 429 beyond a limit.
     """
     digest = _digest(spec)
     earlier = _earlier(site, idempotency_key, digest)
@@ -49,9 +52,12 @@ def submit(
         part=part,
         idempotency_key=idempotency_key,
         spec_sha256=digest,
+        key_id=by,
     )
     try:
         with site.sessions.writing.begin() as session:
+            if by is not None and parent_id is None:
+                quotas.check_submit(session, by, spec, now())
             session.add(job)
             session.flush()
             events.emit(session, job.id, events.STATE, {"state": State.QUEUED})

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from prompts.record import Frozen
 from service.ids import make_id
 from service.problems import not_found
+from service.quotas import Limits
 from service.site import Site
 from service.tables import ApiKey, now
 
@@ -31,30 +32,56 @@ class NewKey(Frozen):
     scopes: tuple[Scope, ...] = Field(("read", "submit"), min_length=1)
     """read: look at everything. submit: uploads, builds and reports, and their control. train: the
     jobs that take the device. admin: teachers, keys, and all the rest."""
+    limits: Limits = Limits()
+    """What it may do at most."""
 
 
 def create(site: Site, wanted: NewKey) -> tuple[ApiKey, str]:
     """Make a key. The second of the pair is the key itself: nobody can show it again."""
     token = f"retort_{secrets.token_urlsafe(TOKEN_BYTES)}"
     ordered: list[str] = [scope for scope in SCOPES if scope in wanted.scopes]
-    key = ApiKey(id=make_id("key"), name=wanted.name, sha256=digest(token), scopes=ordered)
+    key = ApiKey(
+        id=make_id("key"),
+        name=wanted.name,
+        sha256=digest(token),
+        scopes=ordered,
+        **wanted.limits.model_dump(),
+    )
     with site.sessions.writing.begin() as session:
         session.add(key)
     return key, token
 
 
-def listing(site: Site) -> list[ApiKey]:
-    """All keys, newest first, revoked ones too."""
+def listing(site: Site, before: str | None = None, limit: int | None = None) -> list[ApiKey]:
+    """Keys, newest first, revoked ones too; `before` is the last id of the page before this one."""
+    query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
     with site.sessions.reading() as session:
-        return list(session.scalars(select(ApiKey).order_by(ApiKey.id.desc())))
+        return list(session.scalars(query.where(ApiKey.id < before) if before else query))
+
+
+def get(session: Session, key_id: str) -> ApiKey:
+    """A key by id, revoked or not. Raises a 404 problem."""
+    key = session.get(ApiKey, key_id)
+    if key is None:
+        raise not_found("key", key_id, list(session.scalars(select(ApiKey.id))))
+    return key
+
+
+def limit(site: Site, key_id: str, wanted: Limits) -> ApiKey:
+    """Set the limits that are given; null lifts one. Raises a 404 problem."""
+    with site.sessions.writing.begin() as session:
+        key = get(session, key_id)
+        values = wanted.model_dump(exclude_unset=True)
+        if values:
+            session.execute(update(ApiKey).where(ApiKey.id == key_id).values(**values))
+            session.refresh(key)
+        return key
 
 
 def revoke(site: Site, key_id: str) -> ApiKey:
     """Make a key useless from now on. Raises a 404 problem; a revoked one is left as it is."""
     with site.sessions.writing.begin() as session:
-        key = session.get(ApiKey, key_id)
-        if key is None:
-            raise not_found("key", key_id, list(session.scalars(select(ApiKey.id))))
+        key = get(session, key_id)
         key.revoked_at = key.revoked_at or now()
         return key
 

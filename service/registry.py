@@ -34,10 +34,10 @@ def get(site: Site, name: str) -> Teacher:
         return teachers.get(session, name)
 
 
-def listing(site: Site) -> list[Teacher]:
-    """All teachers, by name."""
+def listing(site: Site, after: str | None = None, limit: int | None = None) -> list[Teacher]:
+    """Teachers, by name; `after` is the last name of the page before this one."""
     with site.sessions.reading() as session:
-        return teachers.listing(session)
+        return teachers.listing(session, after, limit)
 
 
 def delete(site: Site, name: str) -> None:

@@ -89,6 +89,8 @@ class Job(Base):
     spec_sha256: Mapped[str] = mapped_column(String(64), default="")
     """Of the spec as it was submitted, before names became ids: tells a repeated submission from
     another one under the same idempotency key."""
+    key_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    """The API key that submitted it, or whose schedule or recipe did."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """done, total, unit and whatever else the job counts."""
@@ -237,6 +239,15 @@ class ApiKey(Base):
     stored nowhere."""
     scopes: Mapped[list[str]]
     """read, submit, train, admin."""
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    """This and the next two: see `service.quotas.Limits`."""
+    jobs_at_once: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    bucket_full_at: Mapped[datetime | None]
+    """When its requests of a minute would all be there again."""
+    chat_day: Mapped[str | None] = mapped_column(String(10))
+    """The day, UTC, that `chat_tokens` are of."""
+    chat_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[datetime] = mapped_column(default=now)
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -302,6 +313,8 @@ class Schedule(Base):
     overlap: Mapped[str] = mapped_column(String(16))
     missed: Mapped[str] = mapped_column(String(16))
     incremental: Mapped[bool]
+    key_id: Mapped[str | None] = mapped_column(String(40))
+    """The API key that made it: its limits hold for the runs."""
     paused: Mapped[bool] = mapped_column(default=False)
     next_at: Mapped[datetime] = mapped_column(index=True)
     """The first slot that nobody has claimed."""

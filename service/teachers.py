@@ -158,9 +158,10 @@ def get(session: Session, name: str) -> Teacher:
     return teacher
 
 
-def listing(session: Session) -> list[Teacher]:
-    """All teachers, by name."""
-    return list(session.scalars(select(Teacher).order_by(Teacher.name)))
+def listing(session: Session, after: str | None = None, limit: int | None = None) -> list[Teacher]:
+    """Teachers, by name; `after` is the last name of the page before this one."""
+    query = select(Teacher).order_by(Teacher.name).limit(limit)
+    return list(session.scalars(query.where(Teacher.name > after) if after else query))
 
 
 def delete(session: Session, name: str) -> None:

@@ -69,9 +69,10 @@ class ScheduleSpec(Frozen):
         return self
 
 
-def create(site: Site, spec: ScheduleSpec, at: datetime) -> Schedule:
+def create(site: Site, spec: ScheduleSpec, at: datetime, *, by: str | None = None) -> Schedule:
     """Store a schedule; its first slot is the first after `at`. The job is checked as `submit`
-    would. Raises 422 for a job that can't run, 409 for a name that is taken."""
+    would. The limits of the API key `by` hold for its runs. Raises 422 for a job that can't run,
+    409 for a name that is taken."""
     preflight.check(site, _job(spec.job, spec.incremental))
     schedule = Schedule(
         id=make_id("sched"),
@@ -79,6 +80,7 @@ def create(site: Site, spec: ScheduleSpec, at: datetime) -> Schedule:
         spec=spec.job.model_dump(mode="json"),
         next_at=_next(spec.cron, spec.time_zone, at),
         created_at=at,
+        key_id=by,
     )
     try:
         with site.sessions.writing.begin() as session:
@@ -259,7 +261,7 @@ def _start(site: Site, schedule_id: str, *, by_hand: bool = False) -> int:
     try:
         spec = _job(job_spec.validate_python(schedule.spec), schedule.incremental)
         key = f"schedule/{schedule_id}/{utc(run.slot_utc).isoformat()}"
-        job = jobs.submit(site, spec, idempotency_key=key)
+        job = jobs.submit(site, spec, idempotency_key=key, by=schedule.key_id)
     except Problem as problem:
         _note(site, run.id, {"state": RunState.FAILED, "detail": problem.detail})
         return 0

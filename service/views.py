@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from service.quotas import Usage
 from service.tables import ApiKey, Artifact, Event, Job, Run, Schedule, Teacher, utc
 
 Moment = Annotated[datetime, AfterValidator(utc)]
@@ -113,15 +114,41 @@ class TeacherView(_View):
     price_completion: float | None
 
 
+class TeacherPage(_View):
+    """A page of teachers, by name."""
+
+    teachers: list[TeacherView]
+    next: str | None
+
+
 class KeyView(_View):
     """An API key, without the key."""
 
     id: str
     name: str
     scopes: list[str]
+    requests_per_minute: int | None
+    """This and the next two: its limits; null where there is none."""
+    jobs_at_once: int | None
+    tokens_per_day: int | None
     created_at: Moment
     last_used_at: Moment | None
     revoked_at: Moment | None
+
+
+class KeyDetail(KeyView):
+    """An API key with what it has used."""
+
+    open_jobs: int
+    tokens_today: int
+    """Of builds and batches that were submitted today (UTC), and of chats while a limit held."""
+
+
+class KeyPage(_View):
+    """A page of keys, newest first."""
+
+    keys: list[KeyView]
+    next: str | None
 
 
 class MadeKey(KeyView):
@@ -134,6 +161,11 @@ class MadeKey(KeyView):
 def key_view(key: ApiKey) -> KeyView:
     """A row for a list."""
     return KeyView.model_validate(key)
+
+
+def key_detail(key: ApiKey, used: Usage) -> KeyDetail:
+    """A row, with what it has used."""
+    return KeyDetail(**key_view(key).model_dump(), **used.model_dump())
 
 
 def made_key(key: ApiKey, token: str) -> MadeKey:

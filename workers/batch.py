@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from service import batches, events, jobs
 from service.asking import TeacherError
 from service.batches import Ask, BatchInputError
+from service.quotas import tokens_of
 from service.site import Site
 from service.tables import State, now, utc
 from workers import stopping
@@ -91,6 +92,7 @@ class Batch:
     """Why it ended before its requests did: a key of GRACE_S."""
     _error: BaseException | None = None
     _failed: int = 0
+    _tokens: int = 0
     _done: set[str] = field(default_factory=set)
     """custom_ids that were answered, for good or ill."""
     _started: float = field(default_factory=time.monotonic)
@@ -137,6 +139,7 @@ class Batch:
             "unit": "requests",
             "completed": len(self._done) - self._failed,
             "failed": self._failed,
+            "tokens": self._tokens,
         }
         with self.site.sessions.writing.begin() as session:
             if not write_job(session, self.lease, {"progress": progress | self._moments}):
@@ -194,6 +197,7 @@ class Batch:
     def _count(self, line: Line) -> None:
         self._done.add(line["custom_id"])
         self._failed += is_error(line)
+        self._tokens += tokens_of((line["response"] or {}).get("body"))
 
     def _fail(self, error: BaseException) -> None:
         self._error = self._error or error

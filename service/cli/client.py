@@ -64,6 +64,17 @@ class Api:
         """The JSON answer of a GET."""
         return self._ask("GET", path, params=_given(query))
 
+    def all(self, path: str, noun: str) -> list[Any]:
+        """Every row of a paged list; `noun` is the rows' name in a page."""
+        rows: list[Any] = []
+        cursor = None
+        while True:
+            page = self.get(path, limit=500, cursor=cursor)
+            rows += page[noun]
+            cursor = page["next"]
+            if cursor is None:
+                return rows
+
     def post(self, path: str, body: Any = None, *, key: str | None = None, **query: Any) -> Any:
         """The JSON answer of a POST; `key` makes it safe to repeat."""
         headers = {"Idempotency-Key": key} if key is not None else {}

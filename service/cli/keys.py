@@ -3,19 +3,29 @@ API can be asked for it, and whoever may read the database may do everything any
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from service import db, keys, login, runtime
+from prompts.record import Frozen
+from service import db, keys, login, quotas, runtime
 from service.cli.failure import Failure, bad_input, refused
 from service.cli.options import Json, load_settings, screen
 from service.keys import NewKey
 from service.problems import Problem
+from service.quotas import Limits
 from service.site import Site, open_site
-from service.views import KeyView, key_view, made_key
+from service.tables import now
+from service.views import KeyView, key_detail, key_view, made_key
+
+Wanted = TypeVar("Wanted", bound=Frozen)
+
+KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Its id.", show_default=False)]
+RequestsPerMinute = Annotated[int | None, typer.Option(help="Most requests a minute.")]
+JobsAtOnce = Annotated[int | None, typer.Option(help="Most unfinished jobs at once.")]
+TokensPerDay = Annotated[int | None, typer.Option(help="Most tokens of teachers a day (UTC).")]
 
 app = typer.Typer(help="API keys of this installation.", no_args_is_help=True)
 
@@ -29,11 +39,16 @@ def create(
             help="read, submit, train or admin; may be given again. Default: read, submit."
         ),
     ] = None,
+    requests_per_minute: RequestsPerMinute = None,
+    jobs_at_once: JobsAtOnce = None,
+    tokens_per_day: TokensPerDay = None,
     as_json: Json = False,
 ) -> None:
     """Make a key and show it, this once. With the first one, the API asks everybody for a key."""
     out = screen(as_json)
-    wanted = _wanted(name, scope)
+    limits = _limits(requests_per_minute, jobs_at_once, tokens_per_day)
+    fields = {"name": name, "limits": limits} | ({"scopes": scope} if scope else {})
+    wanted = _checked(NewKey, fields)
     with _installation() as site:
         key, token = keys.create(site, wanted)
     if as_json:
@@ -53,16 +68,52 @@ def list_keys(as_json: Json = False) -> None:
         out.document([key.model_dump(mode="json") for key in found])
         return
     table = Table(box=None, header_style="bold")
-    for column in ("key", "name", "scopes", "made", "last used", ""):
+    for column in ("key", "name", "scopes", "limits", "made", "last used", ""):
         table.add_column(column, overflow="fold")
     for key in found:
         table.add_row(*_cells(key))
     out.console.print(table if found else "no keys: this machine alone is served, without any")
 
 
+@app.command("show")
+def show(
+    key_id: KeyId,
+    as_json: Json = False,
+) -> None:
+    """Show a key, its limits and what it has used of them."""
+    with _installation() as site, site.sessions.reading() as session:
+        key = keys.get(session, key_id)
+        found = key_detail(key, quotas.usage(session, key, now()))
+    out = screen(as_json)
+    if as_json:
+        out.document(found.model_dump(mode="json"))
+    out.say(f"{found.id} {found.name} ({', '.join(found.scopes)})")
+    out.say(f"  {found.open_jobs:,} unfinished jobs{_of(found.jobs_at_once)}")
+    out.say(f"  {found.tokens_today:,} tokens today{_of(found.tokens_per_day)}")
+    out.say(f"  requests a minute{_of(found.requests_per_minute)}")
+
+
+@app.command("limit")
+def limit(
+    key_id: KeyId,
+    requests_per_minute: RequestsPerMinute = None,
+    jobs_at_once: JobsAtOnce = None,
+    tokens_per_day: TokensPerDay = None,
+    as_json: Json = False,
+) -> None:
+    """Set a key's limits; 0 lifts one, and what isn't given stays."""
+    wanted = _checked(Limits, _limits(requests_per_minute, jobs_at_once, tokens_per_day))
+    with _installation() as site:
+        found = key_view(keys.limit(site, key_id, wanted))
+    out = screen(as_json)
+    if as_json:
+        out.document(found.model_dump(mode="json"))
+    out.say(f"{found.id} {found.name}: {_in_words(found) or 'no limits'}")
+
+
 @app.command("revoke")
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its id.", show_default=False)],
+    key_id: KeyId,
     as_json: Json = False,
 ) -> None:
     """Make a key useless from now on."""
@@ -86,10 +137,19 @@ def login_link(as_json: Json = False) -> None:
     out.say(f"Good once, for {login.LINK_S // 60} minutes.")
 
 
-def _wanted(name: str, scopes: list[str] | None) -> NewKey:
-    given = {"name": name} | ({"scopes": scopes} if scopes else {})
+def _limits(requests: int | None, jobs: int | None, tokens: int | None) -> dict[str, int | None]:
+    """Those that were given; 0 is none."""
+    given = {
+        "requests_per_minute": requests,
+        "jobs_at_once": jobs,
+        "tokens_per_day": tokens,
+    }
+    return {name: value or None for name, value in given.items() if value is not None}
+
+
+def _checked(model: type[Wanted], fields: dict[str, Any]) -> Wanted:
     try:
-        return NewKey.model_validate(given)
+        return model.model_validate(fields)
     except ValidationError as error:
         errors = [
             {"location": ".".join(map(str, one["loc"])), "message": one["msg"]}
@@ -121,7 +181,21 @@ def _cells(key: KeyView) -> tuple[str, ...]:
         key.id,
         key.name,
         ", ".join(key.scopes),
+        _in_words(key),
         made,
         used,
         "revoked" if key.revoked_at else "",
     )
+
+
+def _in_words(key: KeyView) -> str:
+    limits = (
+        (key.requests_per_minute, "requests a minute"),
+        (key.jobs_at_once, "jobs"),
+        (key.tokens_per_day, "tokens a day"),
+    )
+    return ", ".join(f"{most:,} {noun}" for most, noun in limits if most is not None)
+
+
+def _of(most: int | None) -> str:
+    return ", no limit" if most is None else f", {most:,} at most"

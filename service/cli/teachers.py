@@ -56,7 +56,7 @@ def add(
 @app.command("list")
 def list_teachers(as_json: Json = False, url: Url = None) -> None:
     """List teachers with what their last probe found."""
-    found, out = connect(url).get("/teachers"), screen(as_json)
+    found, out = connect(url).all("/teachers", "teachers"), screen(as_json)
     if as_json:
         out.document(found)
         return

@@ -11,7 +11,7 @@ from service.batches import URL
 from service.openai.errors import ERRORS
 from service.openai.objects import BATCH, Limit, Object, inside, listed, outside, seconds
 from service.problems import conflict, not_found
-from service.routes.deps import TheSite
+from service.routes.deps import TheCaller, TheSite
 from service.site import Site
 from service.spec import BatchJob
 from service.tables import FINISHED, Job, State
@@ -42,7 +42,9 @@ class BatchRequest(Frozen):
 
 @router.post("")
 def create_batch(
-    site: TheSite, wanted: Annotated[BatchRequest, Body(openapi_examples=EXAMPLES)]
+    site: TheSite,
+    caller: TheCaller,
+    wanted: Annotated[BatchRequest, Body(openapi_examples=EXAMPLES)],
 ) -> Object:
     """Queue a batch. Its file is checked line by line when it starts: see `errors` then."""
     spec = BatchJob(
@@ -51,7 +53,7 @@ def create_batch(
         window_s=int(wanted.completion_window.removesuffix("h")) * HOUR_S,
         metadata=wanted.metadata or {},
     )
-    return batch_object(jobs.submit(site, spec))
+    return batch_object(jobs.submit(site, spec, by=caller.key_id))
 
 
 @router.get("")

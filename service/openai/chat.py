@@ -12,15 +12,17 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
+from service import quotas
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.openai.errors import ERRORS
+from service.openai.metering import Meter, asking_for_usage, asks_for_usage, metered
 from service.openai.models import unknown
 from service.openai.objects import Object
 from service.passing import complete, outgoing
 from service.problems import Fault, Problem, bad_input
-from service.routes.deps import TheSite, TheTurns
+from service.routes.deps import TheCaller, TheSite, TheTurns
 from service.site import Site
-from service.tables import Job, State, Teacher
+from service.tables import Job, State, Teacher, now
 
 router = APIRouter(tags=["chat"], responses=ERRORS)
 
@@ -37,33 +39,52 @@ EXAMPLES: dict[str, Any] = {
 @router.post("/chat/completions")
 async def create_completion(
     site: TheSite,
+    caller: TheCaller,
     turns: TheTurns,
     body: Annotated[dict[str, Any], Body(openapi_examples=EXAMPLES)],
 ) -> Response:
     """A chat completion by the teacher, or by the served student, that `model` names. What the
     server refuses is passed back as it said it."""
     _check(body)
+    counted = caller.key_id if caller.key and caller.key.tokens_per_day else None
+    if counted is not None:
+        await anyio.to_thread.run_sync(quotas.require_tokens, site, counted, now())
     endpoint, limited = await anyio.to_thread.run_sync(_endpoint, site, body["model"])
     async with AsyncExitStack() as stack:
+        meter = Meter() if counted is not None else None
+        if meter is not None:
+            stack.push_async_callback(_count, site, counted, meter)
         if limited:
             await stack.enter_async_context(turns.turn(site, endpoint.name))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         try:
             if body.get("stream"):
-                return await _stream(stack, http, endpoint, body)
+                return await _stream(stack, http, endpoint, body, meter)
             answer = await complete(http, endpoint, body)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _away(endpoint, error) from error
+        if meter is not None:
+            meter.told = quotas.tokens_of(answer.body)
     _require_entry(endpoint, answer.status)
     return JSONResponse(_shaped(answer.body, answer.status), answer.status)
 
 
+async def _count(site: Site, key_id: str, meter: Meter) -> None:
+    with anyio.CancelScope(shield=True):  # Whoever hangs up has used its tokens all the same.
+        await anyio.to_thread.run_sync(quotas.add_tokens, site, key_id, now(), meter.tokens)
+
+
 async def _stream(
-    stack: AsyncExitStack, http: aiohttp.ClientSession, endpoint: Endpoint, body: Object
+    stack: AsyncExitStack,
+    http: aiohttp.ClientSession,
+    endpoint: Endpoint,
+    body: Object,
+    meter: Meter | None,
 ) -> Response:
+    shown = meter is None or asks_for_usage(body)
     response = await http.post(
         f"{endpoint.base_url}/chat/completions",
-        json=outgoing(endpoint, body),
+        json=outgoing(endpoint, body if meter is None else asking_for_usage(body)),
         headers=endpoint.headers,
         timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
     )
@@ -72,7 +93,8 @@ async def _stream(
         _require_entry(endpoint, response.status)
         said = _shaped(_parsed(await response.text(errors="replace")), response.status)
         return JSONResponse(said, response.status)
-    return _Passed(_blocks(response), stack.pop_all())
+    blocks = _blocks(response)
+    return _Passed(blocks if meter is None else metered(blocks, meter, shown), stack.pop_all())
 
 
 class _Passed(StreamingResponse):

@@ -20,7 +20,7 @@ from service.openai.trainings import (
     tuning_object,
 )
 from service.problems import Fault, bad_input, conflict, not_found
-from service.routes.deps import TheSite
+from service.routes.deps import TheCaller, TheSite
 from service.site import Site
 from service.spec import TrainJob, job_spec
 from service.tables import FINISHED, Event, Job
@@ -79,7 +79,9 @@ class TuningRequest(Frozen):
 
 @router.post("")
 def create_tuning(
-    site: TheSite, wanted: Annotated[TuningRequest, Body(openapi_examples=EXAMPLES)]
+    site: TheSite,
+    caller: TheCaller,
+    wanted: Annotated[TuningRequest, Body(openapi_examples=EXAMPLES)],
 ) -> Object:
     """Queue a training. Hyperparameters are mapped to the trainer's, or refused by name."""
     _require_nothing_refused(wanted)
@@ -89,7 +91,7 @@ def create_tuning(
         site.store.name_model(session, wanted.model)
     dataset = dataset_of(site, wanted.training_file)
     job_fields["train"]["dataset"] = dataset.id
-    return _shown(site, jobs.submit(site, _parsed(job_fields, kind)))
+    return _shown(site, jobs.submit(site, _parsed(job_fields, kind), by=caller.key_id))
 
 
 @router.get("")

@@ -55,15 +55,20 @@ def documented(statuses: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-PROBLEMS = documented(
+AT_THE_GATE = documented(
     {
         401: "A key is needed, or the one shown doesn't hold.",
         403: "The key lacks the scope, or the request may be forged.",
+        429: "A limit of the key is reached; `Retry-After` says in how many seconds to come back.",
+        503: "The database can't be used just now.",
+    }
+)
+"""What every route of the API may be answered with before it begins."""
+PROBLEMS = AT_THE_GATE | documented(
+    {
         404: "No such thing; `detail` lists near names.",
         409: "In conflict with something that stands.",
         413: "The request is too large.",
         422: "Something in the request can't work; `errors` say where.",
-        429: "A limit is reached; `Retry-After` says in how many seconds to come back.",
-        503: "The database can't be used just now.",
     }
 )

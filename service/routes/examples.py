@@ -156,6 +156,17 @@ KEYS: dict[str, Example] = {
         "summary": "A key that may only look",
         "value": {"name": "the report's page", "scopes": ["read"]},
     },
+    "guest": {
+        "summary": "A key with limits",
+        "value": {"name": "a guest", "limits": {"jobs_at_once": 2, "tokens_per_day": 1000000}},
+    },
+}
+
+LIMITS: dict[str, Example] = {
+    "a guest": {
+        "summary": "Sixty requests a minute, two jobs at once, and no limit on tokens",
+        "value": {"requests_per_minute": 60, "jobs_at_once": 2, "tokens_per_day": None},
+    },
 }
 
 LINE = '{"id": "1", "question": "Ann has 2 apples and buys 3. How many?", "answer": "5"}\n'

@@ -44,7 +44,7 @@ def submit_job(
 ) -> JobDetail:
     """Check a spec and queue it. What can be checked is checked before anything is spent."""
     caller.require(access.required_for(spec))
-    job = jobs.submit(site, spec, idempotency_key=idempotency_key)
+    job = jobs.submit(site, spec, idempotency_key=idempotency_key, by=caller.key_id)
     response.headers["Location"] = f"{API}/jobs/{job.id}"
     return job_detail(job, [])
 
@@ -117,7 +117,9 @@ def clone_job(
     """Submit a job's spec again, with edits."""
     spec = again.clone_spec(site, job_id, wanted)
     caller.require(access.required_for(spec))
-    return job_detail(jobs.submit(site, spec, idempotency_key=idempotency_key), [])
+    return job_detail(
+        jobs.submit(site, spec, idempotency_key=idempotency_key, by=caller.key_id), []
+    )
 
 
 @router.post("/jobs/{job_id}/retry", status_code=202, responses=PROBLEMS)
@@ -131,7 +133,9 @@ def retry_job(
     """Ask the rejected rows of a finished build again, as a build of their own."""
     spec = again.retry_spec(site, job_id, wanted)
     caller.require(access.required_for(spec))
-    return job_detail(jobs.submit(site, spec, idempotency_key=idempotency_key), [])
+    return job_detail(
+        jobs.submit(site, spec, idempotency_key=idempotency_key, by=caller.key_id), []
+    )
 
 
 @router.post("/jobs/preview", responses=PROBLEMS)

@@ -1,14 +1,16 @@
-"""API keys: make, list, revoke. Needs the scope `admin`."""
+"""API keys: make, list, limit, revoke. Needs the scope `admin`."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 
-from service import keys
+from service import keys, quotas
 from service.keys import NewKey
+from service.quotas import Limits
 from service.routes.deps import PROBLEMS, TheSite
-from service.routes.examples import KEYS
-from service.views import KeyView, MadeKey, key_view, made_key
+from service.routes.examples import KEYS, LIMITS
+from service.tables import now
+from service.views import KeyDetail, KeyPage, KeyView, MadeKey, key_detail, key_view, made_key
 
 router = APIRouter(prefix="/keys", tags=["keys"], responses=PROBLEMS)
 
@@ -21,9 +23,31 @@ def create_key(site: TheSite, wanted: Annotated[NewKey, Body(openapi_examples=KE
 
 
 @router.get("")
-def list_keys(site: TheSite) -> list[KeyView]:
-    """All keys, newest first, revoked ones too."""
-    return [key_view(key) for key in keys.listing(site)]
+def list_keys(
+    site: TheSite,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> KeyPage:
+    """Keys, newest first, revoked ones too."""
+    found = keys.listing(site, cursor, limit + 1)
+    more = found[limit - 1].id if len(found) > limit else None
+    return KeyPage(keys=[key_view(key) for key in found[:limit]], next=more)
+
+
+@router.get("/{key_id}")
+def show_key(site: TheSite, key_id: str) -> KeyDetail:
+    """A key, with its limits and what it has used of them."""
+    with site.sessions.reading() as session:
+        key = keys.get(session, key_id)
+        return key_detail(key, quotas.usage(session, key, now()))
+
+
+@router.patch("/{key_id}/limits")
+def limit_key(
+    site: TheSite, key_id: str, wanted: Annotated[Limits, Body(openapi_examples=LIMITS)]
+) -> KeyView:
+    """Set the limits that are given; null lifts one. They hold from the next request on."""
+    return key_view(keys.limit(site, key_id, wanted))
 
 
 @router.post("/{key_id}/revoke")

@@ -31,7 +31,7 @@ def create_schedule(
 ) -> ScheduleView:
     """Submit a job again and again, by cron. The job is checked now as it would be at a run."""
     caller.require(access.required_for(spec.job))
-    schedule = timetable.create(site, spec, now())
+    schedule = timetable.create(site, spec, now(), by=caller.key_id)
     return schedule_view(schedule, timetable.coming(schedule, now()))
 
 

@@ -9,7 +9,7 @@ from service import registry
 from service.routes.deps import PROBLEMS, TheSite, documented
 from service.routes.examples import TEACHERS
 from service.teachers import Registration
-from service.views import TeacherView, teacher_view
+from service.views import TeacherPage, TeacherView, teacher_view
 
 router = APIRouter(prefix="/teachers", tags=["teachers"], responses=PROBLEMS)
 
@@ -28,9 +28,15 @@ async def register_teacher(
 
 
 @router.get("")
-def list_teachers(site: TheSite) -> list[TeacherView]:
-    """All teachers, by name, with what their last probe found."""
-    return [teacher_view(teacher) for teacher in registry.listing(site)]
+def list_teachers(
+    site: TheSite,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> TeacherPage:
+    """Teachers, by name, with what their last probe found."""
+    found = registry.listing(site, cursor, limit + 1)
+    more = found[limit - 1].name if len(found) > limit else None
+    return TeacherPage(teachers=[teacher_view(each) for each in found[:limit]], next=more)
 
 
 @router.get("/{name}")

@@ -298,7 +298,7 @@ async def test_teachers_are_registered_probed_and_forgotten(
     probed = (await api.post("/api/v1/teachers/t/probe")).json()["probe"]
     assert not probed["ok"]
     assert "500" in probed["error"]
-    assert [row["name"] for row in (await api.get("/api/v1/teachers")).json()] == ["t"]
+    assert [row["name"] for row in (await api.get("/api/v1/teachers")).json()["teachers"]] == ["t"]
     assert (await api.delete("/api/v1/teachers/t")).status_code == 204
     problem(await api.get("/api/v1/teachers/t"), 404)
 
@@ -310,7 +310,7 @@ async def test_a_teacher_that_does_not_work_is_not_registered_unless_asked(
     assert "It serves: m" in problem(await api.post("/api/v1/teachers", json=wrong), 422)["detail"]
     away = {"name": "t", "base_url": "http://127.0.0.1:9", "served_model": "m"}
     problem(await api.post("/api/v1/teachers", json=away), 502)
-    assert (await api.get("/api/v1/teachers")).json() == []
+    assert (await api.get("/api/v1/teachers")).json()["teachers"] == []
 
     unchecked = await api.post("/api/v1/teachers", json=away, params={"check": False})
     assert unchecked.json()["probe"]["ok"] is False

@@ -82,7 +82,8 @@ async def complete(request: web.Request) -> web.StreamResponse:
         stub.answered += 1
         stub.beginnings[prompt.split()[0]] += 1
         if body.get("stream"):
-            return await stream(request, answer(prompt))
+            usage = (body.get("stream_options") or {}).get("include_usage", False)
+            return await stream(request, answer(prompt), usage)
         return web.json_response(answer(prompt))
     finally:
         stub.in_flight -= 1
@@ -96,16 +97,22 @@ def probe(stub: Stub) -> web.Response:
     return web.json_response({"choices": [{"message": {"content": "x"}}]})
 
 
-async def stream(request: web.Request, whole: dict[str, Any]) -> web.StreamResponse:
-    """The same answer, a word at a time."""
+async def stream(request: web.Request, whole: dict[str, Any], usage: bool) -> web.StreamResponse:
+    """The same answer, a word at a time; with `usage` a last piece that tells the tokens."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     for word in whole["choices"][0]["message"]["content"].split():
         choice = {"index": 0, "delta": {"content": word + " "}, "finish_reason": None}
-        chunk = whole | {"object": "chat.completion.chunk", "created": 0, "choices": [choice]}
-        await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        await response.write(piece(whole, choices=[choice], usage=None))
+    if usage:
+        await response.write(piece(whole, choices=[]))
     await response.write(b"data: [DONE]\n\n")
     return response
+
+
+def piece(whole: dict[str, Any], **changes: Any) -> bytes:
+    chunk = whole | {"object": "chat.completion.chunk", "created": 0} | changes
+    return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
 def answer(prompt: str) -> dict[str, Any]:
