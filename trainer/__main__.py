@@ -68,7 +68,7 @@ def _evaluate(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
 
 def _assess(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     names = ("dataset", "split", "teacher", "limit", "max_new_tokens", "batch_size", "threads")
-    asked = {name: value for name, value in vars(given).items() if name in names and value}
+    asked = {name: vars(given)[name] for name in names if vars(given)[name] is not None}
     if given.verify is not None:
         asked["verify"] = {"kind": given.verify}
     try:

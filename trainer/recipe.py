@@ -164,7 +164,7 @@ def _stages(directory: Path) -> list[ModelRow]:
         for path in directory.glob("stage-*/report.json")
     ]
     return [
-        ModelRow(id=made.model, label=made.kind, role="stage", source=made.source, stage=made)
+        ModelRow(id=made.model, label=made.label, role="stage", source=made.source, stage=made)
         for made in sorted(reports, key=lambda made: made.index)
     ]
 

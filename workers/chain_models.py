@@ -118,7 +118,7 @@ def _stage_rows(errand: Errand, session: Session, parts: Parts) -> list[report.M
         rows.append(
             report.ModelRow(
                 id=artifact.id,
-                label=stage.kind,
+                label=stage.label,
                 role="stage",
                 source=ids.get(stage.source),
                 stage=stage,

@@ -118,7 +118,8 @@ def compress_outputs(errand: Errand) -> list[Output]:
     places: dict[str, int] = {}
     for report in stage_reports(errand.out):
         model = errand.out / f"stage-{report.index}-{report.kind}" / "model"
-        twice = sum(stage.kind == report.kind for stage in spec.compress.stages) > 1
+        same = sum(stage.kind == report.kind for stage in spec.compress.stages)
+        twice = same > 1 or report.sweep is not None
         name = f"{base}-{report.kind}" + (f"-{report.index}" if twice else "")
         summary = {"role": "stage", "stage": report.model_dump(mode="json")}
         outputs.append(

@@ -18,7 +18,14 @@ from trainer.compress.heal import heal_model, with_threads
 from trainer.compress.making import TRAINING, make, write
 from trainer.compress.measuring import digest_model
 from trainer.compress.plan import SERVED, Plan, make_plan, no_kernel
-from trainer.compress.report import HealFacts, ModelFacts, ServingComparison, StageReport
+from trainer.compress.points import RATIO_FIELDS, Point, lay_out
+from trainer.compress.report import (
+    HealFacts,
+    ModelFacts,
+    ServingComparison,
+    StageReport,
+    SweepPoint,
+)
 from trainer.compress.serving import compare_with_vllm
 from trainer.compress.vllm_server import ServerFailed
 from trainer.errors import BadInput
@@ -50,13 +57,13 @@ def run(
     """
     plan = make_plan(spec, emit, vllm_python)
     reports: list[StageReport] = []
-    for index, stage in enumerate(spec.stages):
-        report = _finished(plan, index, stage, out, reports)
+    for index, point in enumerate(lay_out(spec)):
+        report = _finished(plan, index, point, out, reports)
         if report is None:
             with _full_disk_named(out):
-                report = _run_stage(plan, index, stage, out, reports, emit)
-        emit("stage", {"index": index, "kind": stage.kind, "report": report.model_dump()})
-        if not report.passed:
+                report = _run_stage(plan, index, point, out, reports, emit)
+        emit("stage", {"index": index, "kind": report.kind, "report": report.model_dump()})
+        if not report.passed and point.ratio is None:  # a sweep asks how much is too much
             raise GateFailed(report)
         reports.append(report)
     return reports
@@ -78,16 +85,16 @@ def _full_disk_named(out: Path) -> Iterator[None]:
 
 
 def _finished(
-    plan: Plan, index: int, stage: StageSpec, out: Path, reports: Sequence[StageReport]
+    plan: Plan, index: int, point: Point, out: Path, reports: Sequence[StageReport]
 ) -> StageReport | None:
     """The report of this very stage on this very model, where one was written."""
-    directory = _directory(out, index, stage)
+    directory, stage = _directory(out, index, point.stage), point.stage
     try:
         text = (directory / "report.json").read_text("utf-8")
         report = StageReport.model_validate_json(text)
     except (FileNotFoundError, ValidationError):
         return None
-    digest = _digest(plan, stage, _source(plan, stage, reports))
+    digest = _digest(plan, stage, _source(plan, point, reports))
     if report.serving_note.startswith(FAILED):
         return None  # a server may fail to start for want of memory or time: that can pass
     if report.digest != digest or not (directory / "model" / "config.json").is_file():
@@ -98,20 +105,21 @@ def _finished(
 def _run_stage(
     plan: Plan,
     index: int,
-    stage: StageSpec,
+    point: Point,
     out: Path,
     reports: Sequence[StageReport],
     emit: Emit,
 ) -> StageReport:
     """Make the model, heal it, measure it, judge it; the report is written last."""
-    directory, source = _directory(out, index, stage), _source(plan, stage, reports)
+    stage = point.stage
+    directory, source = _directory(out, index, stage), _source(plan, point, reports)
     digest = _digest(plan, stage, source)
-    emit("phase", {"name": f"stage {index}: {stage.kind}", "detail": str(source)})
+    emit("phase", {"name": f"stage {index}: {point.label}", "detail": str(source)})
     made = make(plan, stage, source, directory, digest, emit)
     healed = _heal(plan, stage, directory, emit)
     emit("phase", {"name": f"stage {index}: measure", "detail": str(directory / "model")})
     started = time.monotonic()
-    found = _measure(plan, stage, source, directory / "model", reports)
+    found = _measure(plan, point, source, directory / "model", reports)
     serving, note = _compare(plan, stage, directory, emit)
     failures = [
         *find_failures(stage.gate, found.before, found.after, found.kl_from_source),
@@ -132,6 +140,7 @@ def _run_stage(
         kl_tokens=found.kl_tokens,
         kl_split=plan.measuring.split,
         details=made.details,
+        sweep=_place(point),
         notes=(*made.notes, *_ungated(stage, found.after)),
         heal=healed,
         serving=serving,
@@ -145,13 +154,13 @@ def _run_stage(
 
 
 def _measure(
-    plan: Plan, stage: StageSpec, source: Path, model: Path, reports: Sequence[StageReport]
+    plan: Plan, point: Point, source: Path, model: Path, reports: Sequence[StageReport]
 ) -> Found:
     """Both sides of the stage. A source is not measured again: an earlier report has its facts."""
     if not reports:
         before = plan.measuring.facts(plan.start)
     else:
-        before = reports[-1].after if stage.on == "previous" else reports[0].before
+        before = reports[0].before if point.before is None else reports[point.before].after
     kl, tokens = plan.measuring.kl(source, model)
     return Found(before, plan.measuring.facts(model), kl, tokens)
 
@@ -210,8 +219,15 @@ def _write_report(directory: Path, report: StageReport) -> None:
     (directory / "made.json").unlink(missing_ok=True)
 
 
-def _source(plan: Plan, stage: StageSpec, reports: Sequence[StageReport]) -> Path:
-    return Path(reports[-1].model) if reports and stage.on == "previous" else plan.start
+def _source(plan: Plan, point: Point, reports: Sequence[StageReport]) -> Path:
+    return plan.start if point.before is None else Path(reports[point.before].model)
+
+
+def _place(point: Point) -> SweepPoint | None:
+    if point.ratio is None:
+        return None
+    field = RATIO_FIELDS[point.stage.kind]
+    return SweepPoint(stage=point.asked, field=field, ratio=point.ratio)
 
 
 def _directory(out: Path, index: int, stage: StageSpec) -> Path:
@@ -221,7 +237,7 @@ def _directory(out: Path, index: int, stage: StageSpec) -> Path:
 def _digest(plan: Plan, stage: StageSpec, source: Path) -> str:
     asked = {
         "version": VERSION,
-        "stage": stage.model_dump(mode="json"),
+        "stage": stage.model_dump(mode="json", exclude={"sweep"}),
         "source": digest_model(source),
         "start": digest_model(plan.start),
         "measured": plan.measuring.digest,

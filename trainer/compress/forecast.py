@@ -9,6 +9,7 @@ from trainer.compress.anatomy import find_anatomy
 from trainer.compress.expected import Expected, describe, engines
 from trainer.compress.layout import find_layers, pick_linears
 from trainer.compress.masks import check_layers
+from trainer.compress.points import lay_out
 from trainer.compress.ranks import rank_for
 from trainer.compress.schemes import SCHEMES
 from trainer.compress.svd import check_type, ratio_for_bytes
@@ -46,15 +47,14 @@ class Forecast:
 
 
 def forecast(spec: CompressSpec, model: PreTrainedModel) -> list[Forecast]:
-    """What each stage should make, in order. Raises BadInput, with the field's path, for what a
-    stage won't be able to do."""
-    start = previous = describe(model)
-    found = []
-    for index, stage in enumerate(spec.stages):
-        path = f"stages[{index}]"
-        source = start if stage.on == "start" else previous
-        previous = _after(stage, source, model, path)
-        found.append(Forecast(previous, engines(previous)))
+    """What each stage, and each point of a sweep, should make, in order. Raises BadInput, with the
+    field's path, for what a stage won't be able to do."""
+    start = describe(model)
+    found: list[Forecast] = []
+    for point in lay_out(spec):
+        source = start if point.before is None else found[point.before].expected
+        made = _after(point.stage, source, model, f"stages[{point.asked}]")
+        found.append(Forecast(made, engines(made)))
     return found
 
 
@@ -206,6 +206,6 @@ def _check_adapters(stage: QuantizeFinetune, source: Expected, path: str) -> Non
 
 
 def tell(spec: CompressSpec, found: Sequence[Forecast]) -> str:
-    """The plan as a person reads it, a line for each stage."""
-    lines = [each.tell(i, spec.stages[i].kind) for i, each in enumerate(found)]
-    return "\n".join(lines)
+    """The plan as a person reads it, a line for each model to be made."""
+    points = zip(lay_out(spec), found, strict=True)
+    return "\n".join(each.tell(point.asked, point.label) for point, each in points)

@@ -68,6 +68,16 @@ class ServingComparison(Frozen):
     vllm_version: str
 
 
+class SweepPoint(Frozen):
+    """Where in a sweep a stage stands."""
+
+    stage: int
+    """Which of the spec's stages is swept."""
+    field: str
+    """The field that the ratio is a value of."""
+    ratio: float
+
+
 class StageReport(Frozen):
     """One stage: what it did, what it cost, what it gained. Written last, as `report.json`."""
 
@@ -97,6 +107,7 @@ class StageReport(Frozen):
     """The split they come from: validation, or train where validation is empty."""
     details: dict[str, Any] = Field(default_factory=dict)
     """What the method itself has to say: ranks, scores, sparsity."""
+    sweep: SweepPoint | None = None
     notes: tuple[str, ...] = ()
     """What a reader must know to read the figures rightly."""
     heal: HealFacts | None = None
@@ -109,3 +120,8 @@ class StageReport(Frozen):
     """Wall time of the stage, its heal included, measurements left out."""
     measuring_seconds: float
     """Wall time of measuring and of the serving check."""
+
+    @property
+    def label(self) -> str:
+        """For a person: the kind, with its ratio in a sweep."""
+        return self.kind if self.sweep is None else f"{self.kind} {self.sweep.ratio:g}"

@@ -4,6 +4,7 @@ from prompts.record import Frozen
 from trainer.report import text
 from trainer.report.chain import Chain, Part
 from trainer.report.figures import MEAN, ModelFigures, find, model_figures, skill_names
+from trainer.report.sweeps import Sweep, find_sweeps
 from trainer.report.table import Verdict, summary_table, verdict
 
 
@@ -19,6 +20,8 @@ class Derived(Frozen):
     """Id of the smallest model that met its gate, if it has fewer bytes than the student."""
     verdicts: tuple[Verdict, ...]
     """By the rule of the demo, for each distilled skill."""
+    sweeps: tuple[Sweep, ...]
+    """Stages at several ratios: which are worth their bytes."""
     table: list[dict[str, str]]
     """`summary_table`, for terminals."""
     input_rows: int | None
@@ -40,6 +43,7 @@ def derive(chain: Chain) -> Derived:
         models=models,
         smallest=smallest.id if smallest else None,
         verdicts=tuple(verdict(chain, skill) for skill in chain.distilled),
+        sweeps=find_sweeps(models, chain),
         table=summary_table(chain, models),
         input_rows=asked + sum(chain.dataset.not_needed.values()) if chain.dataset else None,
         accepted_share=chain.dataset.accepted / asked if chain.dataset and asked else None,

@@ -17,8 +17,13 @@ from trainer.report.figures import named_apart
 from trainer.report.palette import DARK, LIGHT, css, themed
 from trainer.report.sections import all_tables
 
-SECTIONS = {"rows": "dataset", "training-loss": "training", "wall-time": "time"}
-"""Plot -> the section it stands in; 'lineage' has its own, all others stand with the models."""
+SECTIONS = {
+    "rows": "dataset",
+    "training-loss": "training",
+    "wall-time": "time",
+    "lineage": "lineage",
+}
+"""Plot -> the section it stands in; sweeps stand with the stages, all others with the models."""
 
 
 def html(chain: Chain, derived: Derived, plots: tuple[Plot, ...]) -> str:
@@ -48,12 +53,13 @@ def markdown(chain: Chain, derived: Derived, plots: tuple[Plot, ...]) -> str:
 
 def _facts(chain: Chain, derived: Derived, drawings: list[dict[str, Any]]) -> dict[str, Any]:
     sections: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("models", "dataset", "training", "time", "lineage")
+        name: [] for name in ("models", "stages", "dataset", "training", "time", "lineage")
     }
     named = named_apart(chain)
     for drawing in drawings:
         name = drawing["name"]
-        sections["lineage" if name == "lineage" else SECTIONS.get(name, "models")].append(drawing)
+        section = "stages" if name.startswith("sweep-") else SECTIONS.get(name, "models")
+        sections[section].append(drawing)
     return {
         "chain": named,
         "derived": derived,

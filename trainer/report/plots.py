@@ -15,6 +15,7 @@ from trainer.report.drawing import SOFT, Plot, axes, draw, settle, shorten
 from trainer.report.figures import ModelFigures
 from trainer.report.labels import name_points
 from trainer.report.palette import LIGHT, MARKERS, SERIES
+from trainer.report.sweep_plot import draw_sweep
 
 MOST_POINTS = 400
 """Points of a curve; longer ones are averaged in buckets."""
@@ -32,6 +33,7 @@ def all_plots(chain: Chain, derived: Derived) -> tuple[Plot, ...]:
     for number, skill in enumerate(derived.skills):
         found.append(accuracy_against_bytes(derived, skill, number))
         found.append(accuracy_against_speed(derived, skill, number))
+    found += [draw_sweep(sweep, number) for number, sweep in enumerate(derived.sweeps)]
     found += [rows_by_end(chain), wall_time(chain)]
     return tuple(plot for plot in found if plot)
 

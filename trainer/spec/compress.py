@@ -36,6 +36,8 @@ StageSpec = Annotated[
     Field(discriminator="kind"),
 ]
 
+Sweepable = MagnitudePrune | WandaPrune | SparseGptPrune | SvdFactorize | TensorFactorize
+"""Stages with a ratio, which a sweep gives several values."""
 PACKING = ("ptq", "qat", "qaf")
 """Kinds of stage that leave packed weights."""
 AFTER_SVD = {
@@ -67,6 +69,10 @@ class CompressSpec(Frozen):
         for index, stage in enumerate(self.stages):
             follows = bool(index) and stage.on == "previous"
             before = self.stages[index - 1].kind if follows else None
+            if follows and _sweeps(self.stages[index - 1]):
+                raise ValueError(
+                    f"stages[{index}].on: the sweep before leaves several models: set on: start"
+                )
             factorized = factorized and follows
             if before in PACKING:
                 raise ValueError(
@@ -82,6 +88,10 @@ class CompressSpec(Frozen):
                 )
             factorized = factorized or stage.kind == "svd"
         return self
+
+
+def _sweeps(stage: StageSpec) -> bool:
+    return isinstance(stage, Sweepable) and stage.sweep is not None
 
 
 __all__ = [

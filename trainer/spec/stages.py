@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from prompts.record import Frozen
 from trainer.spec.optimization import Optimization
 from trainer.spec.quantization import SchemeName, check_group_size
+from trainer.spec.sweep import Sweep
 
 
 class Gate(Frozen):
@@ -49,6 +50,8 @@ class _Mask(Stage):
 
     sparsity: float = Field(0.5, gt=0, lt=1)
     """Share of each linear's weights that become zero."""
+    sweep: Sweep | None = None
+    """Several shares in the place of `sparsity`."""
     layer_sparsities: tuple[float, ...] | None = None
     """One share for each decoder layer in the place of `sparsity`."""
     pattern: Literal["unstructured", "2:4", "4:8"] = "unstructured"
@@ -61,6 +64,9 @@ class _Mask(Stage):
         for index, share in enumerate(self.layer_sparsities or ()):
             if not 0 <= share < 1:
                 raise ValueError(f"layer_sparsities[{index}] is {share}: give 0 or more, below 1")
+        fixed = self.pattern != "unstructured" or self.layer_sparsities or self.sparsity != 0.5
+        if self.sweep is not None and fixed:
+            raise ValueError("sweep replaces sparsity: leave that, patterns and layers out")
         return self
 
     def in_layer(self, index: int) -> float:
@@ -140,6 +146,8 @@ class SvdFactorize(Stage):
     kind: Literal["svd"]
     parameter_ratio: float = Field(0.6, gt=0, lt=1)
     """r (m + n) / (m n): what the factors keep of the targets' parameters."""
+    sweep: Sweep | None = None
+    """Several ratios in the place of `parameter_ratio`."""
     max_bytes: int | None = Field(None, ge=1)
     """Search ranks for a model of at most so many bytes of weights, instead of a ratio."""
     max_relative_error: float | None = Field(None, gt=0, lt=1)
@@ -161,6 +169,8 @@ class SvdFactorize(Stage):
         searched = [name for name, value in given.items() if value is not None]
         if len(searched) == 2 or (searched and self.parameter_ratio != 0.6):
             raise ValueError("give one of parameter_ratio, max_bytes and max_relative_error")
+        if self.sweep is not None and (searched or self.parameter_ratio != 0.6):
+            raise ValueError("sweep replaces parameter_ratio: leave that and searches out")
         if self.max_relative_error is not None and self.ranks == "uniform":
             raise ValueError("max_relative_error chooses ranks by loss: set ranks: by_loss")
         if self.rank_multiple != 1 and self.ranks == "by_loss":
@@ -180,6 +190,8 @@ class TensorFactorize(Stage):
     form: Literal["tucker", "cp"] = "tucker"
     parameter_ratio: float = Field(0.5, gt=0, lt=1)
     """What the factors keep of the folded weights' parameters."""
+    sweep: Sweep | None = None
+    """Several ratios in the place of `parameter_ratio`."""
     starts: int = Field(3, ge=1, le=20)
     """Random starts of CP, of which the best is kept."""
     seed: int = 0
@@ -188,6 +200,8 @@ class TensorFactorize(Stage):
     def _only_cp_starts_at_random(self) -> "TensorFactorize":
         if self.form == "tucker" and (self.starts != 3 or self.seed != 0):
             raise ValueError("starts and seed are read by form: cp alone")
+        if self.sweep is not None and self.parameter_ratio != 0.5:
+            raise ValueError("sweep replaces parameter_ratio: leave that out")
         return self
 
 
