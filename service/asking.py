@@ -138,8 +138,15 @@ def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
 def _token_body(endpoint: Endpoint, request: Request, tokens: Tokens) -> dict[str, Any]:
     """A completion of token ids. Servers other than vLLM don't know `prompt_logprobs`; what they
     answer then has none."""
-    asked = {"model": endpoint.model, "prompt": list(tokens.ids), **_sampling(request.sampling)}
-    return asked | {"prompt_logprobs": request.signal_top_k}
+    body = {"model": endpoint.model, "prompt": list(tokens.ids), **_sampling(request.sampling)}
+    if tokens.scored_from is not None:
+        return body | {"prompt_logprobs": request.signal_top_k}
+    stop = (*(request.sampling.stop or ()), *tokens.stop)
+    return (
+        body
+        | ({"stop": list(stop)} if stop else {})
+        | ({"stop_token_ids": list(tokens.stop_ids)} if tokens.stop_ids else {})
+    )
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:
@@ -154,9 +161,7 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 
 def _answer(endpoint: Endpoint, request: Request, body: Any) -> Call:
     choice = body["choices"][0]
-    # What is scored has its words already: the one token that was written behind it is none of it.
-    message = {} if request.tokens is not None else choice["message"]
-    usage = body.get("usage") or {}
+    message, usage = _message(request, choice), body.get("usage") or {}
     return Call(
         row=request.row,
         step=request.step,
@@ -170,12 +175,19 @@ def _answer(endpoint: Endpoint, request: Request, body: Any) -> Call:
     )
 
 
+def _message(request: Request, choice: dict[str, Any]) -> dict[str, Any]:
+    if request.tokens is None:
+        return dict(choice["message"])
+    # What is scored has its words already: the one token that was written behind it is none of it.
+    return {} if request.tokens.scored_from is not None else {"content": choice["text"]}
+
+
 def _signal(endpoint: Endpoint, request: Request, choice: dict[str, Any]) -> CallSignal | None:
     if request.signal_top_k is None:
         return None
     tokens = request.tokens
     try:
-        if tokens is not None:
+        if tokens is not None and tokens.scored_from is not None:
             return read_prompt_signal(choice, tokens.ids, tokens.scored_from, request.signal_top_k)
         return read_chat_signal(choice, request.signal_top_k)
     except NoLogprobsError as error:

@@ -11,6 +11,7 @@ from prompts.intake import (
     SpecError,
     TeacherLimitError,
     check_build,
+    check_checks,
     check_python,
     check_teacher,
 )
@@ -148,7 +149,8 @@ class _Checker:
                 update={"seeds": self._dataset(f"{location}.seeds", str(spec.seeds), True)}
             )
         try:
-            found["seeds"] = name_source(self._site, spec.seeds)
+            if spec.takes_seeds:
+                found["seeds"] = name_source(self._site, spec.seeds)
         except Problem as problem:
             self._fault(f"{location}.seeds", problem.detail)
         if spec.incremental:
@@ -162,8 +164,11 @@ class _Checker:
             return newest_dataset(session, spec.name) or False
 
     def _seeds(self, location: str, spec: BuildSpec, pool: Artifact | None) -> None:
-        assert isinstance(spec.seeds, str)
         try:
+            if not spec.takes_seeds:
+                check_checks(spec)
+                return
+            assert isinstance(spec.seeds, str)
             check_python(spec, self._site.settings.allow_python_verifiers)
             shots = source_lines(self._site, spec, pool.id if pool is not None else spec.seeds)
             check_build(spec, source_lines(self._site, spec), shots)

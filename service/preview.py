@@ -147,8 +147,8 @@ async def _ask(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request
 
 def _build(spec: JobSpec) -> AskedBuild:
     build = spec.build if isinstance(spec, BuildJob | RecipeJob) else None
-    if isinstance(build, RescoreBuild):
-        fault = "a rescore build writes nothing to look at; submit it with a `limit`"
+    if isinstance(build, RescoreBuild) or (build is not None and not build.takes_seeds):
+        fault = "a build without prompts of its own has none to show; submit it with a `limit`"
         raise bad_input([Fault("spec.build.kind", fault)])
     if build is not None:
         return build

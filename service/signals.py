@@ -44,7 +44,8 @@ def tokenizer_fault(
     """Why the workers couldn't write rows as the teacher's tokens, where a build needs that; None
     if they can, or need not."""
     teacher = session.get(Teacher, spec.teacher)
-    if not isinstance(spec, RescoreBuild) or (serve is None and teacher is None):
+    writes_ids = isinstance(spec, RescoreBuild) or not spec.takes_seeds
+    if not writes_ids or (serve is None and teacher is None):
         return None
     model = serve.model if serve is not None else teacher and teacher.model
     directory = _directory(store, session, model) if model else None

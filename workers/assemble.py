@@ -21,7 +21,7 @@ from workers.judges import judges_of
 from workers.lease import Lease, write_job
 from workers.ledger import LeaseLostError
 from workers.pulse import tell_progress
-from workers.rounds import Rounds, self_instruct_of
+from workers.rounds import Rounds, method_in_rounds
 from workers.work import build_folder, build_spec
 
 
@@ -35,7 +35,7 @@ def assemble(site: Site, lease: Lease) -> None:
         ordered = select(Chunk).where(Chunk.job_id == lease.job_id).order_by(Chunk.number)
         chunks = list(session.scalars(ordered))
         spec = build_spec(job)
-    method = self_instruct_of(spec)
+    method = method_in_rounds(spec)
     pool = Rounds(site, job.id, spec, method)(0) if method is not None else None
     with site.sessions.reading() as session:
         judges = judges_of(site.store, session, spec, pool)

@@ -7,6 +7,7 @@ need no lock; what can't be read is asked again.
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -32,7 +33,7 @@ class Cache:
             "schema": request.schema and dict(request.schema),
             "signal_top_k": request.signal_top_k,
             "sample": request.sample,
-            "tokens": request.tokens and [request.tokens.ids, request.tokens.scored_from],
+            "tokens": request.tokens and asdict(request.tokens),
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

@@ -24,7 +24,7 @@ from workers.adopt import adopt, start_ledger
 from workers.durable import make_directory, publish_durably
 from workers.lease import Lease, write_job
 from workers.ledger import LeaseLostError
-from workers.rounds import round_rows, self_instruct_of
+from workers.rounds import method_in_rounds, round_rows
 from workers.work import seeds_path
 
 
@@ -55,7 +55,7 @@ def prepare(site: Site, lease: Lease, spec: BuildSpec) -> None:
             adopt(session, site.store.root, job, teacher)
     target = seeds_path(site.store.root, lease.job_id)
     earlier = earlier_rows(site, spec)
-    lines = source_lines(site, spec)
+    lines = source_lines(site, spec) if spec.takes_seeds else ()
     cuts = normalise(lines, target, spec, f".{lease.epoch}.tmp", earlier)
     goal = spec.target_rows
     if goal is not None and earlier is not None:
@@ -83,10 +83,12 @@ def normalise(
     temporary = target.with_name(name)
     cuts: list[Cut] = []
     with open(temporary, "wb") as out:
-        seeds: Iterator[Seed] = (seed for _, seed in read_seeds(spec, lines))
+        seeds: Iterator[Seed] = iter(())
+        if spec.takes_seeds:
+            seeds = (seed for _, seed in read_seeds(spec, lines))
         if earlier is not None:
             seeds = earlier.fresh(seeds)
-        if (method := self_instruct_of(spec)) is not None:
+        if (method := method_in_rounds(spec)) is not None:
             for _ in seeds:
                 pass  # They are the pool's first tasks: what is wrong with one is said now.
             seeds = slots(method)

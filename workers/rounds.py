@@ -15,16 +15,18 @@ from prompts.instructions.pool import make_pool
 from prompts.record import Record, Seed
 from prompts.seeds import scan_seeds
 from prompts.spec import BuildSpec, InstructionBuild
-from prompts.spec.methods import SelfInstruct
+from prompts.spec.methods import Magpie, SelfInstruct
 from service.site import Site
 from service.sources import source_lines
 from service.tables import Chunk, ChunkState
+
+InRounds = SelfInstruct | Magpie
 
 
 class Rounds:
     """The pools of one job, read when they are first asked for; the last one is kept."""
 
-    def __init__(self, site: Site, job_id: str, spec: BuildSpec, method: SelfInstruct) -> None:
+    def __init__(self, site: Site, job_id: str, spec: BuildSpec, method: InRounds) -> None:
         self._site, self._job_id = site, job_id
         self._spec, self._method = spec, method
         self._kept: tuple[int, TaskPool] | None = None
@@ -37,7 +39,9 @@ class Rounds:
         return self._kept[1]
 
     def tasks(self) -> list[Seed]:
-        """The tasks that the pool begins with."""
+        """The tasks that the pool begins with; none for magpie."""
+        if not self._spec.takes_seeds:
+            return []
         return [seed for _, seed in scan_seeds(source_lines(self._site, self._spec))]
 
     def _records(self, below: int) -> Iterator[Record]:
@@ -55,14 +59,14 @@ class Rounds:
         return [self._site.store.root / (chunk.path or "") for chunk in chunks]
 
 
-def self_instruct_of(spec: BuildSpec) -> SelfInstruct | None:
+def method_in_rounds(spec: BuildSpec) -> InRounds | None:
     """The method of a build that runs in rounds; None for all others."""
-    if isinstance(spec, InstructionBuild) and isinstance(spec.method, SelfInstruct):
+    if isinstance(spec, InstructionBuild) and isinstance(spec.method, SelfInstruct | Magpie):
         return spec.method
     return None
 
 
 def round_rows(spec: BuildSpec) -> int | None:
     """Rows of a round; None for builds without rounds."""
-    method = self_instruct_of(spec)
+    method = method_in_rounds(spec)
     return None if method is None else method.rows_per_round

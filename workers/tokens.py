@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jinja2
 from sqlalchemy.orm import Session
 
-from prompts.plan import Encoded, EncodeError
+from prompts.plan import Encoded, EncodeError, Opening
 from prompts.record import Message, Record
+from prompts.template import compile_template
 from service.asking import TeacherError
 from service.problems import Problem
 from service.store import Store
@@ -45,17 +48,11 @@ def row_encoder(teacher: str, directory: Path | None) -> Callable[[Record], Enco
     `stored_kl` finds the tokens that were scored. Raises TeacherError where tokenizer or chat
     template can't be read."""
     # Late: torch comes with it, and only builds that rescore need it.
-    from transformers import AutoTokenizer
-
     from trainer.data import encode
     from trainer.errors import BadInput
 
-    if directory is None:
-        raise TeacherError("teacher_without_tokenizer", f"teacher {teacher}: {_ADVICE}")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory))
-    except (OSError, ValueError) as error:
-        raise TeacherError("teacher_without_tokenizer", f"{directory}: {error}") from error
+    tokenizer = _tokenizer(teacher, directory)
+    assert directory is not None
     ends = _end_ids(directory, tokenizer.eos_token_id)
 
     def write(record: Record) -> Encoded:
@@ -66,6 +63,58 @@ def row_encoder(teacher: str, directory: Path | None) -> Callable[[Record], Enco
         return Encoded(tuple(int(token) for token in row.ids), row.prompt_tokens)
 
     return write
+
+
+def user_opening(teacher: str, directory: Path | None, system: str | None) -> Opening:
+    """What the teacher's chat template writes before a user's words, and what ends them. Raises
+    TeacherError where tokenizer or chat template can't be read, or the template shows no user's
+    words."""
+    tokenizer = _tokenizer(teacher, directory)
+    turns = [{"role": "user", "content": _MARK}]
+    if system is not None:
+        text = compile_template(system).render({})
+        turns = [{"role": "system", "content": text}, *turns]
+    try:
+        shown = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except jinja2.TemplateError as error:
+        words = f"the chat template of teacher {teacher} refuses the turns: {error}"
+        raise TeacherError("teacher_without_user_turn", words) from error
+    before, mark, after = shown.partition(_MARK)
+    if not mark:
+        raise TeacherError(
+            "teacher_without_user_turn",
+            f"the chat template of teacher {teacher} shows no user's words: it can't write any",
+        )
+    # A blank that is a token of its own is no way to begin a text.
+    text = before.rstrip(" ")
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return Opening(tuple(ids), text, *_ending(tokenizer, after.strip()))
+
+
+def _ending(tokenizer: Any, after: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """(stop ids, stop texts): a special token by its id, for servers leave those out of texts."""
+    if not after:
+        return (), ()
+    first = tokenizer(after, add_special_tokens=False)["input_ids"][0]
+    if first in tokenizer.added_tokens_decoder and tokenizer.added_tokens_decoder[first].special:
+        return (int(first),), ()
+    return (), (after.splitlines()[0],)
+
+
+def _tokenizer(teacher: str, directory: Path | None) -> Any:
+    """A transformers tokenizer. Raises TeacherError."""
+    # Late: it takes seconds.
+    from transformers import AutoTokenizer
+
+    if directory is None:
+        raise TeacherError("teacher_without_tokenizer", f"teacher {teacher}: {_ADVICE}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(directory))
+    except (OSError, ValueError) as error:
+        raise TeacherError("teacher_without_tokenizer", f"{directory}: {error}") from error
+    if tokenizer.chat_template is None:
+        raise TeacherError("teacher_without_tokenizer", f"{directory} has no chat template")
+    return tokenizer
 
 
 def _end_ids(directory: Path, eos_id: int | None) -> frozenset[int]:
@@ -81,6 +130,7 @@ def _end_ids(directory: Path, eos_id: int | None) -> frozenset[int]:
     return frozenset(token for token in (*listed, eos_id) if token is not None)
 
 
+_MARK = "a-user-would-speak-here"
 _ADVICE = "its tokenizer is not on this machine; register it with its directory as `model`"
 
 

@@ -27,9 +27,9 @@ from service.tables import Job, Teacher
 from workers.durable import Write, write_durably
 from workers.embeddings import Embeddings
 from workers.judges import evaluation_set
-from workers.rounds import Rounds, self_instruct_of
+from workers.rounds import Rounds, method_in_rounds
 from workers.signals import signal_header
-from workers.tokens import Counter, row_encoder, token_counter
+from workers.tokens import Counter, row_encoder, token_counter, user_opening
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,9 @@ def _plan(
         return RescorePlan(spec, replace(facts, encode=row_encoder(spec.teacher, directory)))
     with site.sessions.reading() as session:
         embed = _embed(site, session, spec)
-    method, allowed = self_instruct_of(spec), site.settings.allow_python_verifiers
+    if not spec.takes_seeds:
+        facts = replace(facts, opening=user_opening(spec.teacher, directory, spec.system))
+    method, allowed = method_in_rounds(spec), site.settings.allow_python_verifiers
     plan = make_plan(spec, _pool(site, spec), facts, evaluation, embed, allowed)
     return with_method(plan, Rounds(site, job_id, spec, method) if method else None)
 

@@ -5,7 +5,6 @@ then an input that has it, lest all inputs have the same label; otherwise an inp
 needed, and then the answer. The pool is that of the rounds before the row's own.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,10 +14,12 @@ from prompts.instructions.pool import RoundPools, TaskPool, drawn
 from prompts.instructions.steps import (
     WRITING,
     Calls,
+    as_task,
     ask,
     own_calls,
     refused,
     reject,
+    unwritten,
     with_usage,
     writing_calls,
 )
@@ -34,7 +35,7 @@ from prompts.instructions.texts import (
 from prompts.overlap import words_of
 from prompts.plan import NotNeeded, Plan, Request
 from prompts.record import Call, Reason, Record, Rejected, Seed
-from prompts.spec.methods import SelfInstruct
+from prompts.spec.methods import Magpie, SelfInstruct
 from prompts.spec.sampling import Sampling
 
 WRITE_STEP, CLASSIFY_STEP, INPUT_STEP, LABEL_STEP, LABELLED_STEP = range(WRITING, WRITING + 5)
@@ -46,7 +47,7 @@ _IMPOSSIBLE = frozenset(
 _SHORTEST_WORDS = 3
 
 
-def slots(method: SelfInstruct) -> Iterator[Seed]:
+def slots(method: SelfInstruct | Magpie) -> Iterator[Seed]:
     """The rows of a build: one for each instruction that is asked for, round by round."""
     for turn in range(method.rounds):
         for number in range(method.rows_per_round):
@@ -83,14 +84,14 @@ class SelfInstructPlan:
 
     def not_needed(self, seed: Seed, why: NotNeeded, calls: Sequence[Call] = ()) -> Rejected:
         """Like `Plan.not_needed`."""
-        return _own(self.plan.not_needed(_task(seed, "", None), why, calls), seed)
+        return unwritten(self.plan.not_needed(as_task(seed, ""), why, calls), seed)
 
     def kept(self, seed: Seed, calls: Sequence[Call]) -> Call | None:
         """Like `Plan.kept`; None for classification tasks, whose labels are no answers."""
         known = writing_calls(calls)
         if WRITE_STEP not in known or INPUT_STEP not in known:
             return None
-        task = _task(seed, _instruction(known[WRITE_STEP].text), _input(known[INPUT_STEP].text))
+        task = as_task(seed, _instruction(known[WRITE_STEP].text), _input(known[INPUT_STEP].text))
         return self.plan.kept(task, own_calls(calls))
 
     def places(self, seeds: Sequence[Seed]) -> list[int]:
@@ -118,7 +119,7 @@ class SelfInstructPlan:
             return self._classification(seed, instruction, known, calls)
         if INPUT_STEP not in known:
             return self._ask(seed, INPUT_STEP, INPUT.format(instruction=instruction, none=NONE))
-        task = _task(seed, instruction, _input(known[INPUT_STEP].text))
+        task = as_task(seed, instruction, _input(known[INPUT_STEP].text))
         return self._answer(task, own_calls(calls), calls)
 
     def _classification(
@@ -132,7 +133,7 @@ class SelfInstructPlan:
         if LABELLED_STEP not in known:
             text = LABELLED_INPUT.format(instruction=instruction, label=label)
             return self._ask(seed, LABELLED_STEP, text)
-        task = _task(seed, instruction, _input(known[LABELLED_STEP].text))
+        task = as_task(seed, instruction, _input(known[LABELLED_STEP].text))
         answer = known[LABEL_STEP].model_copy(update={"step": 0, "text": label})
         return self._answer(task, [answer], calls)
 
@@ -174,18 +175,7 @@ class SelfInstructPlan:
         detail: str,
         like: str | None = None,
     ) -> Rejected:
-        return _own(reject(self.plan, _task(seed, "", None), calls, reason, detail, like), seed)
-
-
-def _task(seed: Seed, instruction: str, given: str | None) -> Seed:
-    """The row as the plan answers it, and as its record keeps it."""
-    task = {"id": seed["id"], "instruction": instruction, "round": seed["round"]}
-    return task | ({"input": given} if given else {})
-
-
-def _own(row: Rejected, seed: Seed) -> Rejected:
-    """A reject without a task: its seed is the slot, and it was asked no prompt."""
-    return row.model_copy(update={"seed": json.dumps(seed), "prompt": ()})
+        return unwritten(reject(self.plan, as_task(seed, ""), calls, reason, detail, like), seed)
 
 
 def _instruction(text: str) -> str:

@@ -1,5 +1,6 @@
 """What the methods' steps share: their numbers in the ledger, and how they end early."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,17 @@ def reject(
     row = plan.not_needed(seed, "cancelled", calls)
     changes: dict[str, Any] = {"end": "rejected", "reason": reason.value, "detail": detail}
     return row.model_copy(update=changes | {"resembles": like})
+
+
+def as_task(seed: Seed, instruction: str, given: str | None = None) -> Seed:
+    """A slot's row as the plan answers it, and as its record keeps it."""
+    task = {"id": seed["id"], "instruction": instruction, "round": seed["round"]}
+    return task | ({"input": given} if given else {})
+
+
+def unwritten(row: Rejected, seed: Seed) -> Rejected:
+    """A reject without a task: its seed is the slot, and it was asked no prompt."""
+    return row.model_copy(update={"seed": json.dumps(seed), "prompt": ()})
 
 
 def own_calls(calls: Sequence[Call]) -> list[Call]:

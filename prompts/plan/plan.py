@@ -23,7 +23,7 @@ from prompts.plan.samples import Draft, Fault, Sample, all_wrong, keep_one
 from prompts.plan.seeds import seeded
 from prompts.record import Call, Judgement, Kind, Message, Reason, Record, Rejected, Seed
 from prompts.reply import read_reply
-from prompts.spec import AskedBuild, CotBuild, IclBuild, InstructionBuild, Shots
+from prompts.spec import AskedBuild, CotBuild, InstructionBuild, Shots
 from prompts.spec.asked import writer_of
 from prompts.spec.selectors import SIMILAR
 from prompts.split import input_key

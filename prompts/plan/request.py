@@ -31,6 +31,20 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """Where a chat template leaves room for a user's words."""
+
+    ids: tuple[int, ...]
+    """All that stands before them."""
+    text: str
+    """The same, for a person."""
+    stop_ids: tuple[int, ...] = ()
+    """The token that ends them, if it is one of its own."""
+    stop: tuple[str, ...] = ()
+    """The text that ends them otherwise."""
+
+
+@dataclass(frozen=True)
 class TeacherFacts:
     """What a plan must know of the teacher; found out before, passed in."""
 
@@ -43,6 +57,8 @@ class TeacherFacts:
     """Tokens of a conversation under the teacher's chat template, generation prompt included."""
     encode: Callable[[Record], Encoded] | None = None
     """A row under the teacher's chat template, for builds that rescore. Raises EncodeError."""
+    opening: Opening | None = None
+    """For builds whose instructions the teacher writes as a user's turn."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +66,13 @@ class Tokens:
     """A prompt as token ids: sent as it stands, without the server's chat template."""
 
     ids: tuple[int, ...]
-    scored_from: int
-    """The ids from this place on are scored; nothing is written behind them."""
+    scored_from: int | None = None
+    """The ids from this place on are scored, and nothing is written behind them; None: they are
+    continued."""
+    stop_ids: tuple[int, ...] = ()
+    """Tokens that end what is written."""
+    stop: tuple[str, ...] = ()
+    """Texts that do, beside the sampling's."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from prompts.template import TemplateSource
 
 SeedSource = (
     Annotated[str, Field(min_length=1)]
-    | Annotated[tuple[dict[str, Any], ...], Field(min_length=1, max_length=10_000)]
+    | Annotated[tuple[dict[str, Any], ...], Field(max_length=10_000)]
 )
 
 
@@ -83,6 +83,17 @@ class Build(Frozen):
             name = first.get("name") if isinstance(first, dict) else first and first.name
             return given | {"teacher": name}
         return given
+
+    @property
+    def takes_seeds(self) -> bool:
+        """Whether its rows come from anywhere but the teacher."""
+        return True
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> "Build":
+        if self.takes_seeds and not self.seeds:
+            raise ValueError("seeds: no rows are given; name a file or a dataset, or write some")
+        return self
 
     @model_validator(mode="after")
     def _ends_where_it_can(self) -> "Build":

@@ -1,11 +1,11 @@
 """What an instruction build asks for."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from prompts.spec.common import Build
-from prompts.spec.methods import MethodSpec, Respond
+from prompts.spec.methods import Magpie, MethodSpec, Respond, SelfInstruct
 from prompts.template import TemplateSource, compile_template
 
 IF_TEMPLATE = "{{ instruction }}{% if input %}\n\n{{ input }}{% endif %}"
@@ -20,6 +20,31 @@ class InstructionBuild(Build):
     method: MethodSpec = Respond()
     """Where the instructions come from."""
 
+    @property
+    def takes_seeds(self) -> bool:
+        """False for magpie, which has none."""
+        return self.method.kind != "magpie"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_seeds_for_magpie(cls, given: Any) -> Any:
+        method = given.get("method") if isinstance(given, dict) else None
+        kind = method.get("kind") if isinstance(method, dict) else None
+        if (kind == "magpie" or isinstance(method, Magpie)) and "seeds" not in given:
+            return {**given, "seeds": ()}
+        return given
+
+    @model_validator(mode="after")
+    def _fills_nothing_from_seeds(self) -> "InstructionBuild":
+        if self.takes_seeds:
+            return self
+        for name in ("seeds", "columns", "turns"):
+            if self.__dict__[name]:
+                raise ValueError(f"{name}: method magpie has no seeds; leave it out")
+        if self.system is not None and compile_template(self.system).required:
+            raise ValueError("system: method magpie has no seeds to fill its fields from")
+        return self
+
     @model_validator(mode="after")
     def _shows_what_is_written(self) -> "InstructionBuild":
         written = compile_template(self.template)
@@ -28,9 +53,15 @@ class InstructionBuild(Build):
                 f"method {self.method.kind} writes the field 'instruction' (and 'input'), and the"
                 " template doesn't show it"
             )
-        if self.method.kind == "self_instruct" and written.required - {"instruction", "id"}:
+        rounds = isinstance(self.method, SelfInstruct | Magpie)
+        if rounds and written.required - {"instruction", "id"}:
             others = ", ".join(sorted(written.required - {"instruction", "id"}))
-            raise ValueError(f"method self_instruct writes instruction and input, not {others}")
+            raise ValueError(f"method {self.method.kind} writes an instruction, not {others}")
+        if rounds and self.incremental:
+            raise ValueError(
+                f"incremental: method {self.method.kind} writes all its rows anew; build under"
+                " another name, with near_duplicates.against the version before"
+            )
         if self.method.kind == "self_instruct" and self.signal is not None:
             raise ValueError(
                 "signal: a classification task's label is no answer of self_instruct's teacher;"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prompts.record import Frozen
 from prompts.spec.sampling import Sampling
@@ -54,4 +54,36 @@ class SelfInstruct(Frozen):
     """For instructions and inputs; answers are sampled as the build says."""
 
 
-MethodSpec = Annotated[Respond | EvolInstruct | SelfInstruct, Field(discriminator="kind")]
+class Magpie(Frozen):
+    """The teacher writes a user's turn itself, where its chat template leaves room for one, and
+    then answers it [2406.08464].
+
+    There are no seeds. Rounds run one after the other: what is new is decided by the pool as the
+    rounds before left it.
+    """
+
+    kind: Literal["magpie"]
+    rounds: int = Field(1, ge=1, le=1000)
+    rows_per_round: int = Field(256, ge=1, le=1_000_000)
+    """Instructions that are asked for in a round; how many are kept is the filters' matter."""
+    rouge_l: float = Field(0.7, gt=0, le=1)
+    """An instruction whose ROUGE-L with one of the pool reaches this is rejected unanswered."""
+    max_words: int = Field(500, ge=1)
+    """Longer instructions are rejected."""
+    sampling: Sampling = Sampling(temperature=1.0)
+    """For the instructions; answers are sampled as the build says."""
+
+    @model_validator(mode="after")
+    def _writes_different_ones(self) -> "Magpie":
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature 0 writes the same instruction every time")
+        for name in ("enable_thinking", "reasoning_effort"):
+            if self.sampling.__dict__[name] is not None:
+                raise ValueError(
+                    f"sampling.{name}: an instruction is no answer, nobody thinks first; say it in"
+                    " the build's sampling"
+                )
+        return self
+
+
+MethodSpec = Annotated[Respond | EvolInstruct | SelfInstruct | Magpie, Field(discriminator="kind")]

@@ -4,7 +4,8 @@ With log-probs asked for it sends them as vLLM does: tokens are its answer's wor
 their length, and of k candidates a token the likeliest is the word's.
 
 A prompt of token ids is scored as vLLM scores it: every fourth token, by its number, is not among
-the k likeliest and comes on top of them.
+the k likeliest and comes on top of them. Without log-probs asked for, a prompt of token ids is
+continued with what `write` makes of the request's seed.
 """
 
 import asyncio
@@ -20,11 +21,12 @@ from aiohttp import web
 class WritingTeacher:
     """What it was asked, and where."""
 
-    def __init__(self, say: Callable[[str], str]) -> None:
+    def __init__(self, say: Callable[[str], str], write: Callable[[int], str]) -> None:
         self.prompts: list[str] = []
         self.scored: list[list[int]] = []
         self.url = ""
-        self._say = say
+        self.continued: list[dict[str, Any]] = []
+        self._say, self._write = say, write
         self._loop = asyncio.new_event_loop()
 
     async def _complete(self, request: web.Request) -> web.Response:
@@ -43,6 +45,10 @@ class WritingTeacher:
     async def _complete_tokens(self, request: web.Request) -> web.Response:
         body = await request.json()
         ids: list[int] = body["prompt"]
+        if "prompt_logprobs" not in body:
+            self.continued.append(body)
+            written = {"text": self._write(body["seed"]), "finish_reason": "stop"}
+            return web.json_response({"choices": [written], "usage": {"completion_tokens": 7}})
         self.scored.append(ids)
         choice: dict[str, Any] = {"text": "x", "finish_reason": "length"}
         top_k = body["prompt_logprobs"]
@@ -78,9 +84,11 @@ class WritingTeacher:
 
 
 @contextmanager
-def writing_teacher(say: Callable[[str], str]) -> Iterator[WritingTeacher]:
+def writing_teacher(
+    say: Callable[[str], str], write: Callable[[int], str] = str
+) -> Iterator[WritingTeacher]:
     """It answers until the block ends."""
-    teacher, ready = WritingTeacher(say), threading.Event()
+    teacher, ready = WritingTeacher(say, write), threading.Event()
     thread = threading.Thread(target=teacher.run, args=(ready,))
     thread.start()
     try:
