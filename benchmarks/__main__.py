@@ -2,15 +2,27 @@
 
 import argparse
 
-from benchmarks import ingest, kd_loss, novelty, service, signal
+from benchmarks import (
+    ingest,
+    kd_loss,
+    novelty,
+    orchestrate,
+    prefix,
+    service,
+    signal,
+    teacher,
+)
 from benchmarks.result import Benchmark, as_json, as_text
 
 BENCHMARKS: dict[str, Benchmark] = {
     "ingest": ingest.run,
     "kd_loss": kd_loss.run,
     "novelty": novelty.run,
+    "orchestrate": orchestrate.run,
+    "prefix": prefix.run,
     "service": service.run,
     "signal": signal.run,
+    "teacher": teacher.run,
 }
 
 
