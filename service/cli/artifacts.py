@@ -128,6 +128,38 @@ def download_dataset(
     _say_place(screen(as_json), found, target)
 
 
+@datasets.command("push")
+def push_dataset(
+    reference: Reference,
+    repo: Annotated[str, typer.Option(help="owner/name on the hub.", show_default=False)],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private.")
+    ] = False,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Push a dataset to the Hugging Face hub, rejected rows and signal too. The token is that of
+    HF_TOKEN."""
+    # Late: the hub's client takes a while.
+    from service import hub
+
+    api, out = connect(url), screen(as_json)
+    try:
+        hub.check_repo(repo)
+        client = hub.open_hub()
+        found = api.get(f"/datasets/{reference}")
+        message = f"{found['name']} version {found['version']} ({found['id']})"
+        with tempfile.TemporaryDirectory(prefix="retort-push-") as folder:
+            _download(api, f"/datasets/{reference}/download", Path(folder))
+            place = hub.push(client, Path(folder), repo, private=private, message=message)
+    except hub.PushError as error:
+        raise bad_input(error.title, error.detail) from error
+    if as_json:
+        out.document(found | {"pushed": place})
+    else:
+        out.say(f"{message} is at {place}")
+
+
 @models.command("list")
 def list_models(as_json: Json = False, url: Url = None) -> None:
     """List models, newest first."""
