@@ -31,7 +31,7 @@ from service.tables import ApiKey, now
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 FOR_ALL = (ALIVE, READY, "/login", "/static")
-ADMIN_ONLY = ("/keys",)
+ADMIN_ONLY = ("/keys", "/gc")
 ADMIN_WRITES = ("/teachers",)
 TRAIN_WRITES = (f"{OPENAI}/fine_tuning",)
 ON_DEVICE = frozenset({"train", "compress", "serve"})

@@ -28,6 +28,7 @@ from service.routes import (
     reports,
     schedules,
     teachers,
+    upkeep,
 )
 from service.routes.deps import AT_THE_GATE
 from service.settings import Settings, load
@@ -52,6 +53,7 @@ ROUTERS = (
     teachers.router,
     keys.router,
     schedules.router,
+    upkeep.router,
 )
 
 

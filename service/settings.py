@@ -70,7 +70,9 @@ def _default_vllm_python() -> Path:
 class Settings(BaseSettings):
     """How this installation is laid out. Read once at start, passed on as a value."""
 
-    model_config = SettingsConfigDict(env_prefix="RETORT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="RETORT_", frozen=True, extra="ignore", env_parse_none_str="none"
+    )
 
     data_dir: AbsolutePath = Field(default=Path(".retort"), validate_default=True)
     """Where everything lives that has no URL of its own."""
@@ -119,5 +121,17 @@ class Settings(BaseSettings):
     teacher_patience_s: float = Field(default=60.0, gt=0)
     """A teacher that answers nothing for so long pauses the builds that ask it; they go on when it
     answers again."""
+    keep_ledgers_days: float | None = Field(default=90.0, ge=0)
+    """How long what was paid for outlives its job: a build that failed or was cancelled is taken up
+    from it when it is submitted again. Unset by `none`: for ever."""
+    keep_checkpoints_days: float | None = Field(default=30.0, ge=0)
+    """How long the checkpoints of a job that ended without a model are kept."""
+    keep_logs_days: float | None = Field(default=90.0, ge=0)
+    """How long the work folder of an ended job is kept: the logs of its processes, its specs."""
+    keep_cache_days: float | None = Field(default=None, ge=0)
+    """How long a cached completion is kept; by default for ever."""
+    keep_files_days: float | None = Field(default=None, ge=0)
+    """How long an uploaded file, or a batch's, is kept that nothing refers to; by default for
+    ever."""
     yield_s: float = Field(default=60.0, gt=0)
     """After so long a worker leaves its build to work on one that nobody works on."""

@@ -14,7 +14,9 @@ from service.broker import QUEUES, TASKS
 from service.settings import Settings, load
 
 TICK = "workers.tasks.tick"
+SWEEP = "workers.tasks.sweep"
 TICK_QUEUE = "control"
+SWEEP_S = 3600.0
 
 
 def make_app(settings: Settings) -> Celery:
@@ -25,7 +27,7 @@ def make_app(settings: Settings) -> Celery:
     app.conf.update(
         task_queues=[Queue(name, routing_key=name) for name in names],  # type: ignore[no-untyped-call]
         task_default_queue=TICK_QUEUE,
-        task_routes=routes | {TICK: {"queue": TICK_QUEUE}},
+        task_routes=routes | {each: {"queue": TICK_QUEUE} for each in (TICK, SWEEP)},
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -41,7 +43,10 @@ def make_app(settings: Settings) -> Celery:
         broker_transport_options={"visibility_timeout": 300, "unacked_restore_throttle": 1},
         # Whatever this file holds may be deleted: what is due is decided from SQL, at each tick.
         beat_schedule_filename=str(settings.data_dir / "beat-schedule"),
-        beat_schedule={"tick": {"task": TICK, "schedule": tick_s(settings)}},
+        beat_schedule={
+            "tick": {"task": TICK, "schedule": tick_s(settings)},
+            "sweep": {"task": SWEEP, "schedule": SWEEP_S},
+        },
         beat_max_loop_interval=tick_s(settings),
     )
     return app

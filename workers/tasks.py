@@ -13,7 +13,7 @@ from service import logs
 from service.broker import TASKS
 from service.settings import load
 from service.site import Site, open_site
-from workers.app import TICK, app
+from workers.app import SWEEP, TICK, app
 from workers.watch import Watch
 
 
@@ -102,6 +102,15 @@ def tick() -> None:
     from workers import reconcile
 
     reconcile.tick(site(), watch())
+
+
+@app.task(name=SWEEP)  # type: ignore[untyped-decorator]
+def sweep() -> None:
+    """Delete what is old and needed by nothing."""
+    from service import retention
+    from service.tables import now
+
+    retention.sweep(site(), now(), dry_run=False)
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]  # where tasks are threads

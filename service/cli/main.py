@@ -16,6 +16,7 @@ from service.cli import (
     schedules,
     stack,
     teachers,
+    upkeep,
 )
 from service.cli.failure import INTERRUPTED, Failure
 
@@ -50,6 +51,7 @@ app.add_typer(artifacts.models, name="models")
 app.add_typer(teachers.app, name="teachers")
 app.add_typer(keys.app, name="keys")
 app.add_typer(schedules.app, name="schedules")
+app.command("gc")(upkeep.collect_garbage)
 
 
 def main() -> None:

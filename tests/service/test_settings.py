@@ -34,6 +34,12 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert loaded.artifact_root == tmp_path / "artifacts"
 
 
+def test_none_in_the_environment_lifts_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load().keep_ledgers_days == 90
+    monkeypatch.setenv("RETORT_KEEP_LEDGERS_DAYS", "none")
+    assert settings.load().keep_ledgers_days is None
+
+
 def test_a_deep_data_directory_gets_a_socket_path_that_the_kernel_takes(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120)
 

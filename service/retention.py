@@ -1,0 +1,187 @@
+"""What is deleted by age: ledgers, checkpoints, logs, the completion cache, files nobody refers to.
+
+Nothing is touched that a dataset, model or report was made from, or that a schedule or a job that
+has not ended refers to; a part of a recipe has not ended before the recipe has. Datasets, models
+and reports themselves are never deleted. What a crash left behind (folders without a row, half an
+upload) goes after a day. Only this host's `data_dir` is looked at.
+"""
+
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from prompts.record import Frozen
+from service import artifacts, disk
+from service.site import Site
+from service.store import PREFIXES
+from service.tables import FINISHED, Artifact, Job, Schedule, utc
+
+Kind = Literal["ledger", "checkpoints", "logs", "cache", "file", "left_behind"]
+
+LEFT_BEHIND = timedelta(days=1)
+"""Longer than any upload or publication takes."""
+T = TypeVar("T")
+
+AT_ONCE = 500
+"""Ids in one question to SQL."""
+
+
+class Waste(Frozen):
+    """Something that nobody needs any more."""
+
+    kind: Kind
+    name: str
+    """Of a file: its id. Else the path, below the artifact root or the data directory."""
+    bytes: int
+
+
+class Sweep(Frozen):
+    """What was deleted, or would be."""
+
+    dry_run: bool
+    bytes: int
+    waste: tuple[Waste, ...]
+
+
+def sweep(site: Site, at: datetime, *, dry_run: bool) -> Sweep:
+    """Delete what the settings' ages say. Any number may sweep at once, at any time."""
+    found = tuple(_swept(site, at, dry_run))
+    return Sweep(dry_run=dry_run, bytes=sum(waste.bytes for waste in found), waste=found)
+
+
+def _swept(site: Site, at: datetime, dry_run: bool) -> Iterator[Waste]:
+    for kind, path in _old(site, at):
+        yield _measured(kind, path, _shown(site, path))
+        if not dry_run:
+            disk.remove(path)
+    for file in _unneeded_files(site, at):
+        yield Waste(kind="file", name=file.id, bytes=file.bytes)
+        if not dry_run:
+            artifacts.remove(site, file)
+
+
+def _old(site: Site, at: datetime) -> Iterator[tuple[Kind, Path]]:
+    """Paths by what they are; each is looked at when it is its turn, and may be gone by then."""
+    keep, root = site.settings, site.store.root
+    for name in ("ledger", "build"):
+        for folder in _of_ended_jobs(site, root / name, at, keep.keep_ledgers_days):
+            yield "ledger", folder
+    work = site.settings.data_dir / "work"
+    for folder in _of_ended_jobs(site, work, at, keep.keep_checkpoints_days):
+        if (folder / "out").is_dir():
+            yield "checkpoints", folder / "out"
+    for folder in _of_ended_jobs(site, work, at, keep.keep_logs_days):
+        yield "logs", folder
+    if keep.keep_cache_days is not None:
+        cached = (path for path in (root / "cache").glob("??/*"))
+        for path in _older(cached, at, timedelta(days=keep.keep_cache_days)):
+            yield "cache", path
+    for path in _older((root / "incoming").glob("*"), at, LEFT_BEHIND):
+        yield "left_behind", path
+    for kind in PREFIXES:
+        for folder in _without_row(site, _older((root / kind).glob("*"), at, LEFT_BEHIND)):
+            yield "left_behind", folder
+
+
+def _of_ended_jobs(site: Site, parent: Path, at: datetime, days: float | None) -> Iterator[Path]:
+    """Folders named by jobs that ended so long ago."""
+    if days is None or not parent.is_dir():
+        return
+    names = sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())
+    long_ago = at - timedelta(days=days)
+    for ids in _cut(names):
+        with site.sessions.reading() as session:
+            ended = set(session.scalars(_ended(ids, long_ago)))
+        yield from (parent / name for name in ids if name in ended)
+
+
+def _ended(ids: list[str], before: datetime) -> Any:
+    recipe = aliased(Job)
+    over = or_(Job.parent_id.is_(None), recipe.state.in_(FINISHED))
+    ended = Job.state.in_(FINISHED) & (Job.finished_at < before)
+    joined = select(Job.id).outerjoin(recipe, recipe.id == Job.parent_id)
+    return joined.where(Job.id.in_(ids), ended, over)
+
+
+def _without_row(site: Site, folders: Iterator[Path]) -> Iterator[Path]:
+    for some in _cut(list(folders)):
+        with site.sessions.reading() as session:
+            ids = [folder.name for folder in some]
+            known = set(session.scalars(select(Artifact.id).where(Artifact.id.in_(ids))))
+        yield from (folder for folder in some if folder.name not in known)
+
+
+def _unneeded_files(site: Site, at: datetime) -> list[Artifact]:
+    days = site.settings.keep_files_days
+    if days is None:
+        return []
+    with site.sessions.reading() as session:
+        needed = _referred_to(session)
+        files = select(Artifact).where(Artifact.kind == "file")
+        return [
+            file
+            for file in session.scalars(files)
+            if utc(file.created_at) < at - timedelta(days=days)
+            and needed.isdisjoint((file.id, file.name, f"{file.name}@{file.version}"))
+        ]
+
+
+def _referred_to(session: Session) -> set[str]:
+    """Every text that may name a file: what the rest was made from, and all that stands in the
+    specs of jobs and schedules that may run yet."""
+    made: ColumnElement[bool] = Artifact.kind != "file"
+    needed = {
+        name for names in session.scalars(select(Artifact.inputs).where(made)) for name in names
+    }
+    unfinished = select(Job.spec, Job.result).where(Job.state.not_in(FINISHED))
+    for spec, result in session.execute(unfinished):
+        needed.update(_texts(spec), _texts(result))
+    for spec in session.scalars(select(Schedule.spec)):
+        needed.update(_texts(spec))
+    return needed
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+        # A directory of the server may be that of a file.
+        yield from value.split("/")
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _older(paths: Iterator[Path], at: datetime, age: timedelta) -> Iterator[Path]:
+    """Those that were last written so long ago."""
+    for path in paths:
+        try:
+            if path.stat().st_mtime < (at - age).timestamp():
+                yield path
+        except FileNotFoundError:
+            continue  # Another sweep was quicker.
+
+
+def _measured(kind: Kind, path: Path, name: str) -> Waste:
+    try:
+        return Waste(kind=kind, name=name, bytes=disk.size(path))
+    except FileNotFoundError:
+        return Waste(kind=kind, name=name, bytes=0)
+
+
+def _shown(site: Site, path: Path) -> str:
+    for root in (site.store.root, site.settings.data_dir):
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return str(path)
+
+
+def _cut(rows: list[T]) -> Iterator[list[T]]:
+    return (rows[at : at + AT_ONCE] for at in range(0, len(rows), AT_ONCE))
