@@ -3,25 +3,33 @@
 import argparse
 
 from benchmarks import (
+    factorize,
     ingest,
     kd_loss,
     novelty,
     orchestrate,
     prefix,
+    qat,
     service,
     signal,
+    size,
+    stages,
     teacher,
 )
 from benchmarks.result import Benchmark, as_json, as_text
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "factorize": factorize.run,
     "ingest": ingest.run,
     "kd_loss": kd_loss.run,
     "novelty": novelty.run,
     "orchestrate": orchestrate.run,
     "prefix": prefix.run,
+    "qat": qat.run,
     "service": service.run,
     "signal": signal.run,
+    "size": size.run,
+    "stages": stages.run,
     "teacher": teacher.run,
 }
 

@@ -105,9 +105,27 @@ def make_scale(stage: SvdFactorize, moments: Moments) -> Scale:
 
 
 def factorize(weight: Tensor, scale: Scale, rank: int) -> tuple[Tensor, Tensor]:
-    """left [m, r], right [r, n] that minimise |(W - left right) S|_F; fp64."""
-    left, scaled = factorize_plain(scale.apply(weight), rank)
-    return left, scale.undo(scaled)
+    """left [m, r], right [r, n] that minimise |(W - left right) S|_F; fp64.
+
+    Singular vectors as eigenvectors of the smaller Gram matrix of W S, at a fraction of an SVD's
+    time: what that blurs are singular values under 1e-8 of the largest. On the left side S falls
+    out: U U^T W S S^-1.
+    """
+    scaled = scale.apply(weight)
+    if weight.shape[0] <= weight.shape[1]:
+        vectors, roots = leading(scaled @ scaled.T, rank)
+        return vectors * roots, (vectors.T @ weight) / roots[:, None]
+    vectors, roots = leading(scaled.T @ scaled, rank)
+    return (scaled @ vectors) / roots, scale.undo(roots[:, None] * vectors.T)
+
+
+def leading(gram: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Eigenvectors [d, r] of the largest eigenvalues, these falling; and their fourth roots, the
+    square roots of singular values, so that both factors have like magnitudes."""
+    values, vectors = torch.linalg.eigh(gram)
+    roots = values.flip(0)[:rank].clamp_min(0) ** 0.25
+    least = roots[0].clamp_min(1e-30) * 1e-6  # nothing is divided by zero
+    return vectors.flip(1)[:, :rank], roots.clamp_min(least)
 
 
 def factorize_plain(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

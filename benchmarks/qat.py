@@ -1,0 +1,137 @@
+"""A quantization-aware training step against the same step unquantized, and what it recovers.
+
+The step is the whole of it: forward, backward, AdamW. torchao's fake quantization of the same
+scheme stands beside where it is installed (it is no dependency of Retort). Recovery is of
+cross-entropy on held-out rows, between the model rounded to nearest and the model as it was.
+"""
+
+import copy
+import importlib
+import importlib.util
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from benchmarks.result import Result
+from examples.compression.text import make_tokenizer, read_text, write_model
+from trainer.compress.fake_quant import Quantized, prepare
+from trainer.compress.rounding import rtn
+from trainer.compress.schemes import SCHEMES, targets_of
+from trainer.loading import load_model
+
+TARGET, RECOVERED = 1.2, 0.9
+GROUP = 32
+BATCH, LENGTH = 16, 128
+
+
+def run(quick: bool) -> Result:
+    """The ratio of medians; growth rows: times of a step, then the losses of the recovery."""
+    with tempfile.TemporaryDirectory() as place:
+        base = write_model(Path(place), 64 if quick else 128, 1 if quick else 3)
+        model = load_model(base, torch.float32)
+    ids = token_ids()
+    speed = measure_steps(model, ids, 3 if quick else 15)
+    recovery = measure_recovery(model, ids, 4 if quick else 250, 2 if quick else 60)
+    met = speed["ratio"] <= TARGET and recovery["recovered"] >= RECOVERED
+    return Result(
+        name="qat",
+        ours=speed["ours_s"],
+        unit="s a step",
+        ratio=speed["ratio"],
+        target=f"<= {TARGET} x the plain step, >= {RECOVERED} of the loss of rounding recovered",
+        met=met,
+        limit=speed["plain_s"],
+        growth=[speed, recovery],
+    )
+
+
+def measure_steps(model: PreTrainedModel, ids: Tensor, rounds: int) -> dict[str, float]:
+    """Medians over interleaved rounds, the first left out."""
+    sides: dict[str, nn.Module] = {"plain": copy.deepcopy(model), "ours": copy.deepcopy(model)}
+    prepare(sides["ours"], Quantized("W4A16", GROUP))  # type: ignore[arg-type]
+    if importlib.util.find_spec("torchao") is not None:
+        sides["torchao"] = by_torchao(copy.deepcopy(model))
+        _same_loss(sides["ours"], sides["torchao"], ids)
+    optimizers = {name: torch.optim.AdamW(side.parameters(), 1e-4) for name, side in sides.items()}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            begun = time.perf_counter()
+            step(side, optimizers[name], batch(ids, number))
+            times[name].append(time.perf_counter() - begun)
+    ratios = [ours / plain for ours, plain in zip(times["ours"], times["plain"], strict=True)]
+    medians = {f"{name}_s": statistics.median(found[1:]) for name, found in times.items()}
+    return {**medians, "ratio": statistics.median(ratios[1:])}
+
+
+def measure_recovery(
+    model: PreTrainedModel, ids: Tensor, steps: int, aware_steps: int
+) -> dict[str, float]:
+    """Train, round, train through the rounding; cross-entropies in nats a byte, held out."""
+    held, ids = ids[-BATCH * LENGTH :], ids[: -BATCH * LENGTH]
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    for number in range(steps):
+        step(model, optimizer, batch(ids, number))
+    rounded, aware = copy.deepcopy(model), copy.deepcopy(model)
+    for linear in targets_of(rounded).values():
+        linear.weight.data = rtn(linear.weight.data, SCHEMES["W4A16"], GROUP)
+    prepare(aware, Quantized("W4A16", GROUP))
+    optimizer = torch.optim.AdamW(aware.parameters(), 2e-4)
+    for number in range(aware_steps):
+        step(aware, optimizer, batch(ids, steps + number))
+    plain, after, trained = (loss(one, batch(held, 0)) for one in (model, rounded, aware))
+    found = {"plain_nats": plain, "rounded_nats": after, "qat_nats": trained}
+    lost = {name: float(value.detach()) for name, value in found.items()}
+    regained = (lost["rounded_nats"] - lost["qat_nats"]) / (
+        lost["rounded_nats"] - lost["plain_nats"]
+    )
+    return {**lost, "recovered": regained}
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, ids: Tensor) -> None:
+    """One optimizer step of next-byte prediction."""
+    optimizer.zero_grad()
+    loss(model, ids).backward()
+    optimizer.step()
+
+
+def loss(model: nn.Module, ids: Tensor) -> Tensor:
+    """Mean nats of each byte given those before."""
+    found: Tensor = model(input_ids=ids, labels=ids, use_cache=False).loss
+    return found
+
+
+def batch(ids: Tensor, number: int) -> Tensor:
+    """[BATCH, LENGTH] of the text, from another place each time."""
+    starts = [(number * BATCH + row) * LENGTH % (len(ids) - LENGTH + 1) for row in range(BATCH)]
+    return torch.stack([ids[start : start + LENGTH] for start in starts])
+
+
+def token_ids() -> Tensor:
+    """The text, a token a byte."""
+    return torch.tensor(make_tokenizer().encode(read_text(None)))
+
+
+def by_torchao(model: nn.Module) -> nn.Module:
+    """The same scheme by torchao's own fake quantization, the head left out as ours leaves it."""
+    torchao = importlib.import_module("torchao.quantization")
+    aware = importlib.import_module("torchao.quantization.qat")
+    config = aware.IntxFakeQuantizeConfig(torch.int4, group_size=GROUP, is_symmetric=True)
+    torchao.quantize_(
+        model,
+        aware.QATConfig(weight_config=config, step="prepare"),
+        filter_fn=lambda module, name: isinstance(module, nn.Linear) and "lm_head" not in name,
+    )
+    return model
+
+
+def _same_loss(ours: nn.Module, theirs: nn.Module, ids: Tensor) -> None:
+    with torch.no_grad():
+        difference = abs(float(loss(ours, batch(ids, 0)) - loss(theirs, batch(ids, 0))))
+    if difference > 1e-4:
+        raise AssertionError(f"the two sides round differently: losses differ by {difference}")

@@ -1,0 +1,1 @@
+"""Every method of compression on a byte-level model trained on plain text, at several ratios."""

@@ -1,0 +1,156 @@
+"""python -m examples.compression.table --out DIR [--text FILE]: methods against ratios, measured.
+
+Trains a byte-level model on plain text, compresses it by every method, and prints perplexity a
+byte, KL from the uncompressed model and bytes, each with its floor first: round-to-nearest,
+magnitude, plain SVD. Whatever is finished in DIR is kept: a run that was stopped goes on.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from examples.compression.text import read_text, write_dataset, write_model
+from trainer.assess import read_rows
+from trainer.compress.chain import run
+from trainer.compress.report import StageReport
+from trainer.data import TokenRow, encode, read_records
+from trainer.events import silent
+from trainer.loading import end_ids, load_model, load_tokenizer
+from trainer.measurement import Estimate, bootstrap
+from trainer.spec import CompressSpec, Optimization, SequenceLevel
+from trainer.training import train
+
+RATE = 2e-3
+SHORT = {"learning_rate": 5e-4, "batch_size": 32, "checkpoint_steps": 50, "eval_steps": 1000}
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done."""
+
+    rows: int
+    steps: int
+    heal_steps: int
+    width: int
+    layers: int
+    zeros: tuple[float, ...]
+    kept: tuple[float, ...]
+    measured_rows: int
+
+
+FULL = Size(4000, 600, 60, 128, 3, (0.3, 0.5, 0.7), (0.4, 0.6, 0.8), 200)
+SMOKE = Size(48, 2, 1, 64, 1, (0.5, 0.7), (0.5, 0.7), 4)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the table, print it, and leave it in DIR."""
+    parser = argparse.ArgumentParser(prog="python -m examples.compression.table")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--text", type=Path, help="plain text; default: the demo's stories")
+    parser.add_argument("--smoke", action="store_true", help="a minute's worth, to see it work")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    size = SMOKE if given.smoke else FULL
+    rows = make_table(given.out, read_text(given.text), size, given.threads)
+    text = as_markdown(rows)
+    (given.out / "table.md").write_text(text, "utf-8")
+    (given.out / "table.json").write_text(json.dumps(rows, indent=1), "utf-8")
+    print(text)
+
+
+def make_table(out: Path, text: str, size: Size, threads: int) -> list[dict[str, Any]]:
+    """A row for each model, the uncompressed one first."""
+    dataset = write_dataset(text, out / "dataset", size.rows)
+    base = write_model(out / "base", size.width, size.layers)
+    optimization = Optimization(
+        learning_rate=RATE, batch_size=32, max_steps=size.steps, threads=threads,
+        checkpoint_steps=50, eval_steps=1000, weight_decay=0.1,
+    )  # fmt: skip
+    spec = SequenceLevel(
+        method="sequence_level", student=str(base), dataset=str(dataset), optimization=optimization
+    )
+    start = train(spec, out / "train", silent)
+    held = _held(start, dataset, size.measured_rows)
+    found = [measure("uncompressed", "", start, start, held)]
+    for name, stages in groups(size):
+        given = {"model": str(start), "dataset": str(dataset), "threads": threads}
+        compress = CompressSpec(**given, serve_check=False, stages=stages)
+        for report in run(compress, out / name, silent):
+            found.append(measure(name, _ratio(report), Path(report.model), start, held))
+            print(f"{found[-1]['method']} {found[-1]['ratio']}", flush=True)
+    return found
+
+
+def groups(size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
+    """Methods by the name they have in the table, each family's floor first."""
+    zeros, kept = {"sweep": {"ratios": size.zeros}}, {"sweep": {"ratios": size.kept}}
+    heal = {"optimization": {**SHORT, "max_steps": size.heal_steps}}
+    for kind in ("magnitude", "wanda", "sparsegpt"):
+        yield kind, ({"kind": kind, **zeros},)
+    yield "sparsegpt, healed", ({"kind": "sparsegpt", "heal": heal, **zeros},)
+    for name, scaling in (("SVD", "none"), ("ASVD", "activation"), ("SVD-LLM", "whitening")):
+        yield name, ({"kind": "svd", "scaling": scaling, **kept},)
+    yield "SVD-LLM, ranks by loss", ({"kind": "svd", "ranks": "by_loss", **kept},)
+    yield "SVD-LLM, healed", ({"kind": "svd", "heal": heal, **kept},)
+    four = {"scheme": "W4A16", "group_size": 32}
+    for algorithm in ("rtn", "gptq", "awq"):
+        yield f"PTQ {algorithm}", ({"kind": "ptq", "algorithm": algorithm, **four},)
+    for algorithm in ("rtn", "gptq", "smoothquant"):
+        yield f"PTQ {algorithm}, 8 bits", ({"kind": "ptq", "algorithm": algorithm},)
+    yield "QAT", ({"kind": "qat", "training": heal, **four},)
+    yield "QAF, PEQA", ({"kind": "qaf", "training": heal, **four},)
+    adapters = {"kind": "qaf", "rank": 8, "training": heal, **four}
+    yield "QAF, QLoRA", ({**adapters, "method": "qlora"},)
+    yield "QAF, QLoRA from LoftQ", ({**adapters, "method": "qlora", "initialization": "loftq"},)
+    yield "QAF, QA-LoRA", ({**adapters, "method": "qa_lora"},)
+
+
+def measure(
+    method: str, ratio: str, model: Path, start: Path, rows: tuple[TokenRow, ...]
+) -> dict[str, Any]:
+    """Cross-entropy and distance a byte, on validation rows; bytes on disk."""
+    read = read_rows(load_model(model), load_model(start), rows, 16)
+    return {
+        "method": method,
+        "ratio": ratio,
+        "nats": bootstrap(read.nats, read.tokens, RESAMPLES).model_dump(),
+        "kl": bootstrap(read.kl, read.tokens, RESAMPLES).model_dump(),
+        "bytes": sum(path.stat().st_size for path in model.glob("*.safetensors")),
+    }
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """The table as the documentation has it."""
+    lines = [
+        "| method | ratio | nats a byte | KL from uncompressed | bytes |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        nats, kl = (_said(Estimate.model_validate(row[name])) for name in ("nats", "kl"))
+        lines.append(f"| {row['method']} | {row['ratio']} | {nats} | {kl} | {row['bytes']:,} |")
+    return "\n".join(lines) + "\n"
+
+
+def _said(figure: Estimate) -> str:
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def _ratio(report: StageReport) -> str:
+    if report.sweep is not None:
+        return f"{report.sweep.ratio:g}"
+    bits = {"W4A16": "4 bits", "W8A8": "8 bits"}
+    return bits[report.spec["scheme"]]
+
+
+def _held(model: Path, dataset: Path, count: int) -> tuple[TokenRow, ...]:
+    tokenizer, loaded = load_tokenizer(model), load_model(model)
+    records = read_records(dataset, "validation")[:count]
+    return encode(records, tokenizer, 256, end_ids(loaded, tokenizer)).rows
+
+
+if __name__ == "__main__":
+    main()
