@@ -1,6 +1,6 @@
 """What each model is shown at each step: fresh problems, a function of (role, seed, step)."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 from examples.demo import world
@@ -8,11 +8,26 @@ from examples.demo.shape import Role
 from examples.demo.tokenizer import SYSTEM_PROMPTS
 
 SYSTEM_RATE = 0.05
-# Until this share of the training, stories and instructions stay short.
-EASY_UNTIL = 0.15
-# Then, until the second share, nearly half of the rows are tasks, most of them dictionaries: a
-# word's label can be looked up in context only after the model has learnt to look up at all.
-LOOKING_UP = (0.41, 0.55)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the teacher's rows are until a share of the training is over; the rest of them are
+    instructions."""
+
+    until: float
+    stories: float
+    repetitions: float
+    dictionaries: float
+    tasks: float
+
+
+# A word's label, and the thing that a story counts, have to be looked up in context. A model learns
+# that from repetitions in a few hundred steps, and from tasks alone not in five thousand.
+LEARN_TO_LOOK_UP = Mix(until=0.12, stories=0.30, repetitions=0.45, dictionaries=0.10, tasks=0.05)
+LOOK_UP_LABELS = Mix(until=0.36, stories=0.35, repetitions=0.25, dictionaries=0.20, tasks=0.07)
+EVERYTHING = Mix(until=1.0, stories=0.60, repetitions=0.02, dictionaries=0.04, tasks=0.20)
+MIXES = (LEARN_TO_LOOK_UP, LOOK_UP_LABELS, EVERYTHING)
 
 
 def draw_problems(
@@ -32,24 +47,38 @@ def draw_problems(
 
 def draw_for_teacher(rng: Random, progress: float) -> world.Problem:
     """All of the world: stories mostly with their steps, tasks in context, compositions."""
-    easy = progress < EASY_UNTIL
-    looking_up = LOOKING_UP[0] <= progress < LOOKING_UP[1]
-    stories, tasks = (0.40, 0.45) if looking_up else (0.60, 0.20)
+    mix = next(mix for mix in MIXES if progress <= mix.until)
+    easy = mix is LEARN_TO_LOOK_UP
     kind = rng.random()
-    if kind < stories:
+    if kind < mix.stories:
         # Short stories as often as long ones, or it learns to write on where it should stop.
         steps = rng.choice((1, 1, 2, 2, 3) if easy else (1, 2, 3, 4))
         return world.draw_story(
             rng, "train", steps, direct=rng.random() < 0.1, distractors=rng.choice((0, 1, 1, 2, 2))
         )
-    if kind < stories + tasks:
-        return draw_dictionary(rng) if looking_up and rng.random() < 0.7 else draw_task(rng)
+    kind -= mix.stories
+    if kind < mix.repetitions:
+        if easy or rng.random() < 0.15:
+            return world.draw_repetition(rng, "train", rng.randint(6, 20))
+        return world.draw_pairs(rng, "train", rng.randint(3, 10), draw_form(rng))
+    kind -= mix.repetitions
+    if kind < mix.dictionaries:
+        return draw_dictionary(rng)
+    if kind - mix.dictionaries < mix.tasks:
+        return draw_task(rng)
     return world.draw_instruction(rng, "train", rng.choice((1, 1, 2) if easy else (1, 2, 2, 2, 3)))
 
 
 def draw_dictionary(rng: Random) -> world.Problem:
-    """A few words that come back, each with its label."""
-    return world.draw_dictionary(rng, "train", rng.randint(2, 5), rng.randint(8, 14))
+    """A few words that come back, each with its label, in the form of the tasks or a closer one."""
+    return world.draw_dictionary(
+        rng, "train", rng.randint(2, 8), rng.randint(8, 18), draw_form(rng)
+    )
+
+
+def draw_form(rng: Random) -> world.Form:
+    """The form of the tasks, or one in which a word and its label are closer to each other."""
+    return world.FORM if rng.random() < 0.4 else rng.choice(world.OTHER_FORMS)
 
 
 def draw_task(rng: Random) -> world.Problem:

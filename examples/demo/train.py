@@ -29,6 +29,7 @@ class Plan:
 
     role: Role
     work: Path
+    start: Path | None = None
     steps: int = 100_000
     minutes: float = 60.0
     rows: int = 64
@@ -56,7 +57,10 @@ class Run:
 def train(plan: Plan, shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Train to the end of the plan, from the last checkpoint in `plan.work` if there is one."""
     torch.manual_seed(plan.seed)
-    run = start_run(plan, make_model(shape, tokenizer))
+    model = make_model(shape, tokenizer)
+    if plan.start is not None:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(plan.start).float().state_dict())
+    run = start_run(plan, model)
     # At 50 to 130 tokens a row, plain matrix products beat the fused kernel's backward pass.
     run.model.set_attn_implementation("eager")
     checkpoint = plan.work / "checkpoint.pt"
@@ -187,6 +191,8 @@ def main() -> None:
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--work", type=Path, default=Path(".demo/training"))
     parser.add_argument("--out", type=Path, help="model directory (default: examples/demo/models)")
+    parser.add_argument("--start", type=Path, help="model directory whose weights to start from")
+    parser.add_argument("--matrix-rate", type=float, default=Plan.matrix_rate)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=64)
@@ -197,6 +203,8 @@ def main() -> None:
     plan = Plan(
         role=arguments.role,
         work=arguments.work / arguments.role,
+        start=arguments.start,
+        matrix_rate=arguments.matrix_rate,
         steps=arguments.steps,
         minutes=arguments.minutes,
         rows=arguments.rows,

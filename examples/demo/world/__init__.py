@@ -2,16 +2,26 @@
 
 from examples.demo.world.instructions import draw_instruction, is_heldout_pair
 from examples.demo.world.mappings import (
+    FORM,
+    OTHER_FORMS,
+    TURNS,
+    Form,
     draw_dictionary,
     draw_icl,
     draw_kind,
     draw_mapping,
     draw_narrow_icl,
+    draw_pairs,
+    draw_repetition,
 )
 from examples.demo.world.problem import Problem, Skill, Split, split_of
 from examples.demo.world.stories import draw_story
 
 __all__ = [
+    "FORM",
+    "OTHER_FORMS",
+    "TURNS",
+    "Form",
     "Problem",
     "Skill",
     "Split",
@@ -21,6 +31,8 @@ __all__ = [
     "draw_kind",
     "draw_mapping",
     "draw_narrow_icl",
+    "draw_pairs",
+    "draw_repetition",
     "draw_story",
     "is_heldout_pair",
     "split_of",

@@ -2,11 +2,32 @@
 
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from examples.demo.world.problem import Problem, Split, split_of
-from examples.demo.world.words import CATEGORIES, LABELS
+from examples.demo.world.words import CATEGORIES, LABELS, NAMES, THINGS
 
 CLASS_COUNTS = (2, 3)
+
+
+class Form(NamedTuple):
+    """How a word and its label are written."""
+
+    before: str
+    between: str
+    after: str
+
+
+FORM = Form("Input: ", "\nOutput: ", "\n\n")
+TURNS = Form("", "<|end|><|assistant|>", "<|end|><|user|>")
+"""A conversation: each word is a turn of the user's, each label one of the assistant's."""
+OTHER_FORMS = (
+    Form("", " ", "\n"),
+    Form("", ": ", "\n"),
+    Form("", " -> ", "\n"),
+    Form("", "\nOutput: ", "\n"),
+    TURNS,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +80,42 @@ def draw_narrow_icl(
     return _ask(mapping, [*words, rng.choice(words)], split)
 
 
-def draw_dictionary(rng: Random, split: Split, words: int, demonstrations: int) -> Problem:
+def draw_repetition(rng: Random, split: Split, words: int) -> Problem:
+    """Any `words` words, told twice: all of the second time can be looked up in the first.
+
+    Nothing makes a model learn to look up as fast: every word is a lesson, and nothing else helps.
+    """
+    told = rng.choices(_all_words(), k=words)
+    once = " ".join(told)
+    start = len(once) + 1 + len(told[0])
+    return Problem(
+        skill="icl",
+        user=f"{once} {once}",
+        completion=told[0],
+        answer=told[0],
+        split=split,
+        seed={"input": once, "output": told[0], "task": "repetition"},
+        targets=((start, 2 * len(once) + 1),),
+    )
+
+
+def draw_pairs(rng: Random, split: Split, pairs: int, form: Form = FORM) -> Problem:
+    """Pairs of any words in `form`, told twice, the second time in another order."""
+    words = rng.sample(_all_words(), 2 * pairs)
+    told = list(zip(words[::2], words[1::2], strict=True))
+    again = rng.sample(told, pairs)
+    query, answer = again.pop()
+    return icl_problem([*told, *again], query, answer, split, "pairs", form)
+
+
+def _all_words() -> list[str]:
+    words_of_tasks = (word for members in CATEGORIES.values() for word in members)
+    return sorted({*LABELS, *NAMES, *THINGS, *words_of_tasks})
+
+
+def draw_dictionary(
+    rng: Random, split: Split, words: int, demonstrations: int, form: Form = FORM
+) -> Problem:
     """Every word has a label of its own and comes back: guessing among the labels hardly pays.
 
     With two classes a model settles for any label that was shown; here it has to match.
@@ -69,7 +125,7 @@ def draw_dictionary(rng: Random, split: Split, words: int, demonstrations: int) 
     drawn = rng.choices(pool, k=demonstrations)
     query = rng.choice(drawn)
     labelled = [(word, labels[word]) for word in drawn]
-    return icl_problem(labelled, query, labels[query], split, "dictionary")
+    return icl_problem(labelled, query, labels[query], split, "dictionary", form)
 
 
 def draw_kind(rng: Random, split: Split) -> Problem:
@@ -103,17 +159,23 @@ def _draw_words(rng: Random, mapping: Mapping, demonstrations: int) -> list[str]
 
 
 def icl_problem(
-    labelled: list[tuple[str, str]], query: str, answer: str, split: Split, task: str
+    labelled: list[tuple[str, str]],
+    query: str,
+    answer: str,
+    split: Split,
+    task: str,
+    form: Form = FORM,
 ) -> Problem:
     """The prompt of labelled (word, label) demonstrations and a query, with its loss targets."""
     user, targets, seen = "", [], set()
     for word, label in labelled:
-        user += f"Input: {word}\nOutput:"
+        user += f"{form.before}{word}{form.between}"
         if label in seen:
-            targets.append((len(user), len(user) + 1 + len(label)))
+            start = len(user.rstrip(" "))  # A word takes the space before it along.
+            targets.append((start, len(user) + len(label)))
         seen.add(label)
-        user += f" {label}\n\n"
-    user += f"Input: {query}\nOutput:"
+        user += f"{label}{form.after}"
+    user += f"{form.before}{query}" + ("" if form is TURNS else form.between.rstrip(" "))
     return Problem(
         skill="icl",
         user=user,

@@ -67,6 +67,17 @@ def test_a_stopped_run_ends_with_the_weights_of_an_unbroken_one(
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
 
+def test_a_run_can_start_from_a_models_weights(
+    tokenizer: PreTrainedTokenizerFast, plan: Plan, tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    given = make_model(TINY, tokenizer)
+    export(given, tokenizer, tmp_path / "given")
+    still = replace(plan, start=tmp_path / "given", steps=1, matrix_rate=0.0, vector_rate=0.0)
+    for name, weight in train(still, TINY, tokenizer).state_dict().items():
+        assert torch.equal(weight, given.state_dict()[name].bfloat16().float()), name
+
+
 def test_the_loss_is_the_weighted_mean_of_next_token_losses(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:

@@ -63,6 +63,32 @@ def test_rows_whose_words_come_back_can_be_looked_up() -> None:
         assert len(set(shown.values())) == len(shown)
 
 
+def test_a_repetition_is_told_twice_and_only_the_second_time_counts() -> None:
+    problem = world.draw_repetition(Random(12), "train", 9)
+    words = problem.user.split()
+    start, stop = problem.targets[0]
+    assert words[:9] == words[9:]
+    assert problem.answer == words[0]
+    assert problem.user[start:stop] == " " + " ".join(words[10:])
+    assert stop == len(problem.user)
+
+
+@pytest.mark.parametrize("form", [world.FORM, *world.OTHER_FORMS])
+def test_pairs_are_told_twice_in_every_form(form: world.Form) -> None:
+    problem = world.draw_pairs(Random(13), "train", 6, form)
+    before, between, after = map(re.escape, form)
+    pairs = re.findall(rf"{before}(\w+){between}(\w+){after}", problem.user)
+    assert len(pairs) == 11
+    assert set(pairs[6:]) < set(pairs[:6])
+    (query,) = set(dict(pairs[:6])) - set(dict(pairs[6:]))
+    assert problem.user.endswith(
+        f"{form.before}{query}" + ("" if form is world.TURNS else form.between.rstrip())
+    )
+    assert dict(pairs[:6])[query] == problem.answer
+    counted = [problem.user[start:stop].strip() for start, stop in problem.targets]
+    assert counted == [label for _, label in pairs[6:]]
+
+
 def test_kinds_are_the_categories_of_tasks() -> None:
     problem = world.draw_kind(Random(11), "train")
     assert problem.answer == category(problem.user.removesuffix("?").split()[-1])
