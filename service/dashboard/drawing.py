@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.rows import Confidence, Length
 
 WIDTH, HEIGHT = 520.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 36.0
+LABEL_WIDTH, LABEL_HEIGHT = 90.0, 13.0
 NODE_WIDTH, NODE_HEIGHT, GAP_X, GAP_Y = 176.0, 44.0, 36.0, 14.0
 
 
@@ -40,6 +41,9 @@ class Point:
     title: str
     left: bool
     """The label stands to its left, where there is no room to its right."""
+    best: bool
+    """Nothing is both cheaper and as good."""
+    label_y: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     bars: tuple[Bar, ...] = ()
     points: tuple[Point, ...] = ()
+    front: str = ""
+    """Path through the best points."""
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
@@ -143,33 +149,67 @@ def _histogram(
     return Chart(x_label, "rows", x_ticks, y_ticks, bars=bars)
 
 
-def size_chart(models: Sequence[tuple[str, float, float]]) -> Chart | None:
-    """Accuracy against bytes, from (label, bytes, accuracy); None with fewer than two models."""
+def pareto_chart(
+    models: Sequence[tuple[str, float, float]], x_label: str, unit: str
+) -> Chart | None:
+    """Accuracy against a cost, from (label, cost, accuracy), with the front of those that nothing
+    beats in both; None with fewer than two models."""
     if len(models) < 2:
         return None
-    mib = [bytes_ / 2**20 for _, bytes_, _ in models]
+    costs = [cost for _, cost, _ in models]
     shares = [100 * accuracy for _, _, accuracy in models]
-    x_from, x_to = 0.0, max(mib) * 1.08
+    x_to = max(costs) * 1.08
     spread = max(2.0, max(shares) - min(shares))
     y_from, y_to = max(0.0, min(shares) - spread / 4), min(100.0, max(shares) + spread / 4)
-    scale_x = (WIDTH - LEFT - RIGHT) / (x_to - x_from)
+    scale_x = (WIDTH - LEFT - RIGHT) / x_to
     scale_y = (HEIGHT - TOP - BOTTOM) / max(1e-9, y_to - y_from)
+    best = _front(costs, shares)
     points = tuple(
         Point(
-            x=LEFT + (x - x_from) * scale_x,
+            x=LEFT + x * scale_x,
             y=HEIGHT - BOTTOM - (y - y_from) * scale_y,
             label=label,
-            title=f"{label}: {x:,.1f} MiB, {y:.1f} %",
+            title=f"{label}: {x:,.4g} {unit}, {y:.1f} %",
             left=x > x_to * 0.6,
+            best=number in best,
         )
-        for (label, _, _), x, y in zip(models, mib, shares, strict=True)
+        for number, ((label, _, _), x, y) in enumerate(zip(models, costs, shares, strict=True))
     )
     x_ticks = tuple(Tick(LEFT + value * scale_x, f"{value:,.4g}") for value in _round(0, x_to))
     y_ticks = tuple(
         Tick(HEIGHT - BOTTOM - (value - y_from) * scale_y, f"{value:,.3g}")
         for value in _round(y_from, y_to)
     )
-    return Chart("weights, MiB", "accuracy, %", x_ticks, y_ticks, points=points)
+    front = _steps([points[number] for number in best])
+    return Chart(x_label, "accuracy, %", x_ticks, y_ticks, points=_apart(points), front=front)
+
+
+def _front(costs: Sequence[float], shares: Sequence[float]) -> list[int]:
+    """Places of the models that no cheaper one equals, by cost."""
+    best: list[int] = []
+    for number in sorted(range(len(costs)), key=lambda place: (costs[place], -shares[place])):
+        if not best or shares[number] > shares[best[-1]]:
+            best.append(number)
+    return best
+
+
+def _steps(points: Sequence[Point]) -> str:
+    """A line from point to point that rises where the next one stands."""
+    first, *rest = points
+    return f"M{first.x:.1f},{first.y:.1f}" + "".join(f" H{one.x:.1f} V{one.y:.1f}" for one in rest)
+
+
+def _apart(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Labels moved down where they would lie on each other."""
+    placed: list[Point] = []
+    for point in sorted(points, key=lambda one: one.y):
+        lower = [
+            one.label_y + LABEL_HEIGHT
+            for one in placed
+            if abs(one.x - point.x) < LABEL_WIDTH and one.label_y + LABEL_HEIGHT > point.y
+        ]
+        placed.append(replace(point, label_y=max([point.y, *lower])))
+    return tuple(placed)
 
 
 def lineage(boxes: Mapping[str, Box], here: str) -> Lineage:

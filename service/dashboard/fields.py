@@ -114,6 +114,8 @@ STARTS: dict[str, dict[str, Any]] = {
         },
     },
 }
+FROM_ELSEWHERE = ("train.teacher", "train.student")
+"""Models that a training uses, not what it is about."""
 TITLES = {
     "cot": "Chain of thought",
     "icl": "In-context learning",
@@ -121,6 +123,19 @@ TITLES = {
     "train": "Training",
     "compress": "Compression",
 }
+
+
+def about(kind: str, *, dataset: str, model: str, teacher: str) -> dict[str, Any]:
+    """The start of a kind of job (CoT for one that isn't known), with the dataset, model or teacher
+    that it is to be about in its place."""
+    kind = kind if kind in STARTS else "cot"
+    named = {"dataset": dataset, "model": model, "teacher": teacher}
+    given = {
+        field.path: named[field.input]
+        for field in FORMS[kind]
+        if named.get(field.input) and field.path not in FROM_ELSEWHERE
+    }
+    return merged(STARTS[kind], kind, given)
 
 
 def form_of(spec: Any) -> str | None:

@@ -1,7 +1,7 @@
 """Jobs: list, one job live, its training curve, its controls."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from service import access, again, events, jobs, pausing
 from service.again import Retry
-from service.dashboard import drawing, words
+from service.dashboard import compression, training, words
 from service.dashboard.page import page, page_router, require, see
 from service.routes.deps import TheSite
 from service.site import Site
@@ -22,11 +22,12 @@ router = page_router()
 
 PAGE = 50
 EVENTS_SHOWN = 200
-CURVE_POINTS = 600
 POLL_S = 0.5
 KINDS = ("recipe", "build", "train", "compress", "serve", "report")
-QUIET = ("progress", "step")
-"""Types of events that only move figures: left out of the log."""
+MOVING = ("progress", "step")
+"""Types of events that only move figures."""
+LEFT_OUT = (*MOVING, "samples")
+"""Types of events that the log doesn't hold: they stand elsewhere."""
 
 
 @router.get("/jobs")
@@ -80,13 +81,24 @@ async def stream(
 
 @router.get("/jobs/{job_id}/curve")
 def show_curve(site: TheSite, job_id: str) -> JSONResponse:
-    """A training's curve: steps, training loss, validation loss."""
+    """A training's curves: its loss, the loss's terms, what else a step tells."""
     with site.sessions.reading() as session:
         query = select(Event.type, Event.data).where(
             Event.job_id == job_id, Event.type.in_(["step", "validation"])
         )
         told = [(kind, data) for kind, data in session.execute(query.order_by(Event.id))]
-    return JSONResponse(curve(told))
+    return JSONResponse(training.curves(told))
+
+
+@router.get("/jobs/{job_id}/samples")
+def show_samples(
+    request: Request, site: TheSite, job_id: str, step: int | None = None
+) -> HTMLResponse:
+    """What a student answered at a measurement, beside the dataset's answers."""
+    with site.sessions.reading() as session:
+        job = job_view(jobs.get(session, job_id))
+        found = training.samples(session, job_id, step)
+    return page(request, "samples.html", job=job, samples=found)
 
 
 @router.post("/jobs/{job_id}/cancel")
@@ -115,29 +127,7 @@ def retry(request: Request, site: TheSite, job_id: str) -> Response:
     """Ask the rows that a build rejected once more, as a build of their own."""
     spec = again.retry_spec(site, job_id, Retry())
     require(request, access.required_for(spec))
-    return see(f"/jobs/{jobs.submit(site, spec).id}")
-
-
-def curve(told: list[tuple[str, dict[str, Any]]]) -> dict[str, list[float | None]]:
-    """Events as columns, thinned to what a screen can show; validations are all kept."""
-    rows: dict[int, list[float | None]] = {}
-    for kind, data in told:
-        step, loss = data.get("step"), data.get("loss")
-        if isinstance(step, int) and isinstance(loss, int | float):
-            rows.setdefault(step, [None, None])[kind == "validation"] = float(loss)
-    steps = sorted(rows)
-    every = -(-len(steps) // CURVE_POINTS) or 1
-    last = len(steps) - 1
-    kept = [
-        step
-        for number, step in enumerate(steps)
-        if number % every == 0 or number == last or rows[step][1] is not None
-    ]
-    return {
-        "step": [float(step) for step in kept],
-        "loss": [rows[step][0] for step in kept],
-        "validation": [rows[step][1] for step in kept],
-    }
+    return see(f"/jobs/{jobs.submit(site, spec, by=request.state.caller.key_id).id}")
 
 
 def _seen(site: Site, job_id: str) -> dict[str, Any]:
@@ -146,12 +136,13 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
         job = job_detail(jobs.get(session, job_id), jobs.children(session, job_id))
         family = [job_id, *(child.id for child in job.children)]
         newest = select(Event).where(Event.job_id.in_(family)).order_by(Event.id.desc())
-        log = session.scalars(newest.where(Event.type.not_in(QUIET)).limit(EVENTS_SHOWN)).all()
-        figures = session.scalars(newest.where(Event.type.in_(QUIET)).limit(1)).first()
+        log = session.scalars(newest.where(Event.type.not_in(LEFT_OUT)).limit(EVENTS_SHOWN)).all()
+        figures = session.scalars(newest.where(Event.type.in_(MOVING)).limit(1)).first()
         last_id = session.scalar(newest.with_only_columns(Event.id).limit(1)) or 0
         told = session.scalars(newest.where(Event.type.in_(["stage", "accuracy"])).limit(50)).all()
-    trains = [one.id for one in (job, *job.children) if one.kind == "train"]
-    stages = _stages(told)
+        trains = [one.id for one in (job, *job.children) if one.kind == "train"]
+        trainings = [training.look(session, id) for id in trains]
+    stages = compression.stages(told)
     return {
         "job": job,
         "over": job.state in FINISHED,
@@ -164,9 +155,9 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
             job.kind == "build" and job.result.get("dataset") and job.progress.get("rejected")
         ),
         "may_resume": "paused" in (job.state, *(child.state for child in job.children)),
-        "trains": trains,
+        "trainings": trainings,
         "stages": stages,
-        "chart": drawing.size_chart(_sizes(stages)),
+        "charts": compression.charts(stages),
         "accuracies": [event.data for event in told if event.type == "accuracy"],
     }
 
@@ -185,31 +176,6 @@ def _line(event: Event, job: JobDetail) -> dict[str, Any]:
         "bad": event.type in ("crash", "error", "disk_full")
         or event.data.get("state") == State.FAILED,
     }
-
-
-def _stages(told: Sequence[Event]) -> list[dict[str, Any]]:
-    """Reports of the stages, in order, the newest of each."""
-    newest: dict[int, dict[str, Any]] = {}
-    for event in reversed(told):
-        if event.type == "stage" and event.data.get("report"):
-            newest[int(event.data.get("index") or 0)] = event.data["report"]
-    return [newest[index] for index in sorted(newest)]
-
-
-def _sizes(stages: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
-    """Label, bytes and accuracy of what went in and of what each stage made."""
-    ends: list[tuple[str, dict[str, Any]]] = []
-    for number, report in enumerate(stages):
-        if number == 0:
-            ends.append(("start", report.get("before") or {}))
-        ends.append((str(report.get("kind")), report.get("after") or {}))
-    found = []
-    for label, facts in ends:
-        if facts.get("shape"):
-            accuracy = words.mean_accuracy(facts.get("measurement"))
-            if accuracy is not None:
-                found.append((label, float(facts["shape"]["weight_bytes"]), accuracy))
-    return found
 
 
 async def _ring(site: Site, job_id: str, after: int) -> AsyncIterator[str]:

@@ -1,18 +1,20 @@
 """Models: list, and one with its card, its measurements, its lineage and its report."""
 
+import re
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import artifacts
+from service import access, artifacts, jobs
 from service.dashboard import drawing, words
 from service.dashboard.drawing import Box
-from service.dashboard.page import page, page_router
+from service.dashboard.page import page, page_router, require, see
 from service.routes.deps import TheSite
-from service.tables import Artifact, Job
+from service.spec import ServeJob
+from service.tables import Artifact, Job, State
 from service.views import ArtifactView
 
 router = page_router()
@@ -21,6 +23,8 @@ PAGE = 50
 ANCESTORS = 60
 LOOKED_AT = 500
 """How many of the newest models and reports are asked whether they came from this one."""
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+"""What a teacher's name can't hold."""
 PLACES = {"dataset": "/datasets/", "model": "/models/", "report": "/api/v1/reports/"}
 
 
@@ -52,6 +56,7 @@ def show_model(request: Request, site: TheSite, reference: str) -> HTMLResponse:
     with site.sessions.reading() as session:
         boxes = _family(session, model.id)
         report = _report(session, model)
+        served = _served(session, model.id)
     measured = model.summary.get("measurement") or {}
     return page(
         request,
@@ -63,7 +68,29 @@ def show_model(request: Request, site: TheSite, reference: str) -> HTMLResponse:
         facts=_facts(model),
         lineage=drawing.lineage(boxes, model.id),
         report=report,
+        served=served,
     )
+
+
+@router.post("/models/{reference}/serve")
+def serve(request: Request, site: TheSite, reference: str) -> Response:
+    """Serve it with vLLM under its name and version, for builds and the playground."""
+    model = artifacts.show(site, "model", reference)
+    name = f"{_NO_NAME.sub('-', model.name).strip('-._')}-v{model.version}"
+    spec = ServeJob(kind="serve", model=model.id, name=name.lstrip("-"))
+    require(request, access.required_for(spec))
+    return see(f"/jobs/{jobs.submit(site, spec, by=request.state.caller.key_id).id}")
+
+
+def _served(session: Session, model_id: str) -> list[tuple[str, str, str]]:
+    """Name as a teacher, job and its state, of all that serve it or are about to."""
+    going = (State.QUEUED, State.RUNNING)
+    serving = select(Job).where(Job.kind == "serve", Job.state.in_(going))
+    return [
+        (str(job.spec["name"]), job.id, job.state)
+        for job in session.scalars(serving.order_by(Job.id))
+        if job.spec.get("model") == model_id
+    ]
 
 
 def _facts(model: ArtifactView) -> list[tuple[str, Any]]:

@@ -10,17 +10,15 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 
-from prompts.spec import CotBuild
 from prompts.yaml_text import read_yaml
 from service import access, artifacts, errors, jobs, preflight, registry
-from service.dashboard import fields
+from service.dashboard import estimate, fields
 from service.dashboard.page import page, page_router, require, see
 from service.preview import PreviewRequest, preview
 from service.problems import Fault, Problem, bad_input
 from service.routes.deps import TheSite
 from service.site import Site
 from service.spec import BuildJob, JobSpec, RecipeJob, job_spec
-from service.tables import Artifact
 
 router = page_router()
 
@@ -30,10 +28,17 @@ PREVIEWED = 10
 
 @router.get("/jobs/new")
 def show_new(
-    request: Request, site: TheSite, kind: str = "cot", copy_of: str | None = None
+    request: Request,
+    site: TheSite,
+    kind: str = "cot",
+    copy_of: str | None = None,
+    dataset: str = "",
+    model: str = "",
+    teacher: str = "",
 ) -> HTMLResponse:
-    """An empty form of a kind, or the spec of an earlier job to change."""
-    spec = fields.STARTS.get(kind, fields.STARTS["cot"])
+    """A form of a kind, with what it is to be about if the address says so; or the spec of an
+    earlier job to change."""
+    spec = fields.about(kind, dataset=dataset, model=model, teacher=teacher)
     if copy_of is not None:
         with site.sessions.reading() as session:
             spec = jobs.get(session, copy_of).spec
@@ -58,7 +63,8 @@ def submit(
     try:
         spec = parsed(text)
         require(request, access.required_for(spec))
-        job = jobs.submit(site, spec, idempotency_key=key or None)
+        by = request.state.caller.key_id
+        job = jobs.submit(site, spec, idempotency_key=key or None, by=by)
     except Problem as problem:
         return _editor(request, site, _loaded(text), text, problem, problem.status)
     return see(f"/jobs/{job.id}")
@@ -77,7 +83,8 @@ def show_preview(
         found = preview(site, PreviewRequest(spec=spec, rows=PREVIEWED))
     except Problem as problem:
         return page(request, "newjob_preview.html", problem=problem, found=None)
-    return page(request, "newjob_preview.html", problem=None, found=found)
+    whole = estimate.from_preview(site, _resolved(site, spec), found)
+    return page(request, "newjob_preview.html", problem=None, found=found, whole=whole)
 
 
 def parsed(text: str) -> JobSpec:
@@ -92,23 +99,6 @@ def parsed(text: str) -> JobSpec:
         placed = [one | {"loc": ("body", *one["loc"])} for one in error.errors()]
         faults = errors.faults(placed, content)
         raise bad_input(list(faults), "Not a job yet") from error
-
-
-def estimate(site: Site, spec: JobSpec) -> str:
-    """What a job will ask of its teacher, as far as its seeds tell."""
-    build = spec.build if isinstance(spec, BuildJob | RecipeJob) else None
-    if build is None or not isinstance(build.seeds, str):
-        return ""
-    with site.sessions.reading() as session:
-        seeds = session.get(Artifact, build.seeds)
-    rows = (seeds.summary.get("rows") or seeds.summary.get("accepted")) if seeds else None
-    if not isinstance(rows, int):
-        return ""
-    asked = min(rows, build.limit or rows)
-    samples = build.samples if isinstance(build, CotBuild) else 1
-    tokens = asked * samples * build.sampling.max_tokens
-    each = f"{samples} samples of each" if samples > 1 else "one answer of each"
-    return f"{asked:,} of {rows:,} seeds, {each}: at most {tokens:,} tokens."
 
 
 def _checked(request: Request, site: Site, form: FormData) -> HTMLResponse:
@@ -137,15 +127,23 @@ def _verdict(site: Site, text: str) -> dict[str, Any]:
         if _holds_rows(spec):
             # The check would put them into the store, at every key that is pressed.
             return {"problem": None, "estimate": "Its rows are looked at when it is submitted."}
-        return {"problem": None, "estimate": estimate(site, preflight.check(site, spec))}
+        return {"problem": None, "estimate": estimate.estimate(site, preflight.check(site, spec))}
     except Problem as problem:
         return {"problem": problem, "estimate": ""}
+
+
+def _resolved(site: Site, spec: JobSpec) -> JobSpec:
+    """With ids in the place of names, where nothing is wrong with it."""
+    try:
+        return spec if _holds_rows(spec) else preflight.check(site, spec)
+    except Problem:
+        return spec
 
 
 def _holds_rows(spec: JobSpec) -> bool:
     """Whether seeds stand in the spec itself."""
     build = spec.build if isinstance(spec, BuildJob | RecipeJob) else None
-    return build is not None and not isinstance(build.seeds, str)
+    return build is not None and not isinstance(build.seeds, str) and bool(build.seeds)
 
 
 def _editor(

@@ -8,6 +8,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from service import errors, registry
+from service.dashboard import load
+from service.dashboard.load import Load
 from service.dashboard.page import page, page_router, see
 from service.problems import Problem, bad_input
 from service.routes.deps import TheSite
@@ -35,6 +37,7 @@ async def register(
     served_model: Text = "",
     api_key_env: Text = "",
     licence: Text = "",
+    max_in_flight: Text = "",
     check: Text = "",
 ) -> Response:
     """Register one; what is wrong comes back beside the form."""
@@ -44,6 +47,7 @@ async def register(
         "served_model": served_model,
         "api_key_env": api_key_env,
         "licence": licence,
+        "max_in_flight": max_in_flight,
     }
     try:
         wanted = _registration({key: text.strip() for key, text in given.items() if text.strip()})
@@ -79,4 +83,13 @@ def _page(
     request: Request, site: Site, given: dict[str, str], problem: Problem | None, status: int
 ) -> HTMLResponse:
     found = [teacher_view(teacher) for teacher in registry.listing(site)]
-    return page(request, "teachers.html", status, teachers=found, given=given, problem=problem)
+    with site.sessions.reading() as session:
+        known = load.loads(session)
+    return page(
+        request,
+        "teachers.html",
+        status,
+        teachers=[(teacher, known.get(teacher.name, Load())) for teacher in found],
+        given=given,
+        problem=problem,
+    )

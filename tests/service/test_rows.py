@@ -125,7 +125,7 @@ def test_confidences_are_counted_in_equal_steps(tmp_path: Path) -> None:
         for number, row in enumerate(row for row in ended(60) if isinstance(row, Record))
     ]
     chunk = write_chunk(tmp_path / "0.parquet", made).path
-    assemble(tmp_path / "out", [chunk], recipe={}, seeds=60, deduplicate=False)
+    assemble(tmp_path / "out", [chunk], recipe={}, seeds=len(made), deduplicate=False)
     found = {(one.low, one.high): one.rows for one in rows.confidences(tmp_path / "out")}
     each = len(made[::5]), len(made[1::5]) + len(made[2::5]), len(made[3::5])
     assert found == {(0.0, 0.05): each[0], (0.5, 0.55): each[1], (0.95, 1.0): each[2]}

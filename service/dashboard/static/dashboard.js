@@ -28,31 +28,44 @@ function follow() {
   };
 }
 
-function columns(told) {
-  return [told.step, told.loss, told.validation];
-}
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const SERIES = ["--accent", "--wait", "--bad", "--good", "--quiet"];
 
+// A training's figures: a plot for each panel; lines for training, points for validation.
 async function drawCurve(place) {
   const answer = await fetch(place.dataset.curve);
   if (!answer.ok) return;
   const told = await answer.json();
   if (!told.step.length) return;
-  if (place.plot) { place.plot.setData(columns(told)); return; }
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
-  place.textContent = "";
-  const width = () => Math.max(280, place.clientWidth);
-  place.plot = new uPlot({
-    width: width(), height: 260,
+  if (place.plots?.length !== told.panels.length) {
+    place.plots?.forEach((plot) => plot.destroy());
+    place.textContent = "";
+    place.plots = told.panels.map((panel) => plotPanel(place, told.step, panel));
+  } else {
+    told.panels.forEach((panel, number) => place.plots[number].setData(columns(told.step, panel)));
+  }
+}
+
+const columns = (steps, panel) => [steps, ...panel.series.map((one) => one.values)];
+
+function plotPanel(place, steps, panel) {
+  const figure = place.appendChild(document.createElement("figure"));
+  const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "11px system-ui", labelFont: "11px system-ui", labelSize: 20 };
+  const size = () => ({ width: Math.max(260, figure.clientWidth), height: 230 });
+  const short = (plot, values) => values.map((value) => value === 0 ? "0" : Math.abs(value) < 1e-3 ? value.toExponential(0) : String(+value.toPrecision(4)));
+  const series = panel.series.map((one, number) => {
+    const drawn = colour(SERIES[number % SERIES.length]);
+    const points = one.points ? { show: true, size: 7, fill: drawn } : { show: steps.length === 1 };
+    return { label: one.name, stroke: drawn, width: one.points ? 0 : 1.5, spanGaps: true, points, value: (plot, value) => value === null ? "–" : +value.toPrecision(4) };
+  });
+  const plot = new uPlot({
+    ...size(),
     scales: { x: { time: false } },
-    axes: [{ ...axis, label: "step" }, { ...axis, label: "loss, nats per token" }],
-    series: [
-      { label: "step" },
-      { label: "training", stroke: colour("--accent"), width: 1.5, spanGaps: true },
-      { label: "validation", stroke: colour("--wait"), width: 0, points: { show: true, size: 7, fill: colour("--wait") } },
-    ],
-  }, columns(told), place);
-  addEventListener("resize", () => place.plot.setSize({ width: width(), height: 260 }));
+    axes: [{ ...axis, label: "step", size: 34 }, { ...axis, label: panel.label, values: short, size: 56 }],
+    series: [{ label: "step" }, ...series],
+  }, columns(steps, panel), figure);
+  addEventListener("resize", () => plot.setSize(size()));
+  return plot;
 }
 
 // Rows by keyboard: j and k go on and back, other letters press the row's button of that key.

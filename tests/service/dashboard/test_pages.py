@@ -9,7 +9,6 @@ import yaml
 
 from service import artifacts, keys, login
 from service.dashboard import fields
-from service.dashboard.jobs import curve
 from service.dashboard.page import templates
 from service.keys import NewKey
 from service.login import COOKIE
@@ -30,6 +29,8 @@ def pages(ids: dict[str, str]) -> list[str]:
         "/jobs?state=failed&kind=recipe",
         *(f"/jobs/{ids[kind]}" for kind in ("build", "train", "compress")),
         f"/jobs/{ids['build']}/live",
+        f"/jobs/{ids['train']}/samples",
+        "/playground?a=quick&prompt=%3Cscript%3E",
         *(f"/jobs/new?kind={kind}" for kind in fields.FORMS),
         f"/jobs/new?copy_of={ids['build']}",
         "/datasets",
@@ -290,15 +291,6 @@ async def test_rows_in_the_spec_are_not_stored_by_the_check(
     form = {"csrf": await token(browser, "/jobs/new"), "edited": "yaml", "yaml": text}
     assert "when it is submitted" in (await browser.post("/jobs/new/check", data=form)).text
     assert artifacts.listing(site, "file", name=None, before=None, limit=5).artifacts == []
-
-
-def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
-    told = [("step", {"step": n, "loss": 1.0}) for n in range(1, 5001)]
-    told += [("validation", {"step": 7, "loss": 2.0}), ("step", {"step": "?", "loss": None})]
-    found = curve(told)
-    assert len(found["step"]) < 700
-    assert (found["step"][0], found["step"][-1]) == (1, 5000)
-    assert found["validation"][found["step"].index(7)] == 2.0
 
 
 def test_templates_escape_by_themselves() -> None:

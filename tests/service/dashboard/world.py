@@ -144,8 +144,13 @@ def fill(site: Site, folder: Path) -> dict[str, str]:
         ("warning", {"detail": XSS[2]}),
     )
     train = add_job(site, "train", "train1", result={"model": student}, **running)
-    steps = [("step", {"step": n, "steps": 200, "loss": 4 / (1 + n / 20)}) for n in range(1, 201)]
-    tell(site, train, *steps, ("validation", {"step": 100, "loss": 0.9}))
+    steps = [("step", _step(n)) for n in range(1, 201)]
+    tell(site, train, *steps)
+    for step, loss in ((100, 0.9), (200, 0.62)):
+        tell(site, train, ("validation", {"step": step, "loss": loss, "entropy": loss * 1.3}))
+        tell(site, train, ("samples", {"step": step, "rows": [_sample(n, step) for n in (0, 1)]}))
+        tell(site, train, ("phase", {"name": "best", "detail": f"step {step}"}))
+        tell(site, train, ("phase", {"name": "checkpoint", "detail": f"step {step}, 0.12 s"}))
     compress = add_job(site, "compress", "compress1", state=State.SUCCEEDED, finished_at=now())
     tell(site, compress, ("stage", {"index": 0, "kind": "svd", "report": _stage(after)}))
     add_job(site, "recipe", "failed1", state=State.FAILED, detail=XSS[3], finished_at=now())
@@ -157,6 +162,26 @@ def fill(site: Site, folder: Path) -> dict[str, str]:
         "build": build,
         "train": train,
         "compress": compress,
+    }
+
+
+def _step(n: int) -> dict[str, Any]:
+    """What a step of a distillation tells: a loss of two terms, falling with a ripple."""
+    kl = 2.4 / (1 + n / 20) + 0.04 * (n * 7919 % 13 - 6) / 6
+    hard = 1.6 / (1 + n / 25)
+    place = {"step": n, "steps": 200, "epoch": n / 100, "tokens_per_s": 5200.0 + n * 31 % 300}
+    shape = {"learning_rate": 1e-3 * (1 - n / 250), "grad_norm": 1 / (1 + n / 50)}
+    terms = {"forward_kl": kl, "cross_entropy": hard, "entropy": 0.7 + 2 / (1 + n / 15)}
+    return place | shape | terms | {"loss": kl + hard}
+
+
+def _sample(n: int, step: int) -> dict[str, Any]:
+    return {
+        "id": f"story-{n:04d}",
+        "prompt": f"Ann has {n + 3} apples and buys {n} more. How many apples has she?",
+        "reference": f"{n + 3} plus {n} makes {2 * n + 3}, the dataset's own answer.",
+        "student": f"student after {step} {XSS[n]}",
+        "ended": step > 100,
     }
 
 
