@@ -1,8 +1,6 @@
 """Commands about who is let in. They work on the database itself: the first key is made before an
 API can be asked for it, and whoever may read the database may do everything anyway."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -10,13 +8,12 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from prompts.record import Frozen
-from service import db, keys, login, quotas, runtime
-from service.cli.failure import Failure, bad_input, refused
+from service import keys, login, quotas, runtime
+from service.cli.failure import bad_input
+from service.cli.installation import installation
 from service.cli.options import Json, load_settings, screen
 from service.keys import NewKey
-from service.problems import Problem
 from service.quotas import Limits
-from service.site import Site, open_site
 from service.tables import now
 from service.views import KeyView, key_detail, key_view, made_key
 
@@ -49,7 +46,7 @@ def create(
     limits = _limits(requests_per_minute, jobs_at_once, tokens_per_day)
     fields = {"name": name, "limits": limits} | ({"scopes": scope} if scope else {})
     wanted = _checked(NewKey, fields)
-    with _installation() as site:
+    with installation() as site:
         key, token = keys.create(site, wanted)
     if as_json:
         out.document(made_key(key, token).model_dump(mode="json"))
@@ -61,7 +58,7 @@ def create(
 @app.command("list")
 def list_keys(as_json: Json = False) -> None:
     """List keys, newest first."""
-    with _installation() as site:
+    with installation() as site:
         found = [key_view(key) for key in keys.listing(site)]
     out = screen(as_json)
     if as_json:
@@ -81,7 +78,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a key, its limits and what it has used of them."""
-    with _installation() as site, site.sessions.reading() as session:
+    with installation() as site, site.sessions.reading() as session:
         key = keys.get(session, key_id)
         found = key_detail(key, quotas.usage(session, key, now()))
     out = screen(as_json)
@@ -103,7 +100,7 @@ def limit(
 ) -> None:
     """Set a key's limits; 0 lifts one, and what isn't given stays."""
     wanted = _checked(Limits, _limits(requests_per_minute, jobs_at_once, tokens_per_day))
-    with _installation() as site:
+    with installation() as site:
         found = key_view(keys.limit(site, key_id, wanted))
     out = screen(as_json)
     if as_json:
@@ -117,7 +114,7 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Make a key useless from now on."""
-    with _installation() as site:
+    with installation() as site:
         found = key_view(keys.revoke(site, key_id))
     out = screen(as_json)
     if as_json:
@@ -156,22 +153,6 @@ def _checked(model: type[Wanted], fields: dict[str, Any]) -> Wanted:
             for one in error.errors()
         ]
         raise bad_input("No such key can be made", errors=errors) from error
-
-
-@contextmanager
-def _installation() -> Iterator[Site]:
-    site = open_site(load_settings())
-    try:
-        db.upgrade(site.sessions.engine)
-        yield site
-    except Problem as problem:
-        raise _failure(problem) from problem
-    finally:
-        site.sessions.engine.dispose()
-
-
-def _failure(problem: Problem) -> Failure:
-    return refused(problem.document("keys"))
 
 
 def _cells(key: KeyView) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ app.add_typer(teachers.app, name="teachers")
 app.add_typer(keys.app, name="keys")
 app.add_typer(schedules.app, name="schedules")
 app.command("gc")(upkeep.collect_garbage)
+app.command("backup")(upkeep.back_up)
+app.command("restore")(upkeep.bring_back)
 
 
 def main() -> None:
