@@ -9,8 +9,17 @@ from prompts.demonstrations import LABEL, label_field, make_pool
 from prompts.plan import scored_record
 from prompts.record import Message, Seed
 from prompts.seeds import SeedError, is_empty, scan_seeds
-from prompts.spec import AskedBuild, BuildSpec, CotBuild, IclBuild, RescoreBuild, Shots
+from prompts.spec import (
+    AskedBuild,
+    BuildSpec,
+    CotBuild,
+    IclBuild,
+    InstructionBuild,
+    RescoreBuild,
+    Shots,
+)
 from prompts.template import TemplateError, compile_template
+from prompts.tools import ToolsError, tools_of
 from prompts.turns import TurnsError, earlier_turns
 from prompts.verify import GoldError, gold_text
 from prompts.verify.verifier import ALLOW
@@ -65,8 +74,10 @@ def read_seeds(spec: BuildSpec, lines: Iterable[bytes]) -> Iterator[tuple[int, S
             for template in templates:
                 template.render({"gold": "", **seed})
             earlier_turns(seed, spec.turns)
+            if isinstance(spec, InstructionBuild):
+                tools_of(seed, spec.tools)
             _check_gold(spec, seed)
-        except (TemplateError, TurnsError, GoldError) as error:
+        except (TemplateError, TurnsError, ToolsError, GoldError) as error:
             raise SeedError(line, str(error)) from error
         yield line, seed
 

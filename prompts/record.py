@@ -1,9 +1,10 @@
 """The rows of a dataset: what was asked, what the teacher said, and how the row ended."""
 
+import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Frozen(BaseModel):
@@ -20,11 +21,45 @@ class Kind(StrEnum):
     IF = "if"
 
 
+class FunctionCall(Frozen):
+    """Which function is called, and with what."""
+
+    name: str
+    arguments: str
+    """JSON, as the model wrote it; an object that is given in its place is written as JSON."""
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _written(cls, given: Any) -> Any:
+        return json.dumps(given, ensure_ascii=False) if isinstance(given, dict) else given
+
+
+class ToolCall(Frozen):
+    """A call that an assistant's turn asks for, in OpenAI's form."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class Message(Frozen):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    """Empty in an assistant's turn that only calls functions."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """Of an assistant's turn."""
+    tool_call_id: str | None = None
+    """Of a tool's turn: the call that it answers."""
+    name: str | None = None
+    """Of a tool's turn: the function that answers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _calls_alone_say_enough(cls, given: Any) -> Any:
+        silent = isinstance(given, dict) and given.get("content") is None
+        return {**given, "content": ""} if silent and given.get("tool_calls") else given
 
 
 class Usage(Frozen):
@@ -51,6 +86,8 @@ class Reason(StrEnum):
     """The answer could not be compared with the gold one: the verifier failed or took too long."""
     LOW_AGREEMENT = "low_agreement"
     """Too few of the samples agree on the answer."""
+    TOOL_CALL = "tool_call"
+    """A function is called that isn't there, or with arguments that its schema doesn't take."""
     LENGTH = "length"
     """The completion is shorter or longer than the length check allows."""
     LANGUAGE = "language"
@@ -127,6 +164,8 @@ class Call(Frozen):
     """The raw completion."""
     reasoning: str | None = None
     """Reasoning that the server returned apart from the text."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """The functions that it calls."""
     finish_reason: str
     """As the server gave it: stop, length, ...; 'error' for a request refused for good."""
     prompt_tokens: int = 0
@@ -156,6 +195,8 @@ class Record(Frozen):
     kind: Kind
     prompt: tuple[Message, ...]
     completion: tuple[Message, ...]
+    tools: str | None = None
+    """The functions that the teacher could call, JSON, in OpenAI's form; None: there were none."""
     answer: str | None = None
     """The parsed answer; for instructions, None."""
     gold: str | None = None

@@ -8,6 +8,7 @@ from prompts.demonstrations import LABEL
 from prompts.parse import Spoken, parse_answer, split_thinking
 from prompts.record import Call, Seed
 from prompts.spec import CotBuild, IclBuild, InstructionBuild
+from prompts.tools import calls_fault, tools_of
 from prompts.verify import Verifier, VerifyError, as_text, gold_text
 
 
@@ -27,6 +28,8 @@ def read_reply(
                 finish_reason=call.finish_reason,
                 rationale=spoken.thinking,
                 completion_tokens=call.completion_tokens,
+                tool_calls=call.tool_calls or (),
+                uncallable=calls_fault(call.tool_calls or (), tools_of(seed, spec.tools)),
             )
     assert_never(spec)
 

@@ -5,7 +5,14 @@ from pydantic import TypeAdapter, ValidationError
 from prompts.record import Message, Seed
 
 _MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
-_NEXT = {None: ("user",), "user": ("assistant",), "assistant": ("user",)}
+_NEXT = {
+    None: ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "calls": ("tool",),
+    "tool": ("tool", "assistant"),
+}
+"""Who speaks after whom; calls: an assistant that calls functions."""
 
 
 class TurnsError(ValueError):
@@ -15,7 +22,8 @@ class TurnsError(ValueError):
 def earlier_turns(seed: Seed, field: str | None) -> tuple[Message, ...]:
     """The turns in a seed's field; none without a field, or where the seed has none.
 
-    Raises TurnsError unless user and assistant take turns, and the assistant had the last word.
+    Raises TurnsError unless user and assistant take turns, calls of functions are answered by tools
+    before the assistant goes on, and the assistant had the last word.
     """
     if field is None or not seed.get(field):
         return ()
@@ -28,9 +36,9 @@ def earlier_turns(seed: Seed, field: str | None) -> tuple[Message, ...]:
     last: str | None = None
     for number, turn in enumerate(turns):
         if turn.role not in _NEXT[last]:
-            expected = _NEXT[last][0]
+            expected = " or ".join(_NEXT[last])
             raise TurnsError(f"field {field!r}, turn {number}: {turn.role}, not {expected}")
-        last = turn.role
+        last = "calls" if turn.tool_calls else turn.role
     if last != "assistant":
         raise TurnsError(f"field {field!r}: the last of the earlier turns must be the assistant's")
     return turns

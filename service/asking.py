@@ -10,8 +10,9 @@ from typing import Any
 import aiohttp
 
 from prompts.plan import REFUSED, Request, Tokens
-from prompts.record import Call, CallSignal
+from prompts.record import Call, CallSignal, FunctionCall, ToolCall
 from prompts.spec import Sampling
+from prompts.tools import as_sent
 from service.logprobs import (
     NoLogprobsError,
     read_chat_signal,
@@ -127,6 +128,8 @@ def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
         "messages": [message.model_dump(exclude_none=True) for message in request.messages],
         **_sampling(request.sampling),
     }
+    if request.tools:
+        body["tools"] = as_sent(request.tools)
     if request.schema is not None:
         shape = {"name": "reply", "schema": dict(request.schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": shape}
@@ -167,11 +170,29 @@ def _answer(endpoint: Endpoint, request: Request, body: Any) -> Call:
         step=request.step,
         sample=request.sample,
         text=message.get("content") or "",
+        tool_calls=_calls(message),
         reasoning=message.get("reasoning_content") or message.get("reasoning"),
         finish_reason=choice.get("finish_reason") or "stop",
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
         signal=_signal(endpoint, request, choice),
+    )
+
+
+def _calls(message: dict[str, Any]) -> tuple[ToolCall, ...] | None:
+    found = message.get("tool_calls") or []
+    return (
+        tuple(
+            ToolCall(
+                id=call.get("id"),
+                function=FunctionCall(
+                    name=call["function"]["name"],
+                    arguments=call["function"].get("arguments") or "{}",
+                ),
+            )
+            for call in found
+        )
+        or None
     )
 
 

@@ -188,6 +188,8 @@ def why_not(source: Path, row: Record | Rejected, accept: bool) -> str | None:
 def _not_acceptable(row: Rejected, spec: AskedBuild | None) -> str | None:
     if not row.prompt or not row.raw:
         return "nothing was answered"
+    if row.finish_reason == "tool_calls":
+        return "it calls functions, which its raw text alone doesn't hold; build it again"
     return None if spec is not None else "it wasn't built here: its split is unknown"
 
 

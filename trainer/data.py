@@ -3,6 +3,7 @@
 B rows of a batch, T tokens of its longest row.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prompts.dataset import DatasetError, read_rows
 from prompts.record import Message, Record
+from prompts.tools import template_turn
 from trainer.errors import BadInput
 
 RENDER_ROWS = 1024
@@ -140,8 +142,9 @@ def _encode_some(
     prompts, wholes = [], []
     for record in records:
         _check_completion(record)
-        prompts.append(_render(tokenizer, record.prompt, (), f"row {record.id}"))
-        wholes.append(_render(tokenizer, record.prompt, record.completion, f"row {record.id}"))
+        what, tools = f"row {record.id}", record.tools
+        prompts.append(_render(tokenizer, record.prompt, (), what, tools))
+        wholes.append(_render(tokenizer, record.prompt, record.completion, what, tools))
     pairs = zip(records, _token_ids(tokenizer, prompts), _token_ids(tokenizer, wholes), strict=True)
     return [_row(record.id, prompt, whole, tokenizer, end_ids) for record, prompt, whole in pairs]
 
@@ -160,11 +163,16 @@ def _render(
     prompt: Sequence[Message],
     completion: Sequence[Message],
     what: str,
+    tools: str | None = None,
 ) -> str:
-    messages = [message.model_dump() for message in (*prompt, *completion)]
+    """`tools`: the functions that the row's teacher could call, JSON."""
+    messages = [template_turn(message) for message in (*prompt, *completion)]
     try:
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not completion
+            messages,
+            tools=json.loads(tools) if tools else None,
+            tokenize=False,
+            add_generation_prompt=not completion,
         )
     except jinja2.TemplateError as error:
         raise BadInput(

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from prompts.dataset.files import write_text
 from prompts.plan import REFUSED, Request
 from prompts.record import Call
+from prompts.tools import as_sent
 from service.identity import Identity
 
 
@@ -30,6 +31,7 @@ class Cache:
             "messages": [message.model_dump() for message in request.messages],
             "teacher": teacher.model_dump(),
             "sampling": request.sampling.model_dump(),
+            "tools": as_sent(request.tools),
             "schema": request.schema and dict(request.schema),
             "signal_top_k": request.signal_top_k,
             "sample": request.sample,

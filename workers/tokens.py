@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from prompts.plan import Encoded, EncodeError, Opening
 from prompts.record import Message, Record
 from prompts.template import compile_template
+from prompts.tools import template_turn
 from service.asking import TeacherError
 from service.problems import Problem
 from service.store import Store
@@ -35,7 +36,7 @@ def token_counter(store: Store, session: Session, model: str | None) -> Counter 
         return None
 
     def count(messages: tuple[Message, ...]) -> int:
-        turns = [message.model_dump() for message in messages]
+        turns = [template_turn(message) for message in messages]
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         # The template writes the special tokens itself.
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])

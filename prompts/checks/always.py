@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from prompts.record import Kind, Reason
+from prompts.record import Kind, Reason, ToolCall
 
 _CUT_SHORT = frozenset({"length", "abort"})
 _FILTERED = frozenset({"content_filter"})
@@ -47,6 +47,10 @@ class Reply:
     problem: str | None = None
     """Why the verifier could not compare them."""
     completion_tokens: int = 0
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The functions that it calls."""
+    uncallable: str | None = None
+    """Why one of them can't be called so."""
 
 
 Check = Callable[[Reply], str | None]
@@ -70,8 +74,8 @@ def truncated(reply: Reply) -> str | None:
 
 
 def empty(reply: Reply) -> str | None:
-    """Nothing but white space came back."""
-    return None if reply.text.strip() else "the completion is empty"
+    """Nothing but white space came back, and no function is called."""
+    return None if reply.text.strip() or reply.tool_calls else "the completion is empty"
 
 
 def refusal(reply: Reply) -> str | None:
@@ -91,6 +95,11 @@ def begins_with(text: str, phrases: Iterable[str]) -> str | None:
 def plain(text: str) -> str:
     """Lower case, straight apostrophes."""
     return text.replace("’", "'").lower()
+
+
+def tool_call(reply: Reply) -> str | None:
+    """A function is called that isn't there, or with arguments that it doesn't take."""
+    return reply.uncallable
 
 
 def no_answer(reply: Reply) -> str | None:
@@ -114,6 +123,7 @@ CHECKS: dict[Reason, Check] = {
     Reason.TRUNCATED: truncated,
     Reason.EMPTY: empty,
     Reason.REFUSAL: refusal,
+    Reason.TOOL_CALL: tool_call,
     Reason.NO_ANSWER: no_answer,
     Reason.VERIFIER_FAILED: not_compared,
     Reason.WRONG_ANSWER: wrong_answer,
@@ -124,5 +134,5 @@ _COMPARED = (Reason.VERIFIER_FAILED, Reason.WRONG_ANSWER)
 ROW_CHECKS: dict[Kind, tuple[Reason, ...]] = {
     Kind.ICL: (*_ALWAYS, *_COMPARED),
     Kind.COT: (*_ALWAYS, Reason.NO_ANSWER, *_COMPARED),
-    Kind.IF: _ALWAYS,
+    Kind.IF: (*_ALWAYS, Reason.TOOL_CALL),
 }

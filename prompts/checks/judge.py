@@ -8,6 +8,7 @@ from typing import Any
 from prompts.checks.spec import JudgeCheck
 from prompts.record import Judgement, Message, Reason, Seed
 from prompts.template import compile_template
+from prompts.tools import calls_text
 
 REPLY_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -84,4 +85,9 @@ def _from_json(text: str) -> tuple[float | None, str]:
 
 
 def _transcript(turns: Sequence[Message]) -> str:
-    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+    return "\n\n".join(f"{turn.role}: {_words(turn)}" for turn in turns)
+
+
+def _words(turn: Message) -> str:
+    calls = [calls_text(turn.tool_calls)] if turn.tool_calls else []
+    return "\n".join([*([turn.content] if turn.content else []), *calls])

@@ -13,6 +13,7 @@ from prompts.plan import content_hash
 from prompts.record import Kind, Message, Record
 from prompts.spec import CotBuild, Split
 from prompts.split import SPLITS, SplitName, split_of
+from prompts.tools import tools_of, tools_text
 
 _MESSAGES = TypeAdapter(tuple[Message, ...])
 _UNKNOWN = "imported"
@@ -33,7 +34,7 @@ def to_record(row: Foreign, kind: Kind, split: Split) -> Record:
     """Raises DatasetError with the row's place and the column at fault."""
     prompt = _messages(row, "prompt", "user")
     completion = _messages(row, "completion", "assistant")
-    if not all(turn.content.strip() for turn in completion):
+    if not all(turn.content.strip() or turn.tool_calls for turn in completion):
         raise _fault(row, "completion", "is empty")
     answer, reasoning = _text(row, "answer"), _text(row, "reasoning")
     if kind is Kind.COT and answer is None:
@@ -44,6 +45,7 @@ def to_record(row: Foreign, kind: Kind, split: Split) -> Record:
         kind=kind,
         prompt=prompt,
         completion=completion,
+        tools=_tools(row),
         answer=answer,
         gold=_text(row, "gold"),
         reasoning=reasoning,
@@ -81,6 +83,19 @@ def _text(row: Foreign, column: str) -> str | None:
     if isinstance(value, int | float):
         return json.dumps(value)
     raise _fault(row, column, f"must be a text or a number, not {type(value).__name__}")
+
+
+def _tools(row: Foreign) -> str | None:
+    """Functions as a list, or as a list in JSON: both are about."""
+    value = row.values.get("tools")
+    try:
+        return (
+            tools_text(tools_of({"tools": json.loads(value)}, "tools"))
+            if isinstance(value, str)
+            else tools_text(tools_of({"tools": value}, "tools"))
+        )
+    except ValueError as error:
+        raise _fault(row, "tools", f"can't be used: {error}") from None
 
 
 def _split(row: Foreign, prompt: tuple[Message, ...], split: Split) -> SplitName:

@@ -14,6 +14,7 @@ from prompts.plan.samples import Draft
 from prompts.record import Call, Judgement, Kind, Message, Record, Rejected, Usage
 from prompts.spec import Build, Sampling
 from prompts.split import split_of
+from prompts.tools import calls_text, tools_text
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Ending:
     def accepted(self, spec: Build, draft: Draft, sampling: Sampling) -> Record:
         """The record of a draft."""
         row, call, reply = self.row, draft.sample.call, draft.sample.reply
-        completion = (Message(role="assistant", content=reply.text),)
+        said = Message(role="assistant", content=reply.text, tool_calls=reply.tool_calls or None)
+        completion = (said,)
         return Record(
             id=row.seed["id"],
             kind=self.kind,
             prompt=row.prompt,
             completion=completion,
+            tools=tools_text(row.tools),
             answer=reply.answer,
             gold=reply.gold,
             reasoning=reply.rationale,
@@ -68,7 +71,7 @@ class Ending:
             reason=str(reason),
             detail=detail,
             prompt=self.row.prompt,
-            raw=tuple(call.text for call in self.calls if call.text),
+            raw=tuple(text for call in self.calls for text in _written(call)),
             reasoning=_thinking(self.calls),
             finish_reason=self.calls[-1].finish_reason if self.calls else None,
             answer=reply.answer if reply else None,
@@ -83,8 +86,20 @@ class Ending:
 
 def content_hash(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
     """SHA-256 of prompt and completion, hex: rows with the same one are duplicates."""
-    turns = [[[turn.role, turn.content] for turn in part] for part in (prompt, completion)]
+    turns = [[_content(turn) for turn in part] for part in (prompt, completion)]
     return sha256(as_json(turns).encode()).hexdigest()
+
+
+def _content(turn: Message) -> list[str]:
+    """What a turn says; turns without calls have the hash that they always had."""
+    said = [turn.role, turn.content]
+    return [*said, calls_text(turn.tool_calls)] if turn.tool_calls else said
+
+
+def _written(call: Call) -> list[str]:
+    """What a call wrote: its words, the functions that it calls."""
+    calls = [calls_text(call.tool_calls)] if call.tool_calls else []
+    return [*([call.text] if call.text else []), *calls]
 
 
 def usage(calls: Sequence[Call]) -> Usage:

@@ -12,6 +12,7 @@ from prompts.plan.row import Row
 from prompts.plan.seeds import seeded
 from prompts.record import Call, Judgement, Reason
 from prompts.spec import Sampling
+from prompts.tools import calls_text
 
 JUDGES = 2
 """The step; each judge is a sample of it."""
@@ -33,15 +34,21 @@ def ask_judge(
     Raises TemplateError.
     """
     sampling = Sampling(temperature=judge.temperature, max_tokens=judge.max_tokens, seed=base)
+    said = _said(reply)
     return Request(
         row=row.seed["id"],
         step=JUDGES,
         sample=place,
-        messages=judge_prompt(judge, row.seed, row.prompt, reply.text, reply.rationale, reply.gold),
+        messages=judge_prompt(judge, row.seed, row.prompt, said, reply.rationale, reply.gold),
         sampling=seeded(sampling, row.seed["id"], JUDGES, place),
         teacher=judge.teacher or author,
         schema=REPLY_SCHEMA if judge.structured else None,
     )
+
+
+def _said(reply: Reply) -> str:
+    calls = [calls_text(reply.tool_calls)] if reply.tool_calls else []
+    return "\n".join([*([reply.text] if reply.text else []), *calls])
 
 
 def read_verdict(

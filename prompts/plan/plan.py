@@ -28,6 +28,7 @@ from prompts.spec.asked import writer_of
 from prompts.spec.selectors import SIMILAR
 from prompts.split import input_key
 from prompts.template import Template, TemplateError, compile_template
+from prompts.tools import tools_of
 from prompts.turns import earlier_turns
 from prompts.verify import Verifier, make_verifier
 from prompts.verify.spec import NoVerifier
@@ -118,7 +119,8 @@ class Plan:
                     self.spec, self.spec.demonstration_tokens, seed, chosen
                 )
             chosen = arrange(self.spec, seed, chosen)
-        return Row(seed, key, chosen, self._prompt(seed, chosen), fault)
+        tools = self.spec.tools if isinstance(self.spec, InstructionBuild) else None
+        return Row(seed, key, chosen, self._prompt(seed, chosen), tools_of(seed, tools), fault)
 
     def _prompt(self, seed: Seed, demos: tuple[Seed, ...]) -> tuple[Message, ...]:
         user = Message(role="user", content=self.template.render(seed, demos))
@@ -195,6 +197,7 @@ class Plan:
             teacher=writer_of(spec, row.seed["id"]),
             schema=structured[0].json_schema if structured else None,
             signal_top_k=top_k,
+            tools=row.tools,
             prefix=prefix_key(row) if shared else None,
         )
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from prompts.record import Message, Record
 from prompts.spec import Sampling
+from prompts.tools import Tool
 
 REFUSED = "error"
 """The finish_reason of a Call that the server refused for good."""
@@ -91,6 +92,8 @@ class Request:
     """A JSON schema that the server is told to keep the completion to."""
     signal_top_k: int | None = None
     """Ask for the log-probabilities of this many tokens per position, kept as `Call.signal`."""
+    tools: tuple[Tool, ...] = ()
+    """Functions that may be called."""
     prefix: str | None = None
     """Key of a beginning that many prompts share: once one request has warmed it, the server's
     prefix cache holds it for the others."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from prompts.record import Message, Seed
+from prompts.tools import Tool
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class Row:
     """The seed's input key: its split and its contamination go by it."""
     demos: tuple[Seed, ...]
     prompt: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    """The functions that may be called."""
     fault: str | None = None
     """Why its demonstrations don't do; then nothing is asked."""
 

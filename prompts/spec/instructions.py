@@ -1,12 +1,13 @@
 """What an instruction build asks for."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from prompts.spec.common import Build
 from prompts.spec.methods import Magpie, MethodSpec, Respond, SelfInstruct
 from prompts.template import TemplateSource, compile_template
+from prompts.tools import Tool
 
 IF_TEMPLATE = "{{ instruction }}{% if input %}\n\n{{ input }}{% endif %}"
 
@@ -17,6 +18,13 @@ class InstructionBuild(Build):
     kind: Literal["if"]
     template: TemplateSource = IF_TEMPLATE
     """Jinja2, with the seed's fields."""
+    tools: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[tuple[Tool, ...], Field(min_length=1, max_length=128)]
+        | None
+    ) = None
+    """Functions that the teacher may call, as OpenAI's `tools`; or a seed's field that holds them.
+    A completion may then be calls; they are not made, and those that can't be made are rejected."""
     method: MethodSpec = Respond()
     """Where the instructions come from."""
 
@@ -33,6 +41,18 @@ class InstructionBuild(Build):
         if (kind == "magpie" or isinstance(method, Magpie)) and "seeds" not in given:
             return {**given, "seeds": ()}
         return given
+
+    @model_validator(mode="after")
+    def _names_each_function_once(self) -> "InstructionBuild":
+        names = [tool.function.name for tool in self.tools or () if isinstance(tool, Tool)]
+        if len(set(names)) < len(names):
+            raise ValueError("tools: a function's name comes twice")
+        if isinstance(self.tools, str) and self.method.kind in ("self_instruct", "magpie"):
+            raise ValueError(
+                f"tools: rows of method {self.method.kind} have no field {self.tools!r}; list the"
+                " functions here"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fills_nothing_from_seeds(self) -> "InstructionBuild":

@@ -89,7 +89,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "min_agreement": 0.9,
         "rationalise": {},
     },
-    "if": {"template": "{{ instruction }}!"},
+    "if": {"template": "{{ instruction }}!", "tools": [{"function": {"name": "look_up"}}]},
 }
 SHOWN = {
     "demonstrations": 4,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from prompts.record import Message
+from prompts.record import FunctionCall, Message, ToolCall
 from tests.trainer.conftest import TEMPLATE, make_record, make_records, make_tokenizer
 from trainer.data import collate, encode, render_prompts, show_row
 from trainer.errors import BadInput
@@ -37,6 +37,25 @@ def test_the_mask_covers_the_completion_with_its_end_and_nothing_else(
         ".",
         "<end>",
     ]
+
+
+def test_functions_and_their_calls_are_written_by_the_template() -> None:
+    calling = (
+        "{{ '<s>' }}{% for t in tools or [] %} {{ t.function.name }}{% endfor %}"
+        "{% for m in messages %}{{ '<' + m.role + '>' }} {{ m.content }}"
+        "{% for c in m.tool_calls or [] %} {{ c.function.name }} {{ c.function.arguments.to }}"
+        "{% endfor %} {{ '<end>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+    )
+    call = ToolCall(function=FunctionCall(name="w5", arguments='{"to": "w6"}'))
+    said = (Message(role="assistant", content="", tool_calls=(call,)),)
+    tools = '[{"type": "function", "function": {"name": "w5", "parameters": {}}}]'
+    record = make_record(0, "w1", "w2").model_copy(update={"completion": said, "tools": tools})
+    tokenizer = make_tokenizer(calling)
+    (row,) = encode([record], tokenizer, 100, END).rows
+    words = tokenizer.convert_ids_to_tokens(row.ids.tolist())
+    assert words[:3] == ["<s>", "w5", "<user>"]
+    assert words[row.prompt_tokens :] == ["w5", "w6", "<end>"]
 
 
 def test_the_mask_goes_by_position_where_eos_is_the_pad() -> None:
