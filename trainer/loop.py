@@ -204,16 +204,28 @@ class DistilTrainer(transformers.Trainer):
         """A task within the forward of whatever wraps the student."""
         return self.model_wrapped(task)
 
-    def take_best(self) -> None:
-        """Puts the weights of the lowest validation loss into the student."""
-        stored = torch.load(self._directory / BEST / "weights.pt", weights_only=True)
-        self.student.load_state_dict(stored)
+    @property
+    def sharded(self) -> bool:
+        """Whether each rank holds a part of the student only (FSDP)."""
+        return bool(self.is_fsdp_enabled)
+
+    def kept_weights(self) -> dict[str, Tensor]:
+        """The whole student's that the run ends with, on rank 0; for every rank to call."""
+        if self._optimization.keep == "last":
+            return self._whole()
+        stored: dict[str, Tensor] = torch.load(self._directory / BEST / WEIGHTS, weights_only=True)
+        return stored
+
+    def _whole(self) -> dict[str, Tensor]:
+        """Put together from all ranks' parts, where they hold parts."""
+        return dict(self.accelerator.get_state_dict(self.model_wrapped))
 
     def _save_best(self, step: int) -> None:
+        weights = self._whole()
         if self.args.should_save:
             written = self._directory / WRITING / BEST
             written.mkdir(parents=True, exist_ok=True)
-            torch.save(self.student.state_dict(), written / "weights.pt")
+            torch.save(weights, written / WEIGHTS)
             checkpoint.seal(written, self._directory / BEST, self._digest)
         self._say("phase", {"name": "best", "detail": f"step {step}"})
 
@@ -235,10 +247,12 @@ class DistilTrainer(transformers.Trainer):
         return str(self._directory / WRITING)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Weights by torch.save: safetensors refuses the tied tensors of a wrapped model."""
+        """Weights by torch.save: safetensors refuses the tied tensors of a wrapped model. FSDP's
+        own file of them comes with its optimizer's."""
         target = Path(output_dir or self._get_output_dir(None))
         target.mkdir(parents=True, exist_ok=True)
-        torch.save(state_dict or self.student.state_dict(), target / "pytorch_model.bin")
+        if not self.sharded:
+            torch.save(state_dict or self.student.state_dict(), target / "pytorch_model.bin")
         torch.save(asdict(self.history), target / HISTORY)
 
     def _load_from_checkpoint(
@@ -278,6 +292,7 @@ class DistilTrainer(transformers.Trainer):
 WRITING = ".writing"
 HISTORY = "history.pt"
 BEST = "best"
+WEIGHTS = "weights.pt"
 
 
 class _AfterStep(TrainerCallback):

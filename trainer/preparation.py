@@ -88,6 +88,13 @@ def make_objective(run: Prepared, emit: Emit) -> Objective:
     return METHODS[run.spec.method].objective(run.spec, setting)
 
 
+def fresh_student(spec: TrainSpec) -> PreTrainedModel:
+    """The student as it is before its first step, with its adapters or its rounding."""
+    model = load_model(spec.student, dtype=torch.float32)
+    _adapt(model, spec)
+    return model
+
+
 def _encoder(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,

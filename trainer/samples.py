@@ -10,7 +10,7 @@ from trainer.data import TokenRow
 from trainer.generation import Answers, answer_greedily
 from trainer.loading import end_ids
 from trainer.preparation import Prepared
-from trainer.student import Student, Wrapped
+from trainer.student import Student, Wrapped, gathered
 
 TEXT_CHARACTERS = 2000
 """Of a longer text its beginning and its end are shown."""
@@ -40,9 +40,10 @@ class Sampler:
     def _answers(self, student: Student) -> Answers:
         student.model.eval()
         prompts = [row.ids[: row.prompt_tokens].tolist() for row in self.rows]
-        return answer_greedily(
-            student.model, prompts, self.max_new_tokens, len(prompts), self.end_ids
-        )
+        with gathered(student.model):
+            return answer_greedily(
+                student.model, prompts, self.max_new_tokens, len(prompts), self.end_ids
+            )
 
     def _told(self, row: TokenRow, ids: tuple[int, ...], ended: bool) -> dict[str, Any]:
         return {

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from trainer.batch import Batch, positions, sees
@@ -106,6 +107,8 @@ class Student(nn.Module):
         self.learned = objective.learned
         self.objective = objective
         self._precision = precision
+        self._no_split_modules = model._no_split_modules
+        """By this name accelerate asks which layers FSDP gathers one at a time."""
 
     def forward(self, task: Callable[["Student"], Any]) -> Any:
         """The task's result."""
@@ -128,6 +131,25 @@ class Student(nn.Module):
             total = total + weight * value / count
             metrics[name] = value.detach() / count
         return total, metrics
+
+
+@contextlib.contextmanager
+def gathered(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the layers of a student under FSDP2 hold their whole weights.
+
+    Generation runs in this: ranks' answers differ in length, and a layer that gathers its weights
+    in each forward waits for as many forwards of every other rank. For every rank to enter.
+    """
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
 
 
 def look(model: PreTrainedModel, batch: Batch, wanted: Look = PLAIN) -> Seen:

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from trainer.errors import BadInput, Terminated
 from trainer.events import Emit
 from trainer.loading import read_config
 from trainer.loop import DistilTrainer
-from trainer.preparation import Prepared, make_objective, prepare
+from trainer.preparation import Prepared, fresh_student, make_objective, prepare
 from trainer.samples import make_sampler, thinned
 from trainer.space import check_disk, disk_full, out_of_memory
 from trainer.spec import TrainSpec
@@ -120,17 +121,18 @@ def fit(
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.asked and trainer.state.global_step < run.plan.steps:
             raise Terminated
-    if run.spec.optimization.keep == "best":
-        trainer.take_best()
+    if run.spec.optimization.keep == "best" and not trainer.sharded:
+        student.load_state_dict(trainer.kept_weights())
     return trainer
 
 
 def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> Path:
     """The student in its base's dtype (trained from an fp32 master), whole or not at all."""
     written, target = out / ".writing-model", out / "model"
+    finished = _put_together(run, trainer) if trainer.sharded else run
     if trainer.args.should_save:
         shutil.rmtree(written, ignore_errors=True)
-        _write_weights(run, written)
+        _write_weights(finished, written)
         run.tokenizer.save_pretrained(written)
         card = json.dumps(_card(run, trainer, seconds), indent=1)
         (written / "retort.json").write_text(card, "utf-8")
@@ -138,6 +140,17 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
         checkpoint.publish(written, target)
     trainer.accelerator.wait_for_everyone()
     return target
+
+
+def _put_together(run: Prepared, trainer: DistilTrainer) -> Prepared:
+    """Each rank of FSDP holds a part of the student: rank 0 makes a whole one of them."""
+    weights = trainer.kept_weights()
+    if not trainer.args.should_save:
+        return run
+    model = fresh_student(run.spec)
+    named = {name.partition(".")[2]: w for name, w in weights.items() if name.startswith("model.")}
+    model.load_state_dict(named)
+    return replace(run, model=model)
 
 
 def _write_weights(run: Prepared, directory: Path) -> None:

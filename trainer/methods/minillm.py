@@ -22,7 +22,7 @@ from trainer.objectives.divergences import reverse
 from trainer.objectives.policy import policy_term, returns
 from trainer.rollout import Drawing, Sample, answered, draw
 from trainer.spec import MiniLLM
-from trainer.student import Losses, Moment, Objective, Seen, Student, Wrapped
+from trainer.student import Losses, Moment, Objective, Seen, Student, Wrapped, gathered
 
 COLUMNS = ("advantage", "old_logprob", "importance")
 
@@ -87,7 +87,8 @@ def _drawn(
     def task(one: Student) -> list[Sample]:
         one.model.eval()
         prompts = [row.ids[: row.prompt_tokens].tolist() for row in batch.rows]
-        made = draw(one.model, prompts, drawing, setting.end_ids, generator, teacher.model)
+        with gathered(one.model):
+            made = draw(one.model, prompts, drawing, setting.end_ids, generator, teacher.model)
         one.model.train()
         return made
 

@@ -12,7 +12,7 @@ from trainer.methods.teacher import load_teacher
 from trainer.objectives import DIVERGENCES
 from trainer.rollout import Drawing, Sample, answered, draw
 from trainer.spec import MiniLLM, OnPolicy
-from trainer.student import Losses, Moment, Objective, Seen, Student, Wrapped
+from trainer.student import Losses, Moment, Objective, Seen, Student, Wrapped, gathered
 
 COIN, ANSWERS, TEXT = 0, 1, 2
 """What a step's random numbers are for."""
@@ -64,14 +64,17 @@ def sample(
     """Answers to a batch's prompts: a task of the student's, dropout off."""
     student.model.eval()
     prompts = [row.ids[: row.prompt_tokens].tolist() for row in batch.rows]
-    made = draw(student.model, prompts, drawing, end_ids, generator)
+    with gathered(student.model):
+        made = draw(student.model, prompts, drawing, end_ids, generator)
     student.model.train()
     return made
 
 
 def no_answers(student: Student) -> None:
-    """What a rank without rows of its own asks for: wrappers exchange buffers in every forward,
-    so each rank must make as many."""
+    """What a rank without rows of its own asks for: wrappers exchange buffers or weights in every
+    forward, so each rank must make as many."""
+    with gathered(student.model):
+        pass
 
 
 def _answered(
