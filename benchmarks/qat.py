@@ -27,6 +27,8 @@ from trainer.loading import load_model
 TARGET, RECOVERED = 1.2, 0.9
 GROUP = 32
 BATCH, LENGTH = 16, 128
+TIES = 5e-3
+"""Nats by which the loss of torchao's rounding may differ from ours."""
 
 
 def run(quick: bool) -> Result:
@@ -121,7 +123,8 @@ def by_torchao(model: nn.Module) -> nn.Module:
     """The same scheme by torchao's own fake quantization, the head left out as ours leaves it."""
     torchao = importlib.import_module("torchao.quantization")
     aware = importlib.import_module("torchao.quantization.qat")
-    config = aware.IntxFakeQuantizeConfig(torch.int4, group_size=GROUP, is_symmetric=True)
+    four_bits = torch.int4  # type: ignore[attr-defined]  # torch has it, its stubs don't
+    config = aware.IntxFakeQuantizeConfig(four_bits, group_size=GROUP, is_symmetric=True)
     torchao.quantize_(
         model,
         aware.QATConfig(weight_config=config, step="prepare"),
@@ -131,7 +134,9 @@ def by_torchao(model: nn.Module) -> nn.Module:
 
 
 def _same_loss(ours: nn.Module, theirs: nn.Module, ids: Tensor) -> None:
+    """Not to the last digit: a group's largest weight lies half way between two codes, and the
+    two sides take either one of them."""
     with torch.no_grad():
         difference = abs(float(loss(ours, batch(ids, 0)) - loss(theirs, batch(ids, 0))))
-    if difference > 1e-4:
+    if difference > TIES:
         raise AssertionError(f"the two sides round differently: losses differ by {difference}")

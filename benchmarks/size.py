@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from benchmarks.result import Result
@@ -19,7 +20,7 @@ from trainer.loading import load_model
 from trainer.spec import CompressSpec, SvdFactorize, WidthPrune
 
 TARGET = 1.01
-QUANTIZED = {
+QUANTIZED: dict[str, tuple[Quantized, dict[str, object]]] = {
     "W8A8": (Quantized("W8A8"), {"kind": "qat", "scheme": "W8A8"}),
     "W4A16": (Quantized("W4A16", 32), {"kind": "qat", "group_size": 32}),
     "FP8": (Quantized("FP8"), {"kind": "qat", "scheme": "FP8"}),
@@ -34,7 +35,8 @@ def run(quick: bool) -> Result:
     """The worst ratio of file to need; a growth row for each kind, in the order above."""
     with tempfile.TemporaryDirectory() as place:
         source = write_model(Path(place, "model"), 64 if quick else 512, 1 if quick else 6)
-        model = load_model(source).to(torch.bfloat16)
+        model = load_model(source)
+        nn.Module.to(model, torch.bfloat16)
         growth = [_row(number, *each) for number, each in enumerate(artifacts(model, Path(place)))]
     worst = max(growth, key=lambda row: row["ratio"])
     return Result(
@@ -54,8 +56,11 @@ def artifacts(model: PreTrainedModel, place: Path) -> list[tuple[Path, float]]:
     dense = place / "dense"
     model.save_pretrained(dense)
     found = [(dense, float(describe(model).weight_bytes))]
-    units = {"kind": "width", "feed_forward": model.config.intermediate_size // 2}
-    ranks = {"kind": "svd", "scaling": "none"}
+    units: dict[str, object] = {
+        "kind": "width",
+        "feed_forward": model.config.intermediate_size // 2,
+    }
+    ranks: dict[str, object] = {"kind": "svd", "scaling": "none"}
     random = np.random.default_rng(0)
     rows = [TokenRow(f"r{i}", random.integers(4, 260, 64).astype(np.int32), 8) for i in range(8)]
     for name, stage in (("width", units), ("svd", ranks)):

@@ -36,7 +36,9 @@ class Packed:
 class QuantizedLinear(Protocol):
     """What the modules here have in common."""
 
-    bias: nn.Parameter | None
+    @property
+    def bias(self) -> Tensor | None:
+        """[m]"""
 
     def packed(self) -> Packed:
         """What is stored."""

@@ -39,7 +39,7 @@ def draw_sweep(sweep: Sweep, number: int = 0) -> Plot:
         plot.xaxis.set_major_formatter(FuncFormatter(lambda size, _: text.size(round(size))))
         plot.xaxis.set_major_locator(MaxNLocator(5))
         settle(figure)
-        named = [
+        named: list[tuple[float, float, str, str]] = [
             (one.weight_bytes, abs(one.quality), _name(sweep, one.label, one.ratio), SOFT)
             for one in sweep.models
         ]
