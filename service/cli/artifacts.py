@@ -68,7 +68,7 @@ def show_dataset(
     for row in sample:
         out.say(f"--- {row['id']}")
         for message in (*row["prompt"], *row["completion"]):
-            out.say(f"{message['role']}: {message['content']}")
+            out.say(f"{message['role']}: {_turn(message)}")
 
 
 @datasets.command("diff")
@@ -203,6 +203,12 @@ def report(
         display.say(text)
     display.say(f"page: {page}")
     display.say(f"files: {out or found['location']}")
+
+
+def _turn(message: dict[str, Any]) -> str:
+    calls = [each["function"] for each in message.get("tool_calls") or ()]
+    called = [f"{each['name']}({each['arguments']})" for each in calls]
+    return "\n".join([*([message["content"]] if message["content"] else []), *called])
 
 
 def _report_id(api: Api, reference: str) -> str:

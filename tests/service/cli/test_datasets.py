@@ -1,4 +1,4 @@
-"""`retort datasets push`, with a FAKE in the place of the hub's client."""
+"""`retort datasets`: push, with a FAKE in the place of the hub's client; show."""
 
 import json
 from pathlib import Path
@@ -50,3 +50,13 @@ def test_without_a_token_or_a_name_nothing_is_sent(
     assert (said.code, "Set HF_TOKEN" in said.err) == (2, True)
     said = cli("datasets", "push", "stories", "--repo", "stories", "--url", api)
     assert (said.code, "say owner/name" in said.err) == (2, True)
+
+
+def test_calls_of_functions_are_shown_with_the_rows(api: str, cli: Cli, tmp_path: Path) -> None:
+    call = {"function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    said = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    rows = tmp_path / "calls.jsonl"
+    rows.write_text(json.dumps({"prompt": "Oslo?", "completion": said}) + "\n")
+    assert cli("datasets", "import", str(rows), "--url", api).code == 0
+    shown = cli("datasets", "show", "calls", "--url", api)
+    assert 'assistant: weather({"city": "Oslo"})' in shown.out
