@@ -190,6 +190,7 @@ def _end(
             detail=detail,
             result=result,
             waiting_for=None,
+            pause_requested=False,
             finished_at=now(),
         )
         .returning(Job.id)

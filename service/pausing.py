@@ -1,7 +1,8 @@
 """Pausing jobs and letting them go on: a person's wish, or what a worker found.
 
 A paused job holds no lease and no worker. Builds pause at any time: their rows are in the ledger.
-Of the other kinds only those that wait in the queue do.
+Trainings and compressions that run are asked to: they pause when their worker has stopped them at a
+checkpoint, or between stages. Of the other kinds only those that wait in the queue do.
 """
 
 from datetime import UTC, datetime
@@ -20,17 +21,20 @@ TEACHER = "paused_teacher"
 """The teacher does not answer; the job goes on by itself when it does."""
 TEACHER_CHANGED = "paused_teacher_changed"
 SMOKE = "paused_smoke"
-PAUSABLE = frozenset({"build", "recipe"})
+PAUSABLE = frozenset({"build", "recipe", "train", "compress"})
+WITH_CHECKPOINT = ("train", "compress")
+"""Kinds that pause once their worker has put things in order."""
 
 
 def pause(site: Site, job_id: str) -> Job:
-    """Pause a job, or the parts of a recipe. What is under way is still taken in. Raises a 404
-    problem, or 409 for a job that can't be paused."""
+    """Pause a job, or the parts of a recipe. What is under way is still taken in; a training that
+    runs is told, and pauses when its checkpoint is written. Raises a 404 problem, or 409 for a job
+    that can't be paused."""
     with site.sessions.writing.begin() as session:
         job = jobs.get(session, job_id)
         family = jobs.children(session, job_id) if job.kind == "recipe" else [job]
-        paused = [_pause(session, member) for member in family]
-        if not any(paused) and job.state != State.PAUSED:
+        paused = [_pause(session, member) or _ask_to_pause(session, member) for member in family]
+        if not any(paused) and job.state != State.PAUSED and not job.pause_requested:
             raise conflict("The job can't be paused", _why_not(job))
         session.expire_all()
         return jobs.get(session, job_id)
@@ -43,16 +47,35 @@ def resume(site: Site, job_id: str) -> Job:
     with site.sessions.writing.begin() as session:
         job = jobs.get(session, job_id)
         family = [*(jobs.children(session, job_id) if job.kind == "recipe" else []), job]
+        withdrawn = [_withdraw(session, member.id) for member in family]
         waiting = [member for member in family if member.state == State.PAUSED]
-        if not waiting:
+        if not waiting and not any(withdrawn):
             raise conflict("The job isn't paused", f"{job_id} is {job.state}.")
         for member in waiting:
             go_on(session, member)
+        bells = [(member.kind, member.id) for member in waiting]
         session.expire_all()
         job = jobs.get(session, job_id)
-    for member in waiting:
-        site.broker.ring(member.kind, member.id)
+    for kind, member_id in bells:
+        site.broker.ring(kind, member_id)
     return job
+
+
+def settle(site: Site, job_id: str) -> None:
+    """Pause a queued job that was to pause while it ran: its worker ended before it could."""
+    with site.sessions.writing.begin() as session:
+        if session.get_one(Job, job_id).pause_requested:
+            _pause(session, session.get_one(Job, job_id))
+
+
+def rest(session: Session, lease_epoch: int, job_id: str) -> bool:
+    """Pause a running job whose worker, of that epoch, has stopped it as it was asked to. False if
+    nobody wants that any more, or the lease is lost; the caller commits."""
+    mine = (Job.id == job_id) & (Job.epoch == lease_epoch) & (Job.state == State.RUNNING)
+    wanted = mine & Job.pause_requested.is_(True) & Job.cancel_requested.is_(False)
+    # It did not fail: the claim doesn't count as an attempt.
+    freed = {"owner": None, "attempts": Job.attempts - 1}
+    return _set_paused(session, wanted, job_id, BY_HAND, _by_hand(job_id), {}, freed)
 
 
 def hold(session: Session, job_id: str, reason: str, detail: str, **shown: Any) -> bool:
@@ -94,17 +117,59 @@ def go_on(session: Session, job: Job) -> bool:
 def _pause(session: Session, job: Job) -> bool:
     states = [State.QUEUED, State.RUNNING] if job.kind == "build" else [State.QUEUED]
     condition = (Job.id == job.id) & Job.state.in_(states) & Job.cancel_requested.is_(False)
-    detail = f"Paused by hand. Let it go on with: retort resume {job.id}"
-    return _set_paused(session, condition, job.id, BY_HAND, detail, {})
+    return _set_paused(session, condition, job.id, BY_HAND, _by_hand(job.id), {})
+
+
+def _ask_to_pause(session: Session, job: Job) -> bool:
+    running = (Job.id == job.id) & (Job.state == State.RUNNING) & Job.kind.in_(WITH_CHECKPOINT)
+    fresh = running & Job.cancel_requested.is_(False) & Job.pause_requested.is_(False)
+    return _wish(session, fresh, job.id, "pause_requested", True)
+
+
+def _withdraw(session: Session, job_id: str) -> bool:
+    asked = (Job.id == job_id) & Job.pause_requested.is_(True)
+    return _wish(session, asked, job_id, "pause_withdrawn", False)
+
+
+def _wish(session: Session, condition: Any, job_id: str, event: str, wanted: bool) -> bool:
+    changed = session.execute(
+        update(Job)
+        .where(condition)
+        .values(pause_requested=wanted)
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    ).first()
+    if changed is not None:
+        events.emit(session, job_id, event, {})
+    return changed is not None
+
+
+def _by_hand(job_id: str) -> str:
+    return f"Paused by hand. Let it go on with: retort resume {job_id}"
 
 
 def _set_paused(
-    session: Session, condition: Any, job_id: str, reason: str, detail: str, shown: dict[str, Any]
+    session: Session,
+    condition: Any,
+    job_id: str,
+    reason: str,
+    detail: str,
+    shown: dict[str, Any],
+    also: dict[str, Any] | None = None,
 ) -> bool:
+    """`shown` goes into the event, `also` into the job's row."""
     paused = session.execute(
         update(Job)
         .where(condition)
-        .values(state=State.PAUSED, reason=reason, detail=detail, waiting_for=None, paused_at=now())
+        .values(
+            state=State.PAUSED,
+            reason=reason,
+            detail=detail,
+            waiting_for=None,
+            paused_at=now(),
+            pause_requested=False,
+            **(also or {}),
+        )
         .returning(Job.id)
         .execution_options(synchronize_session=False)
     ).first()
@@ -125,6 +190,6 @@ def _why_not(job: Job) -> str:
     if job.kind in PAUSABLE or job.state == State.QUEUED:
         return f"{job.id} is {job.state}: nothing of it can be held up now."
     return (
-        f"{job.kind} {job.id} is {job.state}; of running jobs only builds can be paused. "
-        f"Cancel it, and submit it again later: it goes on from its last checkpoint."
+        f"{job.kind} {job.id} is {job.state}; of running jobs only builds, trainings and "
+        f"compressions can be paused. Cancel it, and submit it again later."
     )

@@ -24,7 +24,7 @@ def tick(site: Site) -> int:
     with site.sessions.reading() as session:
         open_jobs = list(
             session.execute(
-                select(Job.id, Job.kind, Job.state, Job.cancel_requested)
+                select(Job.id, Job.kind, Job.state, Job.cancel_requested, Job.pause_requested)
                 .where(Job.state.in_([State.QUEUED, State.RUNNING]) | awaits_teacher)
                 .order_by(Job.id)
             )
@@ -32,12 +32,16 @@ def tick(site: Site) -> int:
     for job in open_jobs:
         if job.state == State.QUEUED and job.cancel_requested:
             jobs.cancel(site, job.id)  # Its worker died before it could stop it.
+        elif job.state == State.QUEUED and job.pause_requested:
+            pausing.settle(site, job.id)  # Its worker ended before it could pause it.
         elif job.kind == "recipe":
             chain.advance(site, job.id)
     waiting = [
         (job.kind, job.id)
         for job in open_jobs
-        if job.kind != "recipe" and (job.state == State.QUEUED or job.kind == "build")
+        if job.kind != "recipe"
+        and not job.pause_requested
+        and (job.state == State.QUEUED or job.kind == "build")
     ]
     return _ring(site, waiting)
 

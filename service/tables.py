@@ -92,6 +92,8 @@ class Job(Base):
     key_id: Mapped[str | None] = mapped_column(String(40), index=True)
     """The API key that submitted it, or whose schedule or recipe did."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False)
+    """It pauses as soon as its worker has written a checkpoint."""
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """done, total, unit and whatever else the job counts."""
     result: Mapped[dict[str, Any]] = mapped_column(default=dict)

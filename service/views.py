@@ -31,6 +31,8 @@ class JobView(_View):
     parent_id: str | None
     part: str | None
     cancel_requested: bool
+    pause_requested: bool
+    """A training or compression that pauses once its checkpoint is written."""
     progress: dict[str, Any]
     result: dict[str, Any]
     attempts: int

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service import chain, events, jobs
+from service import chain, events, jobs, pausing
 from service.problems import Problem
 from service.site import Site
 from service.tables import Artifact, Job, State
@@ -96,7 +96,7 @@ class _Task:
         folder = site.settings.data_dir / "work" / lease.job_id
         self._errand = Errand(site, self._job, folder)
         self._looked_at = 0.0
-        self._cancelled = self._job.cancel_requested
+        self._wished = _wish_of(self._job)
 
     def run(self) -> str | None:
         """The parent to advance, None if there is none or the job isn't over."""
@@ -144,24 +144,25 @@ class _Task:
         self._teller.flush()
         if self._lease.lost.is_set() or not self._lease.held():
             return "lost"
-        if self._is_cancelled():
-            return "cancelled"
-        return "stopping" if self._worker_stops() else None
+        return self._wish() or ("stopping" if self._worker_stops() else None)
 
-    def _is_cancelled(self) -> bool:
-        if not self._cancelled and time.monotonic() - self._looked_at >= 1.0:
+    def _wish(self) -> Why | None:
+        """What somebody asked of the job, looked up once a second."""
+        if self._wished != "cancelled" and time.monotonic() - self._looked_at >= 1.0:
             self._looked_at = time.monotonic()
             with self._site.sessions.reading() as session:
-                self._cancelled = jobs.get(session, self._lease.job_id).cancel_requested
-        return self._cancelled
+                self._wished = _wish_of(jobs.get(session, self._lease.job_id))
+        return self._wished
 
     def _ended_early(self, command: Command, ended: Ended, outputs: Outputs) -> bool:
         if ended.stopped == "cancelled":
             return self._finish(State.CANCELLED, "cancelled")
+        if ended.stopped == "paused":
+            return self._rest()
         if ended.stopped == "stopping":
             return self._give_back("the worker stopped")
         if ended.code == 2:
-            return self._finish(State.FAILED, "bad_input", _words(ended))
+            return self._finish(State.FAILED, "bad_input", ended.words)
         if ended.code == 3:
             made = outputs(self._errand)
             return self._finish(State.FAILED, "gate", _gate(ended, made), self._publish(made))
@@ -176,6 +177,12 @@ class _Task:
         lines = "\n".join(ended.log[-8:])
         said = f"{detail}, {self._job.attempts} times. The end of its log:\n{lines}"
         return self._finish(State.FAILED, "crashed", said)
+
+    def _rest(self) -> bool:
+        """Paused at its checkpoint; back into the queue if nobody wants that any more."""
+        with self._site.sessions.writing.begin() as session:
+            rests = pausing.rest(session, self._lease.epoch, self._job.id)
+        return False if rests else self._give_back("the pause was withdrawn")
 
     def _give_back(self, why: str, counted: bool = False) -> bool:
         """Back into the queue: whoever claims it next goes on from the last checkpoint."""
@@ -217,7 +224,7 @@ class _Task:
             try:
                 return self._publish_now(output, inputs)
             except Problem as problem:
-                if problem.status != 507 or self._stop() is not None:
+                if problem.status != 507 or self._stop() not in (None, "paused"):
                     raise
                 self._write_waiting(problem.detail)
                 time.sleep(DISK_PATIENCE_S)
@@ -268,6 +275,12 @@ class _Task:
             act(session)
 
 
+def _wish_of(job: Job) -> Why | None:
+    if job.cancel_requested:
+        return "cancelled"
+    return "paused" if job.pause_requested else None
+
+
 def command_line(trainer: Sequence[str], command: Command, processes: int) -> list[str]:
     """The child's command. One process runs the trainer itself: accelerate's launcher would only
     add seconds, a second process to signal, and an exit code of its own in place of ours."""
@@ -277,17 +290,10 @@ def command_line(trainer: Sequence[str], command: Command, processes: int) -> li
     return [trainer[0], *launcher, trainer[-1], *command.arguments]
 
 
-def _words(ended: Ended) -> str:
-    if ended.error is None:
-        return "\n".join(ended.log[-8:])
-    title, detail = ended.error.get("title", ""), ended.error.get("detail", "")
-    return f"{title}: {detail}" if detail else str(title)
-
-
 def _gate(ended: Ended, made: list[Output]) -> str:
     refused = [output for output in made if not output.passed]
     said = [
         f"{output.summary['stage']['kind']}: {'; '.join(output.summary['stage']['failures'])}"
         for output in refused
     ]
-    return " | ".join(said) or _words(ended)
+    return " | ".join(said) or ended.words

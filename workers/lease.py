@@ -260,7 +260,7 @@ def _beat_chunks(session: Session, leases: list[Lease]) -> set[tuple[str, int | 
 
 def _claimable(job: Job) -> bool:
     if job.state == State.QUEUED:
-        return True
+        return not job.pause_requested
     return job.kind == "build" and job.state == State.RUNNING and job.owner is None
 
 

@@ -22,9 +22,9 @@ from workers.part import last_lines
 
 log = logging.getLogger(__name__)
 
-Why = Literal["cancelled", "stopping", "lost"]
-"""Why a child was ended from outside: its job was cancelled, this worker stops, or the lease was
-lost and somebody else does the work now."""
+Why = Literal["cancelled", "paused", "stopping", "lost"]
+"""Why a child was ended from outside: its job was cancelled or is to pause, this worker stops, or
+the lease was lost and somebody else does the work now."""
 LOOK_S = 0.25
 GRACE_S = 30.0
 """From SIGTERM to SIGKILL: time to write a checkpoint."""
@@ -44,6 +44,14 @@ class Ended:
     """The `done` event's result."""
     log: tuple[str, ...]
     """The last lines of its log."""
+
+    @property
+    def words(self) -> str:
+        """What it said was wrong, else the end of its log."""
+        if self.error is None:
+            return "\n".join(self.log[-8:])
+        title, detail = self.error.get("title", ""), self.error.get("detail", "")
+        return f"{title}: {detail}" if detail else str(title)
 
 
 def run_process(

@@ -55,7 +55,7 @@ def show(job: Job, as_json: Json = False, url: Url = None) -> None:
 
 
 def pause(job: Job, as_json: Json = False, url: Url = None) -> None:
-    """Hold a build up; what is under way is still taken in."""
+    """Hold a build up, or a training or compression, which goes on from its last checkpoint."""
     _told(screen(as_json), connect(url).post(f"/jobs/{job}/pause"))
 
 
@@ -144,7 +144,8 @@ def _gate_rows(pauses: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _told(out: Screen, job: dict[str, Any]) -> None:
     if out.json:
         out.document(job)
-    out.say(f"{job['kind']} {job['id']} ({job['name']}) {job['state']}")
+    soon = ", pauses once its checkpoint is written" if job.get("pause_requested") else ""
+    out.say(f"{job['kind']} {job['id']} ({job['name']}) {job['state']}{soon}")
 
 
 def _pairs(values: dict[str, Any]) -> str:

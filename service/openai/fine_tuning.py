@@ -120,13 +120,14 @@ def cancel_tuning(site: TheSite, tuning_id: str) -> Object:
 
 @router.post("/{tuning_id}/pause")
 def pause_tuning(site: TheSite, tuning_id: str) -> Object:
-    """Let a training wait until it is resumed; a 409 if it can't."""
+    """Let a training wait until it is resumed. One that runs writes a checkpoint first: it is
+    `running` until that is done."""
     return _shown(site, pausing.pause(site, _tuning(site, tuning_id).id))
 
 
 @router.post("/{tuning_id}/resume")
 def resume_tuning(site: TheSite, tuning_id: str) -> Object:
-    """Let a paused training go on."""
+    """Let a paused training go on, from its last checkpoint."""
     return _shown(site, pausing.resume(site, _tuning(site, tuning_id).id))
 
 

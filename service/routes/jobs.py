@@ -94,14 +94,16 @@ def list_pauses(site: TheSite, job_id: str) -> list[EventView]:
 
 @router.post("/jobs/{job_id}/pause", responses=PROBLEMS)
 def pause_job(site: TheSite, job_id: str) -> JobDetail:
-    """Hold a build up, or a job that waits in the queue. What is under way is still taken in."""
+    """Hold up a build, a training, a compression, or a job that waits in the queue. What is under
+    way is still taken in; a training that runs pauses once its checkpoint is written."""
     pausing.pause(site, job_id)
     return show_job(site, job_id)
 
 
 @router.post("/jobs/{job_id}/resume", responses=PROBLEMS)
 def resume_job(site: TheSite, job_id: str) -> JobDetail:
-    """Let a paused job go on: past a smoke gate that was not met, or with a changed teacher."""
+    """Let a paused job go on: past a smoke gate that was not met, with a changed teacher, or from
+    its last checkpoint. A pause that is under way is withdrawn."""
     pausing.resume(site, job_id)
     return show_job(site, job_id)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import select, update
 
-from service import events, jobs
+from service import events, jobs, pausing
 from service.ids import make_id
 from service.settings import Settings
 from service.site import Site
@@ -184,6 +184,25 @@ def test_a_cancelled_job_ends_and_so_does_its_process(patient: Site) -> None:
 
     assert get_job(patient, job_id).state == State.CANCELLED
     assert fakes_of(job_id) == []
+
+
+def test_a_training_pauses_at_a_checkpoint_and_goes_on_from_it(patient: Site) -> None:
+    job_id = put(patient, train_spec(patient))
+    thread = in_thread(patient, job_id, "wait")
+
+    assert pausing.pause(patient, job_id).pause_requested
+    thread.join(30)
+
+    job = get_job(patient, job_id)
+    assert (job.state, job.reason, job.attempts) == (State.PAUSED, "paused_by_hand", 0)
+    assert (job.owner, job.pause_requested) == (None, False)
+    assert fakes_of(job_id) == []
+    child.run(patient, job_id, trainer=fake("ok"))  # A doorbell changes nothing.
+    assert get_job(patient, job_id).state == State.PAUSED
+    pausing.resume(patient, job_id)
+    child.run(patient, job_id, trainer=fake("ok"))
+    assert get_job(patient, job_id).state == State.SUCCEEDED
+    assert "from step 3" in [phase["detail"] for phase in told(patient, job_id, "phase")]
 
 
 def test_a_worker_that_stops_puts_the_job_back_uncounted(patient: Site) -> None:

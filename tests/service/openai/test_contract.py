@@ -10,12 +10,12 @@ import openai
 import pytest
 from openai import OpenAI
 
-from service import keys
+from service import events, keys
 from service.keys import NewKey
 from service.site import Site
 from service.tables import State
 from tests.service.cli.conftest import api
-from tests.workers.conftest import StubTeacher, get_job, register, stub
+from tests.workers.conftest import StubTeacher, get_job, register, stub, wait_for
 from workers import batch, child
 
 __all__ = ["api", "stub"]
@@ -213,9 +213,11 @@ def test_a_fine_tuning_job_is_queued_paused_and_cancelled(client: OpenAI, site: 
     assert (spec["method"], spec["name"]) == ("sequence_level", "adder")
     assert spec["optimization"]["epochs"] == 2
     assert [job.id for job in client.fine_tuning.jobs.list()] == [made.id]
+    assert client.fine_tuning.jobs.pause(made.id).status == "paused"
+    assert client.fine_tuning.jobs.resume(made.id).status == "queued"
     assert client.fine_tuning.jobs.cancel(made.id).status == "cancelled"
-    events = client.fine_tuning.jobs.list_events(made.id, limit=1)
-    assert [event.object for event in events] == ["fine_tuning.job.event"] * 2
+    told = client.fine_tuning.jobs.list_events(made.id, limit=1)
+    assert [event.object for event in told] == ["fine_tuning.job.event"] * 4
     with pytest.raises(openai.ConflictError):
         client.fine_tuning.jobs.cancel(made.id)
 
@@ -276,11 +278,39 @@ def test_a_fine_tuning_job_from_file_to_checkpoint(client: OpenAI, site: Site) -
     ended = client.fine_tuning.jobs.retrieve(made.id)
     assert (ended.status, ended.error) == (State.SUCCEEDED, None)
     assert client.models.retrieve(str(ended.fine_tuned_model)).owned_by == "retort"
-    events = list(client.fine_tuning.jobs.list_events(made.id, limit=5))
-    metrics = [event for event in events if event.type == "metrics"]
+    told = list(client.fine_tuning.jobs.list_events(made.id, limit=5))
+    metrics = [event for event in told if event.type == "metrics"]
     assert metrics
     assert "train_loss" in dict(metrics[-1].data)  # type: ignore[call-overload]
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(made.id))
     assert checkpoints[0].fine_tuned_model_checkpoint == ended.fine_tuned_model
     assert checkpoints[0].metrics.train_loss is not None
     assert {each.step_number for each in checkpoints} == {2, 4}
+
+
+@pytest.mark.slow
+def test_a_running_fine_tuning_job_pauses_and_goes_on(client: OpenAI, site: Site) -> None:
+    file = client.files.create(file=("chats.jsonl", chats(60)), purpose="fine-tune")
+    hyperparameters = {"max_steps": 120, "batch_size": 4, "checkpoint_steps": 120, "threads": 1}
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+    made = client.fine_tuning.jobs.create(model=STUDENT, training_file=file.id, method=method)
+    job_id = made.id.replace("ftjob-", "job-")
+    training = threading.Thread(target=child.run, args=(site, job_id))
+    training.start()
+    wait_for(lambda: steps(site, job_id), 120)
+    assert client.fine_tuning.jobs.pause(made.id).status == "running"
+    training.join(120)
+    assert client.fine_tuning.jobs.retrieve(made.id).status == "paused"
+    paused_at = max(steps(site, job_id))
+    assert client.fine_tuning.jobs.resume(made.id).status == "queued"
+    child.run(site, job_id)
+    assert client.fine_tuning.jobs.retrieve(made.id).status == State.SUCCEEDED
+    told = steps(site, job_id)
+    assert paused_at < 120 == max(told)
+    assert len(told) == len(set(told))  # No step twice: it went on from where it was.
+
+
+def steps(site: Site, job_id: str) -> list[int]:
+    """The steps that a training told of, in order."""
+    with site.sessions.reading() as session:
+        return [e.data["step"] for e in events.since(session, job_id, 0) if e.type == "step"]
