@@ -3,19 +3,22 @@
 The client comes from `huggingface_hub`; its token is the environment's, never an argument.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
 
 from service.settings import secret
 
 TOKEN = "HF_TOKEN"
 OWN_FILES = ("data/*", "rejected/*", "signal/*")
 """What an earlier version may have left there and this one hasn't."""
+
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Hub(Protocol):
@@ -58,12 +61,8 @@ def open_hub() -> Hub:
 
 
 def check_repo(repo: str) -> None:
-    """Raises PushError for what is no `owner/name`."""
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise PushError("No name of a repository", f"{repo!r}: {error}") from error
-    if repo.count("/") != 1:
+    """Raises PushError for what can't be `owner/name`; the hub's client knows more."""
+    if _NAME.fullmatch(repo) is None:
         raise PushError("No name of a repository", f"{repo!r}: say owner/name.")
 
 
@@ -88,6 +87,8 @@ def push(hub: Hub, folder: Path, repo: str, *, private: bool, message: str) -> s
             commit_message=message,
             delete_patterns=list(OWN_FILES),
         )
+    except HFValidationError as error:
+        raise PushError("No name of a repository", f"{repo!r}: {error}") from error
     except HfHubHTTPError as error:
         raise _refused(repo, error) from error
     except (OfflineModeIsEnabled, httpx.TransportError, ConnectionError) as error:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from service.hub import PushError, check_repo, open_hub, push
 
@@ -80,6 +80,7 @@ def refusal(status: int) -> HfHubHTTPError:
         (refusal(413), "The hub refused: HTTP 413: no"),
         (OfflineModeIsEnabled("offline mode is enabled"), "can't be reached: offline mode"),
         (httpx.ConnectError("no route"), "can't be reached: no route"),
+        (HFValidationError("no --"), "No name of a repository: 'me/stories': no --"),
     ],
 )
 def test_what_went_wrong_is_said(folder: Path, fault: Exception, words: str) -> None:
