@@ -8,12 +8,15 @@ from typing import Any
 import aiohttp
 from pydantic import Field
 
+from prompts.instructions import BuildPlan, slots, with_method
+from prompts.instructions.pool import make_pool
 from prompts.intake import read_pool, read_seeds
-from prompts.plan import Plan, Request, TeacherFacts, make_plan
+from prompts.plan import Request, TeacherFacts, make_plan
 from prompts.record import Call, Frozen, Message, Record, Rejected, Seed
 from prompts.seeds import SeedError
-from prompts.spec import AskedBuild, RescoreBuild, Shots
+from prompts.spec import AskedBuild, InstructionBuild, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers
+from prompts.spec.methods import SelfInstruct
 from service import teachers
 from service.asking import (
     BusyError,
@@ -72,8 +75,9 @@ def preview(site: Site, wanted: PreviewRequest) -> Preview:
     spec = _build(wanted.spec)
     with site.sessions.reading() as session:
         asked = [teachers.get(session, name) for name in asked_teachers(spec)]
+    spec = spec.model_copy(update={"seeds": name_source(site, spec.seeds)})
     seeds = _first_seeds(site, spec, wanted.rows)
-    plan = make_plan(spec, _pool(site, spec), _facts(asked, spec.teacher))
+    plan, seeds = _planned(site, spec, _facts(asked, spec.teacher), seeds)
     try:
         endpoints = {teacher.name: find_endpoint(teacher, site.settings) for teacher in asked}
         started = time.monotonic()
@@ -92,7 +96,7 @@ def preview(site: Site, wanted: PreviewRequest) -> Preview:
 
 
 async def _all_rows(
-    spec: AskedBuild, plan: Plan, endpoints: dict[str, Endpoint], seeds: list[Seed]
+    spec: AskedBuild, plan: BuildPlan, endpoints: dict[str, Endpoint], seeds: list[Seed]
 ) -> list[PreviewRow]:
     places = asyncio.Semaphore(min(AT_ONCE, spec.max_in_flight))
     async with aiohttp.ClientSession() as http:
@@ -106,7 +110,7 @@ async def _all_rows(
         return list(await asyncio.gather(*(_row(plan, ask, seed) for seed in seeds)))
 
 
-async def _row(plan: Plan, ask: Any, seed: Seed) -> PreviewRow:
+async def _row(plan: BuildPlan, ask: Any, seed: Seed) -> PreviewRow:
     calls: list[Call] = []
     prompt: tuple[Message, ...] = ()
     try:
@@ -165,9 +169,25 @@ def _facts(asked: list[Teacher], name: str) -> TeacherFacts:
     )
 
 
+def _planned(
+    site: Site, spec: AskedBuild, facts: TeacherFacts, seeds: list[Seed]
+) -> tuple[BuildPlan, list[Seed]]:
+    """The plan with the build's method, and its first rows: for self-instruct those of the first
+    round, which is shown the seeds' tasks."""
+    method = spec.method if isinstance(spec, InstructionBuild) else None
+    try:
+        plan = make_plan(spec, _pool(site, spec), facts)
+    except ValueError as error:
+        raise bad_input([Fault("build", f"it can't be previewed here: {error}")]) from error
+    if not isinstance(method, SelfInstruct):
+        return with_method(plan), seeds
+    tasks = (seed for _, seed in read_seeds(spec, source_lines(site, spec)))
+    pool = make_pool(method.rouge_l, tasks, [])
+    return with_method(plan, lambda turn: pool), list(islice(slots(method), len(seeds)))
+
+
 def _first_seeds(site: Site, spec: AskedBuild, rows: int) -> list[Seed]:
     try:
-        spec = spec.model_copy(update={"seeds": name_source(site, spec.seeds)})
         found = islice(read_seeds(spec, source_lines(site, spec)), rows)
         return [seed for _, seed in found]
     except SeedError as error:

@@ -56,3 +56,41 @@ async def test_a_teacher_that_is_away_leaves_rows_unanswered(
     (row,) = (await api.post("/api/v1/jobs/preview", json=body)).json()["rows"]
     assert (row["end"], row["calls"]) == ("unanswered", [])
     assert "127.0.0.1" in row["detail"]
+
+
+async def test_a_method_is_previewed_as_the_job_would_run_it(
+    site: Site, api: httpx.AsyncClient, teacher_server: FakeTeacher
+) -> None:
+    add_teacher(site, url=teacher_server.url)
+    tasks = [{"instruction": f"Name {n} rivers of Asia."} for n in range(4)]
+    for method, words in (
+        ({"kind": "evol_instruct", "rounds": 1}, "Rewrite the one below"),
+        ({"kind": "self_instruct"}, "Write one more task"),
+    ):
+        spec = {"kind": "if", "teacher": "t", "seeds": tasks, "method": method}
+        body = {"spec": {"kind": "build", "build": spec}, "rows": 2}
+        rows = (await api.post("/api/v1/jobs/preview", json=body)).json()["rows"]
+        assert len(rows) == 2
+        assert all(words in asked["messages"][-1]["content"] for asked in teacher_server.asked[:2])
+        # The fake says "x": no instruction that is worth an answer.
+        assert {row["reason"] for row in rows} <= {"not_evolved", "no_instruction", None}
+        teacher_server.asked.clear()
+
+
+async def test_what_only_workers_can_do_is_said(
+    site: Site, api: httpx.AsyncClient, seeds: str
+) -> None:
+    add_teacher(site)
+    shots = "{% for d in demonstrations %}{{ d.question }}{% endfor %}{{ question }}"
+    for changes, words in (
+        ({"demonstrations": 1, "template": shots, "demonstration_tokens": 9}, "the tokenizer of"),
+        ({"kind": "if", "method": {"kind": "magpie"}}, "without prompts of its own"),
+        ({"kind": "rescore", "signal": {"top_k": 2}}, "without prompts of its own"),
+    ):
+        spec = build(seeds) | changes
+        if spec["kind"] == "if":
+            del spec["seeds"]
+        body = {"spec": {"kind": "build", "build": spec}}
+        answer = await api.post("/api/v1/jobs/preview", json=body)
+        assert answer.status_code == 422, answer.text
+        assert words in answer.text
