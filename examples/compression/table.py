@@ -55,15 +55,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     size = SMOKE if given.smoke else FULL
-    rows = make_table(given.out, read_text(given.text), size, given.threads)
-    text = as_markdown(rows)
-    (given.out / "table.md").write_text(text, "utf-8")
-    (given.out / "table.json").write_text(json.dumps(rows, indent=1), "utf-8")
-    print(text)
+    rows: list[dict[str, Any]] = []
+    for row in make_table(given.out, read_text(given.text), size, given.threads):
+        rows.append(row)
+        print(f"{row['method']} {row['ratio']}", flush=True)
+        (given.out / "table.md").write_text(as_markdown(rows), "utf-8")
+        (given.out / "table.json").write_text(json.dumps(rows, indent=1), "utf-8")
+    print(as_markdown(rows))
 
 
-def make_table(out: Path, text: str, size: Size, threads: int) -> list[dict[str, Any]]:
-    """A row for each model, the uncompressed one first."""
+def make_table(out: Path, text: str, size: Size, threads: int) -> Iterator[dict[str, Any]]:
+    """A row for each model as it is measured, the uncompressed one first."""
     dataset = write_dataset(text, out / "dataset", size.rows)
     base = write_model(out / "base", size.width, size.layers)
     optimization = Optimization(
@@ -75,32 +77,30 @@ def make_table(out: Path, text: str, size: Size, threads: int) -> list[dict[str,
     )
     start = train(spec, out / "train", silent)
     held = _held(start, dataset, size.measured_rows)
-    found = [measure("uncompressed", "", start, start, held)]
+    yield measure("uncompressed", "", start, start, held)
     for name, stages in groups(size):
         given = {"model": str(start), "dataset": str(dataset), "threads": threads}
         compress = CompressSpec(**given, serve_check=False, stages=stages)
         for report in run(compress, out / name, silent):
-            found.append(measure(name, _ratio(report), Path(report.model), start, held))
-            print(f"{found[-1]['method']} {found[-1]['ratio']}", flush=True)
-    return found
+            yield measure(name, _ratio(report), Path(report.model), start, held)
 
 
 def groups(size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
-    """Methods by the name they have in the table, each family's floor first."""
+    """Methods by the name they have in the table, each family's floor first, training last."""
     zeros, kept = {"sweep": {"ratios": size.zeros}}, {"sweep": {"ratios": size.kept}}
     heal = {"optimization": {**SHORT, "max_steps": size.heal_steps}}
     for kind in ("magnitude", "wanda", "sparsegpt"):
         yield kind, ({"kind": kind, **zeros},)
-    yield "sparsegpt, healed", ({"kind": "sparsegpt", "heal": heal, **zeros},)
     for name, scaling in (("SVD", "none"), ("ASVD", "activation"), ("SVD-LLM", "whitening")):
         yield name, ({"kind": "svd", "scaling": scaling, **kept},)
     yield "SVD-LLM, ranks by loss", ({"kind": "svd", "ranks": "by_loss", **kept},)
-    yield "SVD-LLM, healed", ({"kind": "svd", "heal": heal, **kept},)
     four = {"scheme": "W4A16", "group_size": 32}
     for algorithm in ("rtn", "gptq", "awq"):
         yield f"PTQ {algorithm}", ({"kind": "ptq", "algorithm": algorithm, **four},)
     for algorithm in ("rtn", "gptq", "smoothquant"):
         yield f"PTQ {algorithm}, 8 bits", ({"kind": "ptq", "algorithm": algorithm},)
+    yield "sparsegpt, healed", ({"kind": "sparsegpt", "heal": heal, **zeros},)
+    yield "SVD-LLM, healed", ({"kind": "svd", "heal": heal, **kept},)
     yield "QAT", ({"kind": "qat", "training": heal, **four},)
     yield "QAF, PEQA", ({"kind": "qaf", "training": heal, **four},)
     adapters = {"kind": "qaf", "rank": 8, "training": heal, **four}
