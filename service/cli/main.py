@@ -31,6 +31,7 @@ app = typer.Typer(
 
 app.command("up")(stack.up)
 app.command("down")(stack.down)
+app.command("worker")(stack.worker)
 app.command("doctor")(doctor.doctor)
 app.command("login")(keys.login_link)
 app.command("run")(jobs.run)

@@ -1,7 +1,9 @@
-"""`retort up` and `retort down`: the embedded stack, run by `python -m workers.supervisor`."""
+"""`retort up` and `retort down`: the embedded stack, run by `python -m workers.supervisor`; and
+`retort worker`, a part of it on another host."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -43,6 +45,35 @@ def up(
     if detach:
         _detach(command, load_settings(data_dir).data_dir, screen(as_json))
         return
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def worker(
+    queues: Annotated[
+        str, typer.Option(help="What to work on: build, train, serve, control; with commas.")
+    ] = "build,train,serve,control",
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Tasks at once; by default as `retort up` has them.")
+    ] = None,
+) -> None:
+    """Run a worker on this host. It needs the same URLs and artifact root as the others."""
+    settings = load_settings()
+    usual = {
+        "build": settings.build_concurrency,
+        "train": settings.device_slots,
+        "serve": settings.device_slots,
+        "control": 2,
+    }
+    wanted = [name.strip() for name in queues.split(",")]
+    unknown = [name for name in wanted if name not in usual]
+    if unknown:
+        raise bad_input("No such queue", f"{unknown[0]!r}; there are {', '.join(usual)}")
+    threads = concurrency or sum(usual[name] for name in wanted)
+    node = f"{'-'.join(wanted)}@{socket.gethostname()}-{os.getpid()}"
+    options = ("-Q", ",".join(wanted), "-P", "threads", "-c", str(threads), "-n", node)
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", *options, *quiet]
     sys.stdout.flush()
     os.execv(command[0], command)
 
