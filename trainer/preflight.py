@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 from trainer.data import TokenRows, read_records, show_row
 from trainer.errors import BadInput
 from trainer.events import Emit, silent
-from trainer.loading import weight_files
+from trainer.loading import read_config, weight_files
 from trainer.objectives.head import CHUNK_LOGITS
 from trainer.plan import layout
 from trainer.preparation import Prepared, make_objective, prepare
@@ -75,9 +76,24 @@ def memory(run: Prepared) -> dict[str, float]:
         "logits": 3.0 * 4 * CHUNK_LOGITS,
     }
     if isinstance(run.spec, WithTeacher):
-        sizes = (path.stat().st_size for path in weight_files(run.spec.teacher))
-        found["teacher"] = float(sum(sizes))
+        found |= _teacher_memory(run.spec)
     return found
+
+
+def _teacher_memory(spec: WithTeacher) -> dict[str, float]:
+    """Its files' bytes, as many values as they hold in the width that they are loaded in; what is
+    not narrowed (embeddings, scales) is not told apart."""
+    load = spec.teacher_load
+    saved = _BYTES[str(read_config(spec.teacher).get("dtype"))]
+    width = {"saved": saved, "fp32": 4.0, "bf16": 2.0}[load.dtype]
+    width = width if load.bits is None else load.bits / 8
+    size = sum(path.stat().st_size for path in weight_files(spec.teacher))
+    where = "teacher, on the CPU" if load.offload else "teacher"
+    return {where: size / saved * width}
+
+
+_BYTES = defaultdict(lambda: 4.0, {"bfloat16": 2.0, "float16": 2.0})
+"""Of a value, by a configuration's dtype."""
 
 
 def measured(run: Prepared, emit: Emit) -> float:

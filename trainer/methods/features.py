@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from trainer.batch import Batch, sees
 from trainer.errors import BadInput
+from trainer.narrow import NarrowLinear
 from trainer.objectives import keep
 from trainer.objectives.features import hidden_distance, relation_kl
 from trainer.spec.features import FeatureSpec, HiddenStates, Relations
@@ -124,19 +125,25 @@ def _relation_layers(
 
 def _check_heads(spec: Relations, model: PreTrainedModel, layer: int, side: str) -> None:
     for place, name in _names(layer):
-        try:
-            weight = model.base_model.get_parameter(f"layers.{place}.self_attn.{name}.weight")
-        except AttributeError as error:
-            raise BadInput(
-                f"the {side} keeps its queries, keys and values elsewhere",
-                f"Layer {place} has no self_attn.{name}: use hidden features for it.",
-            ) from error
-        width = weight.shape[0]
+        width = _linear(model, f"layers.{place}.self_attn.{name}", side).out_features
         if width % spec.heads:
             raise BadInput(
                 f"features.heads: {spec.heads} relation heads don't divide the {side}'s widths",
                 f"{name} of layer {place} is {width} wide.",
             )
+
+
+def _linear(model: PreTrainedModel, name: str, side: str) -> nn.Linear | NarrowLinear:
+    try:
+        found = model.base_model.get_submodule(name)
+    except AttributeError:
+        found = None
+    if not isinstance(found, nn.Linear | NarrowLinear):
+        raise BadInput(
+            f"the {side} keeps its queries, keys and values elsewhere",
+            f"It has no plain linear {name}: use hidden features for it.",
+        )
+    return found
 
 
 def _names(layer: int) -> list[Projection]:

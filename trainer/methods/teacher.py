@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.batch import Batch
+from trainer.device import training_device
 from trainer.errors import BadInput
 from trainer.loading import load_model, load_tokenizer
 from trainer.methods.method import Setting
+from trainer.narrow import DTYPES, narrow, place
 from trainer.objectives import Head, keep
 from trainer.spec import WithTeacher
 from trainer.student import PLAIN, Look, Seen, check_head, head_of, look
@@ -46,12 +48,15 @@ def load_teacher(spec: WithTeacher, setting: Setting) -> Teacher:
         if setting.tokenizer.chat_template != theirs.chat_template:
             told = "teacher and student have different chat templates; the student's writes rows"
             setting.emit("warning", {"detail": told})
-    model = load_model(spec.teacher)
+    load = spec.teacher_load
+    model = load_model(spec.teacher, dtype=DTYPES[load.dtype])
     check_head(model)
     if spec.one_vocabulary:
         _check_sizes(len(setting.tokenizer), {"student": setting.model, "teacher": model})
     model.requires_grad_(False)
-    nn.Module.to(model, setting.model.device)
+    if load.bits is not None:
+        narrow(model, load.bits)
+    place(model, load, training_device())
     return Teacher(model)
 
 

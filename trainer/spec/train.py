@@ -10,6 +10,7 @@ from trainer.spec.divergence import DivergenceSpec, ForwardDivergence, JensenSha
 from trainer.spec.features import FeatureSpec
 from trainer.spec.optimization import Optimization
 from trainer.spec.quantization import QuantizationAware
+from trainer.spec.teacher import TeacherLoad
 
 
 class Lora(Frozen):
@@ -57,6 +58,7 @@ class WithTeacher(_Train):
     """Whether the teacher must have the student's token ids."""
     teacher: str = Field(min_length=1)
     """Model id, directory or hub name."""
+    teacher_load: TeacherLoad = TeacherLoad()
 
 
 class RationaleThenAnswer(_Train):

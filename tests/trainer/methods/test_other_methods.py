@@ -161,7 +161,7 @@ def test_relations_are_of_a_row_alone_and_stand_beside_a_divergence(
     rows = run.rows.rows
     alone = sum(loss_of(student, pad([row]), 1.0)[0].item() for row in rows)
     loss, metrics = loss_of(student, pack(rows, 64) if packing else pad(rows), 1.0)
-    assert metrics.keys() == {"forward_kl", "relation"}
+    assert metrics.keys() == {"forward_kl", "entropy", "relation"}
     assert metrics["relation"] > 0
     assert loss.item() == pytest.approx(alone, rel=1e-4)
     assert loss.item() == pytest.approx((metrics["forward_kl"] + 2 * metrics["relation"]).item())
