@@ -86,6 +86,7 @@ def check_merge(name: str, report: StageReport) -> None:
     lost = report.details["merge"]
     assert 0 < lost["mean_relative_error"] <= lost["largest_relative_error"] < 0.2
     assert lost["kl"] > 0
+    assert any(f"cost KL {lost['kl']:.4f}" in note for note in report.notes)
     assert lost["kl_tokens"] > 0
     assert report.details["parameters_trained"] < report.before.shape.parameters / 4
 
