@@ -44,10 +44,16 @@ def charts(reports: Sequence[Facts]) -> list[tuple[str, Chart]]:
     return [(title, chart) for title, chart in drawn if chart is not None]
 
 
+def label(report: Facts) -> str:
+    """A stage's kind, with its ratio in a sweep."""
+    ratio = (report.get("sweep") or {}).get("ratio")
+    return str(report.get("kind")) if ratio is None else f"{report.get('kind')} {ratio:g}"
+
+
 def _ends(reports: Sequence[Facts]) -> list[tuple[str, Facts]]:
     ends: list[tuple[str, Facts]] = []
     for number, report in enumerate(reports):
         if number == 0:
             ends.append(("start", report.get("before") or {}))
-        ends.append((str(report.get("kind")), report.get("after") or {}))
+        ends.append((label(report), report.get("after") or {}))
     return ends

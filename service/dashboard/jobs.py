@@ -22,6 +22,8 @@ router = page_router()
 
 PAGE = 50
 EVENTS_SHOWN = 200
+MEASURED = 200
+"""Newest stages and accuracies that are drawn."""
 POLL_S = 0.5
 KINDS = ("recipe", "build", "train", "compress", "serve", "report")
 MOVING = ("progress", "step")
@@ -139,7 +141,9 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
         log = session.scalars(newest.where(Event.type.not_in(LEFT_OUT)).limit(EVENTS_SHOWN)).all()
         figures = session.scalars(newest.where(Event.type.in_(MOVING)).limit(1)).first()
         last_id = session.scalar(newest.with_only_columns(Event.id).limit(1)) or 0
-        told = session.scalars(newest.where(Event.type.in_(["stage", "accuracy"])).limit(50)).all()
+        told = session.scalars(
+            newest.where(Event.type.in_(["stage", "accuracy"])).limit(MEASURED)
+        ).all()
         trains = [one.id for one in (job, *job.children) if one.kind == "train"]
         trainings = [training.look(session, id) for id in trains]
     stages = compression.stages(told)

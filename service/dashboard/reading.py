@@ -40,11 +40,11 @@ def shown(row: Record | Rejected) -> dict[str, Any]:
         "teacher": row.teacher,
     }
     if isinstance(row, Record):
-        said = [turn.content for turn in row.completion]
         verdict = {"accepted": True, "reason": None, "detail": ""}
-        return common | {"said": said, **verdict, "confidence": row.confidence}
+        return common | {"said": row.completion, **verdict, "confidence": row.confidence}
     verdict = {"accepted": False, "reason": row.reason.replace("_", " "), "detail": row.detail}
-    return common | {"said": list(row.raw), **verdict, "confidence": None}
+    said = [{"content": text} for text in row.raw]
+    return common | {"said": said, **verdict, "confidence": None}
 
 
 def verdicts_on(

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+from service.dashboard.compression import label
 from service.dashboard.drawing import confidence_chart, pareto_chart
 from service.rows import Confidence
 
@@ -36,3 +37,8 @@ def test_bars_of_confidence_stand_at_their_share() -> None:
     assert abs((low.x - chart.left) / (chart.right - chart.left) - 0.5) < 1e-9
     assert high.title == "95 to 100 %: 40 rows"
     assert confidence_chart([]) is None
+
+
+def test_points_of_a_sweep_bear_their_ratio() -> None:
+    assert label({"kind": "wanda", "sweep": {"ratio": 0.5}}) == "wanda 0.5"
+    assert label({"kind": "svd", "sweep": None}) == "svd"
