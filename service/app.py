@@ -33,6 +33,7 @@ from service.routes import (
 from service.routes.deps import AT_THE_GATE
 from service.settings import Settings, load
 from service.site import Site, open_site
+from service.tracing import Tracing
 from service.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     app.add_middleware(Once)
     app.add_middleware(access.Gate)
+    if site.settings.tracing:
+        app.add_middleware(Tracing)
     return app
 
 

@@ -13,6 +13,7 @@ from prompts.plan import REFUSED, Request, Tokens
 from prompts.record import Call, CallSignal, FunctionCall, ToolCall
 from prompts.spec import Sampling
 from prompts.tools import as_sent
+from service import tracing
 from service.logprobs import (
     NoLogprobsError,
     read_chat_signal,
@@ -66,8 +67,9 @@ class Endpoint:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
-        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        """What a request carries; each has a place of its own in the trace, if there is one."""
+        key = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return key | tracing.outgoing()
 
 
 def find_endpoint(teacher: Teacher, settings: Settings) -> Endpoint:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import update
 
-from service import events, jobs
+from service import events, jobs, tracing
 from service.problems import Problem
 from service.site import Site
 from service.spec import (
@@ -114,14 +114,15 @@ def _take_step(site: Site, recipe_id: str) -> bool:
 def _submit(site: Site, parent: Job, part: str, spec: JobSpec) -> bool:
     _start(site, parent)
     try:
-        jobs.submit(
-            site,
-            spec,
-            idempotency_key=f"{parent.id}/{part}",
-            parent_id=parent.id,
-            part=part,
-            by=parent.key_id,
-        )
+        with tracing.under(tracing.parsed(parent.traceparent)):
+            jobs.submit(
+                site,
+                spec,
+                idempotency_key=f"{parent.id}/{part}",
+                parent_id=parent.id,
+                part=part,
+                by=parent.key_id,
+            )
     except Problem as problem:
         _end(site, parent, End(State.FAILED, "bad_input", f"{part}: {problem.detail}"))
         return False

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service import events, preflight, quotas
+from service import events, preflight, quotas, tracing
 from service.ids import make_id
 from service.problems import Problem, not_found
 from service.site import Site
@@ -53,6 +53,7 @@ def submit(
         idempotency_key=idempotency_key,
         spec_sha256=digest,
         key_id=by,
+        traceparent=_trace(site),
     )
     try:
         with site.sessions.writing.begin() as session:
@@ -216,6 +217,12 @@ def _earlier(site: Site, key: str | None, digest: str) -> Job | None:
             f"The key {key!r} made {job.id} from another spec; use a new key for a new job.",
         )
     return job
+
+
+def _trace(site: Site) -> str | None:
+    """Of the request; what no request asked for, a schedule's run say, begins one."""
+    here = tracing.current() or (tracing.begun() if site.settings.tracing else None)
+    return None if here is None else str(here)
 
 
 def _digest(spec: JobSpec) -> str:

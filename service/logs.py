@@ -5,6 +5,7 @@ import logging
 import re
 from datetime import UTC, datetime
 
+from service import tracing
 from service.settings import Settings
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -44,7 +45,8 @@ class PlainFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line: time, level, logger, message, and job and trace where there are."""
+    """A JSON object a line: time, level, logger, message; and where there are: job, trace_id, and
+    trace, which is an error's."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The object."""
@@ -58,6 +60,9 @@ class JsonFormatter(logging.Formatter):
         job = JOB.search(message)
         if job is not None:
             found["job"] = job[0]
+        trace = tracing.current()
+        if trace is not None:
+            found["trace_id"] = trace.trace_id
         if record.exc_info:
             found["trace"] = redact(self.formatException(record.exc_info))
         return json.dumps(found, ensure_ascii=False)

@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     allow_server_paths: bool = True
     """May jobs and imports name directories of the server? Set it to false where users are not
     trusted with the server's files."""
+    tracing: bool = False
+    """Carry W3C trace context from requests to jobs, workers and teachers?"""
     log_format: Literal["plain", "json"] = "plain"
     """Lines for people, or a JSON object a line with the ids of jobs."""
     allow_python_verifiers: bool = False

@@ -91,6 +91,8 @@ class Job(Base):
     another one under the same idempotency key."""
     key_id: Mapped[str | None] = mapped_column(String(40), index=True)
     """The API key that submitted it, or whose schedule or recipe did."""
+    traceparent: Mapped[str | None] = mapped_column(String(55))
+    """The trace of its submission, in W3C's form; see service/tracing.py."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False)
     """It pauses as soon as its worker has written a checkpoint."""

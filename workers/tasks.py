@@ -13,6 +13,7 @@ from service import logs
 from service.broker import TASKS
 from service.settings import load
 from service.site import Site, open_site
+from workers import traces
 from workers.app import SWEEP, TICK, app
 from workers.watch import Watch
 
@@ -43,7 +44,8 @@ def drain(job_id: str) -> None:
             return
         _draining.add(job_id)
     try:
-        build.run(site(), job_id, watch())
+        with traces.of_job(site(), job_id):
+            build.run(site(), job_id, watch())
     finally:
         _draining.discard(job_id)
 
@@ -53,7 +55,8 @@ def train(job_id: str) -> None:
     """Train a student in a child process."""
     from workers import child
 
-    child.run(site(), job_id)
+    with traces.of_job(site(), job_id):
+        child.run(site(), job_id)
 
 
 @app.task(name=TASKS["compress"])  # type: ignore[untyped-decorator]
@@ -61,7 +64,8 @@ def compress(job_id: str) -> None:
     """Run a chain of stages in a child process."""
     from workers import child
 
-    child.run(site(), job_id)
+    with traces.of_job(site(), job_id):
+        child.run(site(), job_id)
 
 
 @app.task(name=TASKS["report"])  # type: ignore[untyped-decorator]
@@ -69,7 +73,8 @@ def report(job_id: str) -> None:
     """Draw a report in a child process."""
     from workers import child
 
-    child.run(site(), job_id)
+    with traces.of_job(site(), job_id):
+        child.run(site(), job_id)
 
 
 @app.task(name=TASKS["serve"])  # type: ignore[untyped-decorator]
@@ -77,7 +82,8 @@ def serve(job_id: str) -> None:
     """Keep a model server up until it is cancelled."""
     from workers import serve as server
 
-    server.run(site(), job_id)
+    with traces.of_job(site(), job_id):
+        server.run(site(), job_id)
 
 
 @app.task(name=TASKS["batch"])  # type: ignore[untyped-decorator]
@@ -85,7 +91,8 @@ def batch(job_id: str) -> None:
     """Ask the requests of a batch."""
     from workers import batch as requests
 
-    requests.run(site(), job_id)
+    with traces.of_job(site(), job_id):
+        requests.run(site(), job_id)
 
 
 @app.task(name=TASKS["recipe"])  # type: ignore[untyped-decorator]
@@ -93,7 +100,8 @@ def advance(job_id: str) -> None:
     """Take a recipe as far as it goes now."""
     from service import chain
 
-    chain.advance(site(), job_id)
+    with traces.of_job(site(), job_id):
+        chain.advance(site(), job_id)
 
 
 @app.task(name=TICK)  # type: ignore[untyped-decorator]

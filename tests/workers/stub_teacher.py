@@ -34,6 +34,7 @@ class Stub:
     answered: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
+    traceparents: list[str] = field(default_factory=list)
     prompts: set[str] = field(default_factory=set)
     beginnings: Counter[str] = field(default_factory=Counter)
     """Answers by the prompt's first word: tests tell their builds apart by it."""
@@ -60,6 +61,7 @@ async def complete(request: web.Request) -> web.StreamResponse:
     if (await request.json()).get("max_tokens") == 1:
         return probe(stub)
     stub.requests += 1
+    stub.traceparents += request.headers.getall("traceparent", [])
     stub.in_flight += 1
     stub.most_in_flight = max(stub.most_in_flight, stub.in_flight)
     try:
@@ -155,6 +157,7 @@ async def stats(request: web.Request) -> web.Response:
             "most_in_flight": stub.most_in_flight,
             "distinct": len(stub.prompts),
             "probes": stub.probes,
+            "traceparents": stub.traceparents,
             "beginnings": stub.beginnings,
         }
     )

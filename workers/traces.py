@@ -1,0 +1,22 @@
+"""What a worker does belongs to the trace of the job's submission."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import select
+
+from service import tracing
+from service.site import Site
+from service.tables import Job
+
+
+@contextmanager
+def of_job(site: Site, job_id: str) -> Iterator[None]:
+    """What runs within belongs to the job's trace, where the settings want traces."""
+    if not site.settings.tracing:
+        yield
+        return
+    with site.sessions.reading() as session:
+        known = session.scalar(select(Job.traceparent).where(Job.id == job_id))
+    with tracing.under(tracing.parsed(known)):
+        yield
