@@ -42,8 +42,12 @@ class Size:
     measured_rows: int
 
 
-FULL = Size(4000, 600, 30, 128, 3, (0.3, 0.5, 0.7), (0.4, 0.6, 0.8), 200)
-SMOKE = Size(48, 2, 1, 64, 1, (0.5, 0.7), (0.5, 0.7), 4)
+SIZES = {
+    "smoke": Size(48, 2, 1, 64, 1, (0.5, 0.7), (0.5, 0.7), 4),
+    "small": Size(4000, 400, 30, 64, 2, (0.3, 0.5, 0.7), (0.4, 0.6, 0.8), 200),
+    "full": Size(20_000, 4000, 200, 192, 4, (0.2, 0.3, 0.5, 0.7), (0.3, 0.4, 0.6, 0.8), 500),
+}
+"""A minute's worth, to see it work; minutes; an hour or more."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,12 +55,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.compression.table")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--text", type=Path, help="plain text; default: the demo's stories")
-    parser.add_argument("--smoke", action="store_true", help="a minute's worth, to see it work")
+    parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    size = SMOKE if given.smoke else FULL
     rows: list[dict[str, Any]] = []
-    for row in make_table(given.out, read_text(given.text), size, given.threads):
+    text = read_text(given.text)
+    for row in make_table(given.out, text, SIZES[given.size], given.threads):
         rows.append(row)
         print(f"{row['method']} {row['ratio']}", flush=True)
         (given.out / "table.md").write_text(as_markdown(rows), "utf-8")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from examples.compression.table import FULL, SMOKE, as_markdown, groups
+from examples.compression.table import SIZES, as_markdown, groups
 from examples.compression.text import GIVEN, LEARNT, make_tokenizer, read_text, write_dataset
 from trainer.data import read_records
 from trainer.measurement import Estimate
@@ -34,7 +34,7 @@ def test_without_a_file_there_is_text() -> None:
 
 
 def test_every_method_parses_with_its_floor_first() -> None:
-    for size in (FULL, SMOKE):
+    for size in SIZES.values():
         made = {
             name: CompressSpec.model_validate({"stages": stages}) for name, stages in groups(size)
         }
