@@ -1,8 +1,10 @@
 """python -m benchmarks NAME [--quick] [--json]"""
 
 import argparse
+import sys
 
 from benchmarks import (
+    agreement,
     factorize,
     ingest,
     kd_loss,
@@ -16,9 +18,11 @@ from benchmarks import (
     stages,
     teacher,
 )
+from benchmarks.peer import NoPeerError
 from benchmarks.result import Benchmark, as_json, as_text
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "agreement": agreement.run,
     "factorize": factorize.run,
     "ingest": ingest.run,
     "kd_loss": kd_loss.run,
@@ -44,7 +48,11 @@ def main() -> None:
     if unknown := set(arguments.name) - set(BENCHMARKS):
         parser.error(f"no benchmark named {unknown}; there are {sorted(BENCHMARKS)}")
     for name in arguments.name:
-        result = BENCHMARKS[name](arguments.quick)
+        try:
+            result = BENCHMARKS[name](arguments.quick)
+        except NoPeerError as error:
+            print(f"{name}: no result. {error}", file=sys.stderr, flush=True)
+            continue
         print(as_json(result) if arguments.json else as_text(result), flush=True)
 
 

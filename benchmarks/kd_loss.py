@@ -1,19 +1,22 @@
 """Forward KL from hidden states, forward and backward, against its four matrix products.
 
 No way of computing it does without them: student logits, teacher logits, the gradients of the
-student's hidden states and of its head. Dense autograd, which keeps [N, V] tensors, stands beside.
+student's hidden states and of its head. Dense autograd, which keeps [N, V] tensors, stands beside,
+and trl's chunked divergence where it is installed.
 """
 
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from benchmarks.peer import Trl, find_trl
 from benchmarks.result import Result
-from trainer.objectives import Head, divergence_term, forward_kl, head_loss
+from trainer.objectives import Head, divergence_term, entropy_term, forward_kl, head_loss
 from trainer.objectives.divergences import forward
 
 TARGET = 1.3
@@ -55,6 +58,11 @@ def measure(vocabulary: int, quick: bool) -> dict[str, float]:
     if abs(ours(inputs) - dense(inputs)) > TOLERANCE:
         raise AssertionError("the two sides compute different losses")
     sides: dict[str, Callable[[Inputs], float]] = {"ours": ours, "floor": floor, "dense": dense}
+    peer = find_trl()
+    if peer is not None:
+        sides["trl"] = partial(trl, peer)
+        if abs(ours(inputs) - trl(peer, inputs)) > TOLERANCE:
+            raise AssertionError("trl computes another loss")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(3 if quick else ROUNDS):
         for name, side in sides.items():
@@ -83,10 +91,11 @@ def make_inputs(positions: int, vocabulary: int) -> Inputs:
 
 
 def ours(inputs: Inputs) -> float:
-    """The trainer's chunked loss, backward included."""
+    """The trainer's chunked loss, backward included, and the entropy that it watches."""
     term = divergence_term(forward, inputs.teacher_hidden, Head(inputs.teacher_weight), 1.0)
     count = inputs.hidden.shape[0]
-    loss, _ = head_loss(inputs.hidden, Head(inputs.weight), {"kl": (1.0, term)}, count)
+    terms, watched = {"kl": (1.0, term)}, {"entropy": entropy_term}
+    loss, _ = head_loss(inputs.hidden, Head(inputs.weight), terms, count, watched=watched)
     return backward(loss, inputs)
 
 
@@ -96,6 +105,21 @@ def dense(inputs: Inputs) -> float:
     with torch.no_grad():
         teacher = inputs.teacher_hidden @ inputs.teacher_weight.T
     return backward(forward_kl(student, teacher, 1.0).mean(), inputs)
+
+
+def trl(peer: Trl, inputs: Inputs) -> float:
+    """The same loss by trl's tiles; it computes the student's entropy beside it."""
+    count = inputs.hidden.shape[0]
+    loss, _, _ = peer.chunked(
+        inputs.hidden[None],
+        inputs.teacher_hidden[None],
+        inputs.weight,
+        inputs.teacher_weight,
+        torch.ones(1, count, dtype=torch.long),
+        0.0,
+        count,
+    )
+    return backward(loss, inputs)
 
 
 def backward(loss: Tensor, inputs: Inputs) -> float:

@@ -1,0 +1,32 @@
+"""The benchmarks of training run, compare both sides first, and say what they measured."""
+
+import importlib.util
+
+import pytest
+
+from benchmarks import agreement, kd_loss
+from benchmarks.peer import NoPeerError, find_trl
+from tests.benchmarks.test_compression import check
+
+
+def test_kd_loss_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(kd_loss.run(True))
+    monkeypatch.setattr(kd_loss, "TOLERANCE", -1.0)
+    with pytest.raises(AssertionError, match="different losses"):
+        kd_loss.measure(2_000, True)
+
+
+def test_agreement_without_trl_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "trl" else find(name)
+    )
+    with pytest.raises(NoPeerError, match=r"pip install --no-deps --target .peers trl==1\.16\.0"):
+        agreement.run(True)
+
+
+@pytest.mark.skipif(find_trl() is None, reason="trl isn't installed")
+def test_agreement_with_trl() -> None:
+    result = agreement.run(True)
+    check(result)
+    assert result.met
