@@ -4,8 +4,9 @@ The student computes with its rounded weights in every step of the one training 
 its loss; what is exported is exactly the grid that it was trained on.
 """
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from trainer.compress.outcome import Outcome
 from trainer.data import TokenRow, read_records
 from trainer.events import Emit
 from trainer.loading import load_model
-from trainer.preparation import make_objective
+from trainer.preparation import Prepared, make_objective
 from trainer.preparation import prepare as prepare_training
 from trainer.spec import Heal, QuantizeTrain
 from trainer.student import Student
@@ -73,7 +74,7 @@ def train_rounded(
         with_threads(training, place.threads), place.source, place.start, place.dataset
     )
     records, held = (read_records(place.dataset, split) for split in ("train", "validation"))
-    prepared = prepare_training(spec, records, held, place.emit)
+    prepared = _of_this_grid(prepare_training(spec, records, held, place.emit), quantized)
     objective = make_objective(prepared, place.emit)
     torch.manual_seed(spec.optimization.seed)  # adapters start at random
     prepare(prepared.model, quantized)
@@ -90,6 +91,12 @@ def train_rounded(
         "format": "compressed-tensors",
     }
     return Trained(prepared.model.eval(), prepared.validation.rows or prepared.rows.rows, details)
+
+
+def _of_this_grid(prepared: Prepared, quantized: Quantized) -> Prepared:
+    """Known by its grid too: another one's checkpoint would load, and mean something else."""
+    digest = hashlib.sha256(f"{prepared.digest} {quantized}".encode()).hexdigest()
+    return replace(prepared, digest=digest)
 
 
 def outcome(made: Trained, quantized: Quantized, place: Workplace, *notes: str) -> Outcome:

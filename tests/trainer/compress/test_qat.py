@@ -179,21 +179,30 @@ def test_fields_that_nothing_reads_are_refused(fields: dict[str, Any], message: 
         QuantizeFinetune(kind="qaf", **fields)
 
 
-def test_an_interrupted_training_goes_on_from_its_checkpoint(
-    inputs: dict[str, str], tmp_path: Path
+class InterruptedTrainingError(Exception):
+    pass
+
+
+def interrupt(event: str, fields: dict[str, Any]) -> None:
+    """Ends a run at its first checkpoint."""
+    if event == "phase" and fields["name"] == "checkpoint":
+        raise InterruptedTrainingError
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [({}, "resumed from checkpoint-6"), ({"group_size": 16}, "checkpoint-6 is passed over")],
+)
+def test_an_interrupted_training_goes_on_from_its_checkpoint_of_the_same_grid(
+    then: dict[str, Any], told: str, inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    class InterruptedTrainingError(Exception):
-        pass
-
-    def interrupt(event: str, fields: dict[str, Any]) -> None:
-        if event == "phase" and fields["name"] == "checkpoint":
-            raise InterruptedTrainingError
-
     said: list[str] = []
     with pytest.raises(InterruptedTrainingError):
         run(make_spec(inputs), tmp_path, interrupt)
-    run(make_spec(inputs), tmp_path, lambda event, fields: said.append(str(fields.get("detail"))))
-    assert any("resumed from checkpoint-6" in detail for detail in said)
+    again = make_spec(inputs, **then)
+    run(again, tmp_path, lambda event, fields: said.append(str(fields.get("detail"))))
+    assert sum(told in detail for detail in said) == 1
+    assert any("resumed" in detail for detail in said) is not bool(then)
     shutil.rmtree(tmp_path)
 
 
