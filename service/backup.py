@@ -7,6 +7,7 @@ is written later is immutable and does no harm. Little is deleted while jobs wor
 build that has just ended, say); what is missing for that reason is done again after the restore.
 """
 
+import errno
 import os
 import sqlite3
 import tarfile
@@ -22,10 +23,9 @@ import zstandard
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, Table, func, insert, select, text
 
-from prompts.dataset.files import sync
 from prompts.record import Frozen
-from service import db, recovery
-from service.problems import Fault, Problem, bad_input, conflict
+from service import db, disk, recovery
+from service.problems import Fault, Problem, bad_input, conflict, disk_full
 from service.secret import FILE as SECRET
 from service.site import Site
 from service.tables import Base, now, utc
@@ -66,7 +66,7 @@ def backup(site: Site, target: Path) -> int:
     if the file exists, or lies where it would hold itself."""
     _require_place(site, target)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with disk.nothing_left_behind(draft):
         # It holds the secret: for its owner only.
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -78,10 +78,7 @@ def backup(site: Site, target: Path) -> int:
                 _write(site, tar, target.parent)
             file.flush()
             os.fsync(file.fileno())
-        draft.rename(target)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync(target.parent)
+        disk.publish(draft, target)
     return target.stat().st_size
 
 
@@ -173,6 +170,10 @@ def _unpack(site: Site, source: Path, scratch: Path) -> Head:
                 place, name = _place(site, scratch, member.name)
                 if place is not None:
                     tar.extract(member.replace(name=name), place, filter="data")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise disk_full(f"{site.store.root} has no room for what {source} holds.") from error
     except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
         raise _unusable(source, f"it is damaged or cut off: {error}") from error
     if head is None:

@@ -108,7 +108,8 @@ class Teachers:
                 name: take_share(
                     session, name, lease.owner, lease.job_id, min(most, left[name]), pace.in_flight
                 )
-                for name, pace in self._paces.items()
+                # In one order for all: each teacher's row is locked until the commit.
+                for name, pace in sorted(self._paces.items())
             }
 
 

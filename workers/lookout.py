@@ -128,7 +128,8 @@ class Lookout:
             shares = {
                 # Before it holds a chunk nobody would know whose grant it is.
                 name: take_share(session, name, self._owner, job_id, wanted, here) if counts else 0
-                for name, here in busy.items()
+                # In one order for all: each teacher's row is locked until the commit.
+                for name, here in sorted(busy.items())
             }
             session.commit()
             free_stale_chunks(session, self._watch, job_id)

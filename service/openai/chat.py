@@ -51,8 +51,9 @@ async def create_completion(
         await anyio.to_thread.run_sync(quotas.require_tokens, site, counted, now())
     endpoint, limited = await anyio.to_thread.run_sync(_endpoint, site, body["model"])
     async with AsyncExitStack() as stack:
-        meter = Meter() if counted is not None else None
-        if meter is not None:
+        meter = None
+        if counted is not None:
+            meter = Meter()
             stack.push_async_callback(_count, site, counted, meter)
         if limited:
             await stack.enter_async_context(turns.turn(site, endpoint.name))
