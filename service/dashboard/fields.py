@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from prompts.spec import CotBuild, IclBuild, InstructionBuild
 from prompts.verify import VerifierSpec
-from trainer.spec import TrainSpec
+from trainer.spec import CompressSpec, TrainSpec
 
 Input = Literal[
     "text", "area", "number", "choice", "seeds", "evaluation", "teacher", "dataset", "model"
@@ -27,6 +31,15 @@ def _tags(union: Any, tag: str) -> tuple[str, ...]:
     """The values of the field that tells a union's members apart."""
     members = get_args(get_args(union)[0])
     return tuple(get_args(member.model_fields[tag].annotation)[0] for member in members)
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """What stands in a spec's fields that nobody gives, as JSON."""
+    return {
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
+        for name, field in model.model_fields.items()
+        if not field.is_required()
+    }
 
 
 METHODS = _tags(TrainSpec, "method")
@@ -114,6 +127,14 @@ STARTS: dict[str, dict[str, Any]] = {
         },
     },
 }
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cot": {"build": _defaults(CotBuild)},
+    "icl": {"build": _defaults(IclBuild)},
+    "if": {"build": _defaults(InstructionBuild)},
+    "train": {"train": _defaults(get_args(get_args(TrainSpec)[0])[0])},
+    "compress": {"compress": _defaults(CompressSpec)},
+}
+"""Kind of job -> what holds where an input is empty. All methods of training share theirs."""
 FROM_ELSEWHERE = ("train.teacher", "train.student")
 """Models that a training uses, not what it is about."""
 TITLES = {
@@ -153,6 +174,12 @@ def value_at(spec: Any, path: str) -> Any:
     for step in path.split("."):
         here = here.get(step) if isinstance(here, dict) else None
     return here
+
+
+def shown_default(form: str, path: str) -> str:
+    """What holds while an input is empty, for its placeholder."""
+    found = value_at(DEFAULTS[form], path)
+    return "" if found is None else str(found)
 
 
 def merged(spec: Mapping[str, Any], form: str, given: Mapping[str, str]) -> dict[str, Any]:

@@ -173,7 +173,11 @@ def _form(site: Site, spec: dict[str, Any]) -> dict[str, Any]:
     wanted: set[str] = {field.input for field in form}
     return {
         "form": shown,
-        "fields": [(field, fields.value_at(spec, field.path)) for field in form],
+        "fields": [
+            (field, fields.value_at(spec, field.path), fields.shown_default(shown, field.path))
+            for field in form
+            if shown is not None
+        ],
         "choices": _choices(site, wanted),
     }
 

@@ -7,6 +7,7 @@ import httpx
 import pytest
 import yaml
 
+from prompts.spec import COT_TEMPLATE, Sampling
 from service import artifacts, keys, login
 from service.dashboard import fields
 from service.dashboard.page import templates
@@ -18,6 +19,7 @@ from service.tables import State
 from tests.service.dashboard import world
 from tests.service.dashboard.asked import Seen, token
 from tests.service.given import add_file, add_teacher, build, state_of
+from trainer.spec import Optimization
 
 
 def pages(ids: dict[str, str]) -> list[str]:
@@ -274,6 +276,19 @@ def test_every_form_fits_a_job(site: Site) -> None:
         job_spec.validate_python(spec)
         emptied = fields.merged(spec, kind, dict.fromkeys(given, ""))
         assert all(fields.value_at(emptied, field.path) is None for field in form)
+
+
+async def test_empty_inputs_show_what_holds(browser: httpx.AsyncClient) -> None:
+    for kind, path, default in (
+        ("cot", "build.template", COT_TEMPLATE),
+        ("icl", "build.sampling.max_tokens", str(Sampling().max_tokens)),
+        ("train", "train.optimization.learning_rate", str(Optimization().learning_rate)),
+    ):
+        seen = Seen((await browser.get(f"/jobs/new?kind={kind}")).text)
+        found = [at["placeholder"] for _, at in seen.tags if at.get("name") == f"f.{path}"]
+        assert found == [default]
+    assert fields.shown_default("cot", "build.verify.kind") == "numeric"
+    assert fields.shown_default("cot", "build.limit") == ""
 
 
 def test_the_form_leaves_alone_what_it_cannot_show() -> None:
