@@ -29,10 +29,10 @@ STAGES: tuple[dict[str, Any], ...] = (
 def run(quick: bool) -> Result:
     """The ratio for all stages; growth over how many there are."""
     with tempfile.TemporaryDirectory() as place:
-        dataset = write_dataset(read_text(None), Path(place, "data"), 48 if quick else 400)
-        model = write_model(Path(place, "model"), 64 if quick else 256, 1 if quick else 4)
+        dataset = write_dataset(read_text(None), Path(place, "data"), 48 if quick else 200)
+        model = write_model(Path(place, "model"), 64 if quick else 128, 1 if quick else 3)
         given = {"model": str(model), "dataset": str(dataset), "threads": 1, "serve_check": False}
-        rounds = 1 if quick else 3
+        rounds = 1 if quick else 2
         counts = (2,) if quick else (2, len(STAGES))
         growth = [measure(given, count, rounds, Path(place)) for count in counts]
     last = growth[-1]
