@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from benchmarks import agreement, kd_loss
+from benchmarks import agreement, kd_loss, kd_step, rollout
 from benchmarks.peer import NoPeerError, find_trl
 from tests.benchmarks.test_compression import check
 
@@ -14,6 +14,22 @@ def test_kd_loss_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(kd_loss, "TOLERANCE", -1.0)
     with pytest.raises(AssertionError, match="different losses"):
         kd_loss.measure(2_000, True)
+
+
+def test_kd_step_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = kd_step.run(True)
+    check(result)
+    assert result.growth[-1]["learnt"] > result.growth[0]["learnt"]
+    monkeypatch.setattr(kd_step, "TOLERANCE", -1.0)
+    with pytest.raises(AssertionError, match="different losses"):
+        kd_step.measure(4, 64, 1_000, 64, 1)
+
+
+def test_rollout_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(rollout.run(True))
+    monkeypatch.setattr(rollout, "greedy", lambda *given: [])
+    with pytest.raises(AssertionError, match="different answers"):
+        rollout.measure(8, 64, 960, 4, 1)
 
 
 def test_agreement_without_trl_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

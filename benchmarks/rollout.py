@@ -1,0 +1,174 @@
+"""An on-policy step (GKD at lambda 1): answers drawn from the student, then forward and backward
+pass on them, against the way trl's GKD goes: transformers' `generate` on padded prompts until the
+longest answer is done, and dense logits of prompts, answers and padding.
+
+Beside it the drawing of MiniLLM's answers, teacher mixed in. Seconds are per 1,000 tokens drawn:
+the two sides draw from one distribution, not the same answers.
+"""
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from benchmarks.pairs import dense_step, make_model, make_rows, stepped, timed, towards_teacher
+from benchmarks.result import Result
+from trainer.batch import Batch, pad
+from trainer.data import TokenRow
+from trainer.generation import left_padded
+from trainer.rollout import Drawing, answered, draw
+from trainer.student import Student
+
+TARGET = 5.0
+MEAN_ANSWER = 24
+"""Tokens: so that lengths differ as answers' do, one token in so many ends an answer."""
+
+
+def run(quick: bool) -> Result:
+    """The ratio at the longest answers; growth over the limit of new tokens."""
+    shape = (64, 960, 8, 2) if quick else (256, 9_600, 32, 5)
+    growth = [measure(limit, *shape) for limit in ((8, 16) if quick else (32, 128))]
+    last = growth[-1]
+    return Result(
+        name="rollout",
+        ours=last["ours_s"],
+        unit="s per 1,000 tokens drawn",
+        ratio=last["ratio"],
+        target=f">= {TARGET} x as fast as generate and dense logits",
+        met=last["ratio"] >= TARGET,
+        peer=last["dense_s"],
+        growth=growth,
+    )
+
+
+def measure(limit: int, width: int, vocabulary: int, count: int, rounds: int) -> dict[str, float]:
+    """Medians over interleaved rounds. Nearly cold, both sides must draw the same answers."""
+    model, teacher = make_model(width, 4, vocabulary, 0), make_model(2 * width, 4, vocabulary, 1)
+    rows = make_rows(count, vocabulary, 96)
+    ends = frozenset(range(8, vocabulary, MEAN_ANSWER))
+    student = Student(model, towards_teacher(teacher))
+    if cold(model, rows, limit, ends) != greedy(model, rows, limit, ends):
+        raise AssertionError("the two sides generate different answers")
+    sides: dict[str, Callable[[torch.Generator], tuple[float, int]]] = {
+        "ours": partial(ours, student, rows, limit, ends),
+        "dense": partial(dense, model, teacher, rows, limit, ends),
+        "mixed": partial(mixed, model, teacher, rows, limit, ends),
+    }
+    costs: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name, side in sides.items():
+            seconds, tokens = side(torch.Generator().manual_seed(number))
+            costs[name].append(1_000 * seconds / tokens)
+    ratios = [a / b for a, b in zip(costs["dense"], costs["ours"], strict=True)]
+    medians = {f"{name}_s": statistics.median(found) for name, found in costs.items()}
+    return {"max_new_tokens": limit, "rows": count, **medians, "ratio": statistics.median(ratios)}
+
+
+def ours(
+    student: Student,
+    rows: list[TokenRow],
+    limit: int,
+    ends: frozenset[int],
+    generator: torch.Generator,
+) -> tuple[float, int]:
+    """Seconds of a step and the tokens that it drew."""
+    drawn: list[Batch] = []
+
+    def step() -> None:
+        samples = student(
+            lambda one: draw(one.model, _prompts(rows), Drawing(limit), ends, generator)
+        )
+        drawn.append(pad([answered(rows[one.prompt], one.ids) for one in samples]))
+        stepped(student, drawn[0])
+
+    return timed(step), drawn[0].kept
+
+
+def dense(
+    model: LlamaForCausalLM,
+    teacher: LlamaForCausalLM,
+    rows: list[TokenRow],
+    limit: int,
+    ends: frozenset[int],
+    generator: torch.Generator,
+) -> tuple[float, int]:
+    """The same by `generate` and dense logits."""
+    drawn: list[Batch] = []
+
+    def step() -> None:
+        torch.manual_seed(generator.initial_seed())
+        made = generated(model, rows, limit, ends, sampling=True)
+        answers = [answered(row, ids) for row, ids in zip(rows, made, strict=True)]
+        drawn.append(pad(answers))
+        dense_step(model, teacher, drawn[0])
+
+    return timed(step), drawn[0].kept
+
+
+def mixed(
+    model: LlamaForCausalLM,
+    teacher: LlamaForCausalLM,
+    rows: list[TokenRow],
+    limit: int,
+    ends: frozenset[int],
+    generator: torch.Generator,
+) -> tuple[float, int]:
+    """Seconds of drawing with the teacher mixed in, and the tokens drawn."""
+    counts: list[int] = []
+
+    def step() -> None:
+        drawing = Drawing(limit, teacher_mix=0.2)
+        samples = draw(model, _prompts(rows), drawing, ends, generator, teacher)
+        counts.append(sum(len(one.ids) for one in samples))
+
+    return timed(step), counts[0]
+
+
+def cold(
+    model: LlamaForCausalLM, rows: list[TokenRow], limit: int, ends: frozenset[int]
+) -> list[list[int]]:
+    """Answers at a temperature at which the likeliest token is as good as sure."""
+    drawing = Drawing(limit, temperature=1e-5)
+    made = draw(model, _prompts(rows), drawing, ends, torch.Generator().manual_seed(0))
+    return [one.ids for one in made]
+
+
+def greedy(
+    model: LlamaForCausalLM, rows: list[TokenRow], limit: int, ends: frozenset[int]
+) -> list[list[int]]:
+    """Answers of `generate`."""
+    return generated(model, rows, limit, ends, sampling=False)
+
+
+@torch.no_grad()
+def generated(
+    model: LlamaForCausalLM,
+    rows: list[TokenRow],
+    limit: int,
+    ends: frozenset[int],
+    sampling: bool,
+) -> list[list[int]]:
+    """Answers up to their first end token, by the library."""
+    ids, mask = left_padded(_prompts(rows), model.device)
+    made: Tensor = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=limit,
+        do_sample=sampling,
+        top_k=0 if sampling else None,
+        eos_token_id=sorted(ends),
+        pad_token_id=0,
+    )
+    return [_until_end(row, ends) for row in made[:, ids.shape[1] :].tolist()]
+
+
+def _prompts(rows: list[TokenRow]) -> list[list[int]]:
+    return [row.ids[: row.prompt_tokens].tolist() for row in rows]
+
+
+def _until_end(ids: list[int], ends: frozenset[int]) -> list[int]:
+    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: stop + 1]
