@@ -34,6 +34,21 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
 ROWS = 60
+PLACES = (
+    "/jobs",
+    "/jobs/new",
+    "/datasets",
+    "/datasets/sums",
+    "/datasets/sums/facts",
+    "/datasets/sums/diff",
+    "/datasets/sums/verdicts",
+    "/models",
+    "/teachers",
+    "/playground",
+    "/schedules",
+    "/",
+)
+"""Pages that fit a phone's width."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,9 @@ def test_from_the_login_link_to_rows_that_stay_text(
     starts_a_build(page)
     watches_it_live(page)
     reads_rows(page)
+    judges_rows_by_keyboard(page)
+    asks_side_by_side(page)
+    schedules_it_and_sees_it_run(page)
     walks_by_keyboard_on_a_phone(stack, page)
     assert page.title().endswith("· Retort")
 
@@ -164,13 +182,13 @@ def starts_a_build(page: Page) -> None:
     page.get_by_label("Teacher").select_option("hostile")
     page.get_by_label("Seeds", exact=False).first.select_option(index=1)
     page.get_by_label("Requests in flight").fill("4")
-    expect(page.locator("#verdict")).to_contain_text(f"{ROWS} of {ROWS} seeds")
+    expect(page.locator("#verdict")).to_contain_text(f"{ROWS} seeds: {ROWS} requests")
     text = page.get_by_label("YAML")
     assert "max_in_flight: 4" in text.input_value()
     # The other way round: what is typed into the YAML shows in the form.
     text.fill(text.input_value() + "  limit: 50\n")
     expect(page.get_by_label("First so many seeds")).to_have_value("50")
-    expect(page.locator("#verdict")).to_contain_text(f"50 of {ROWS} seeds")
+    expect(page.locator("#verdict")).to_contain_text("50 seeds: 50 requests")
     page.get_by_role("button", name="Preview ten rows").click()
     expect(page.locator("#preview article")).to_have_count(10)
     page.get_by_role("button", name="Submit").click()
@@ -208,9 +226,59 @@ def reads_rows(page: Page) -> None:
     expect(page.get_by_role("img", name="Histogram of completion lengths")).to_be_visible()
 
 
+def judges_rows_by_keyboard(page: Page) -> None:
+    bar = page.locator("#review")
+    page.locator(".tabs a").first.click()
+    first = page.locator("article").first.get_attribute("id") or ""
+    for pressed, words in (("jr", "1 verdict:"), ("a", "2 verdicts:"), ("ku", "1 verdict:")):
+        for key in pressed:
+            page.keyboard.press(key)
+        expect(bar).to_contain_text(words)
+    page.reload()
+    expect(page.locator("article").first.get_by_role("button", pressed=True)).to_have_text("Reject")
+    page.get_by_role("link", name="rejected").click()
+    page.locator("article").first.get_by_role("button", name="Accept").click()
+    expect(bar).to_contain_text("1 to accept, 1 to reject")
+    page.get_by_role("button", name="Make a new version").click()
+    expect(page.get_by_role("heading", name="sums version 2")).to_be_visible()
+    page.get_by_role("link", name="removed 1").click()
+    removed = page.locator("article")
+    expect(removed).to_have_count(1)
+    assert first.removeprefix("row-") in removed.inner_text()
+    expect(removed.locator(".state")).to_have_text(["accepted", "by hand"])
+
+
+def asks_side_by_side(page: Page) -> None:
+    page.get_by_role("link", name="Playground").click()
+    for side in "ab":
+        page.locator(f"select[name={side}]").select_option("hostile")
+    page.get_by_label("Prompt").fill("What is 20 plus 22?")
+    page.get_by_role("button", name="Ask").click()
+    answers = page.locator("#answers section")
+    expect(answers).to_have_count(2)
+    assert f"{XSS[42 % len(XSS)]} It makes 42." in answers.last.inner_text()
+    assert page.locator("main iframe, main img, main script").count() == 0
+    page.reload()
+    expect(page.get_by_label("Prompt")).to_have_value("What is 20 plus 22?")
+
+
+def schedules_it_and_sees_it_run(page: Page) -> None:
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    page.get_by_role("link", name="sums", exact=True).click()
+    page.get_by_role("link", name="Schedule", exact=True).click()
+    page.get_by_label("Name").fill("nightly")
+    page.get_by_label("Cron").fill("30 2 * * *")
+    page.get_by_role("button", name="Make the schedule").click()
+    expect(page.locator("tbody td:nth-child(3) time")).to_have_count(5)
+    page.get_by_role("button", name="Run now").click()
+    page.locator("tbody td:nth-child(4) a").click()
+    expect(page.get_by_role("heading", name="build sums")).to_be_visible()
+    expect(page.locator("#live .state").first).to_have_text("done", timeout=40_000)
+
+
 def walks_by_keyboard_on_a_phone(stack: Stack, page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    for place in ("/jobs", "/jobs/new", "/datasets", "/models", "/teachers", "/schedules", "/"):
+    for place in PLACES:
         page.goto(f"{stack.url}{place}")
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     page.keyboard.press("Tab")
