@@ -201,6 +201,8 @@ class Drain:
     async def _ask_all(self, chunk: OpenChunk, place: int, requests: tuple[Request, ...]) -> bool:
         """Ask side by side; False if a stop left one unanswered. Those that are answered are kept
         even if another raises."""
+        if len(requests) == 1:
+            return await self._ask(chunk, place, requests[0])  # Most rows: no task of its own.
         asked = [self._ask(chunk, place, request) for request in requests]
         answered = await asyncio.gather(*asked, return_exceptions=True)
         for outcome in answered:

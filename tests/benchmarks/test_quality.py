@@ -1,0 +1,60 @@
+"""The quality study's figures, and that nothing is done twice. The study itself:
+`python -m benchmarks.quality --smoke --out DIR`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from benchmarks import quality
+from benchmarks.quality import FIRST, METHODS, ON_POLICY, SMOKE, one_run, spec_of
+from benchmarks.quality_table import Run, mean_of, plot, summaries, table
+from trainer.spec import TrainSpec
+
+RUNS = [
+    Run("sequence_level", 0, 0.4, 10.0, 300.0, 50),
+    Run("sequence_level", 1, 0.6, 14.0, 280.0, 50),
+    Run("gkd", 0, 0.8, 90.0, 400.0, 20),
+]
+
+
+def test_the_share_of_the_gap_is_over_base_and_teacher() -> None:
+    rows = summaries(RUNS, base=0.2, teacher=0.9)
+    assert mean_of(rows, "gkd") == pytest.approx(0.6 / 0.7)
+    first = rows[0].figures
+    assert first["gap"] == pytest.approx((0.2 + 0.4) / 2 / 0.7)
+    assert first["spread"] == pytest.approx(0.2 / 0.7 / 2**0.5)
+    assert (first["seconds"], first["peak_mib"], first["seeds"]) == (12.0, 300.0, 2)
+    assert mean_of(summaries(RUNS, base=0.9, teacher=0.9), "gkd") == 0.0
+
+
+def test_table_and_drawing_hold_every_method(tmp_path: Path) -> None:
+    rows = summaries(RUNS, base=0.2, teacher=0.9)
+    told = table(rows, 0.2, 0.9)
+    assert "Base 20.0%, teacher 90.0%" in told
+    assert "| `sequence_level` | 42.9% ± 20.2% (2) | 50.0% | 12 s | 300 MiB |" in told
+    for name in ("a.svg", "b.svg"):
+        plot(rows, tmp_path / name)
+    drawn = (tmp_path / "a.svg").read_bytes()
+    assert drawn == (tmp_path / "b.svg").read_bytes()
+    assert b"sequence_level" in drawn
+    assert b"gkd" in drawn
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_spec_is_one_that_the_trainer_takes(method: str, tmp_path: Path) -> None:
+    made = spec_of(tmp_path, tmp_path / "dataset", method, 3, SMOKE)
+    spec = TypeAdapter[TrainSpec](TrainSpec).validate_python(made)
+    assert spec.optimization.seed == 3
+    again = method in ON_POLICY
+    assert (f"{FIRST}-3" in spec.student) is again
+    assert spec.optimization.max_steps == (SMOKE.on_policy_steps if again else None)
+
+
+def test_a_finished_run_is_read_and_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gkd-0.json").write_text(json.dumps(vars(RUNS[2])))
+    monkeypatch.setattr(quality, "_train", lambda *given: pytest.fail("it trained"))
+    assert one_run(tmp_path, tmp_path, "gkd", 0, SMOKE) == RUNS[2]
