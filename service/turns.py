@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.pace import Pace
 from service.problems import too_many
@@ -106,7 +106,7 @@ class _Queue:
             await self._look_until_idle()
             # Whoever comes from here on waits for a new look.
             self._pace.grant(0)
-            with contextlib.suppress(OperationalError):
+            with contextlib.suppress(SQLAlchemyError):
                 await asyncio.to_thread(self._give_back)
         self._looking = None
 
@@ -116,8 +116,8 @@ class _Queue:
             try:
                 share = await asyncio.to_thread(self._look, self._here, self._pace.in_flight)
                 self._pace.grant(share)
-            except OperationalError as error:
-                log.warning("%s: the database can't be reached: %s", self._teacher, error)
+            except SQLAlchemyError as error:
+                log.warning("%s: the database: %s", self._teacher, error)
             await asyncio.sleep(SOONEST_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._waits.wait(), LOOK_S)
