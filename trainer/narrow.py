@@ -25,18 +25,12 @@ class NarrowLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, bits: Literal[8, 4]) -> None:
         super().__init__()
-        self.in_features, self.out_features, self.bits = (
-            linear.in_features,
-            linear.out_features,
-            bits,
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bits = bits
+        codes, scale, lowest = (_narrow_rows if bits == 8 else _narrow_groups)(
+            linear.weight.detach()
         )
-        narrow = _narrow_rows if bits == 8 else _narrow_groups
-        codes, scale, lowest = narrow(linear.weight.detach())
-        self.codes, self.scale, self.lowest = (
-            nn.Buffer(codes),
-            nn.Buffer(scale),
-            nn.Buffer(lowest),
-        )
+        self.codes, self.scale, self.lowest = nn.Buffer(codes), nn.Buffer(scale), nn.Buffer(lowest)
         self.bias = linear.bias
 
     def weight(self) -> Tensor:

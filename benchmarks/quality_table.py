@@ -1,0 +1,114 @@
+"""What the quality study found: a table and a drawing."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    method: str
+    seed: int
+    accuracy: float
+    """On held-out problems, 0..1."""
+    seconds: float
+    """Wall time of the training."""
+    peak_mib: float
+    """Memory of its process at its peak."""
+    steps: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method over its seeds."""
+
+    method: str
+    gaps: tuple[float, ...]
+    """Share of the gap between base and teacher, a number for each seed."""
+    accuracy: float
+    seconds: float
+    peak_mib: float
+
+    @property
+    def gap(self) -> float:
+        """Mean over seeds."""
+        return statistics.mean(self.gaps)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds; 0 of one."""
+        return statistics.stdev(self.gaps) if len(self.gaps) > 1 else 0.0
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """As numbers."""
+        return {
+            "seeds": len(self.gaps),
+            "gap": self.gap,
+            "spread": self.spread,
+            "accuracy": self.accuracy,
+            "seconds": self.seconds,
+            "peak_mib": self.peak_mib,
+        }
+
+
+def summaries(runs: list[Run], base: float, teacher: float) -> list[Summary]:
+    """By method, in the runs' order. base and teacher are accuracies; where the teacher is no
+    better, there is no gap and its share is 0."""
+    found = []
+    for method in dict.fromkeys(run.method for run in runs):
+        own = [run for run in runs if run.method == method]
+        lead = teacher - base
+        gaps = tuple((run.accuracy - base) / lead if lead > 0 else 0.0 for run in own)
+        found.append(
+            Summary(
+                method,
+                gaps,
+                statistics.mean(run.accuracy for run in own),
+                statistics.median(run.seconds for run in own),
+                max(run.peak_mib for run in own),
+            )
+        )
+    return found
+
+
+def mean_of(rows: list[Summary], method: str) -> float:
+    """A method's mean share of the gap."""
+    return next(row.gap for row in rows if row.method == method)
+
+
+def table(rows: list[Summary], base: float, teacher: float) -> str:
+    """Markdown."""
+    lines = [
+        f"Base {base:.1%}, teacher {teacher:.1%} of the held-out problems.",
+        "",
+        "| method | gap closed, mean ± sd (seeds) | accuracy | wall time, median | peak memory |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| `{row.method}` | {row.gap:.1%} ± {row.spread:.1%} ({len(row.gaps)}) | "
+        f"{row.accuracy:.1%} | {row.seconds:.0f} s | {row.peak_mib:.0f} MiB |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[Summary], target: Path) -> None:
+    """Share of the gap against wall time: a point for each seed, a bar at the mean."""
+    with matplotlib.rc_context({"svg.hashsalt": "quality", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for place, row in enumerate(rows):
+            colour = f"C{place}"
+            axes.scatter([row.seconds] * len(row.gaps), row.gaps, s=14, color=colour, alpha=0.6)
+            axes.scatter(row.seconds, row.gap, marker="_", s=500, color=colour)
+            axes.annotate(row.method, (row.seconds, row.gap), (8, 6), textcoords="offset points")
+        axes.set_xlabel("wall time of the training, s")
+        axes.set_ylabel("share of the gap closed")
+        axes.grid(alpha=0.3)
+        figure.savefig(target, format="svg", metadata={"Date": None})
