@@ -134,13 +134,15 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        nats, kl = (_said(Estimate.model_validate(row[name])) for name in ("nats", "kl"))
+        nats = _said(Estimate.model_validate(row["nats"]), 3)
+        kl = _said(Estimate.model_validate(row["kl"]), 4)
         lines.append(f"| {row['method']} | {row['ratio']} | {nats} | {kl} | {row['bytes']:,} |")
     return "\n".join(lines) + "\n"
 
 
-def _said(figure: Estimate) -> str:
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+def _said(figure: Estimate, decimals: int) -> str:
+    value, low, high = (f"{x:.{decimals}f}" for x in (figure.value, figure.low, figure.high))
+    return f"{value} ({low} to {high})"
 
 
 def _ratio(report: StageReport) -> str:

@@ -49,4 +49,4 @@ def test_the_table_has_a_line_for_each_model() -> None:
     figure = Estimate(value=1.5, low=1.25, high=1.75, rows=4).model_dump()
     row = {"method": "SVD", "ratio": "0.4", "nats": figure, "kl": figure, "bytes": 1234}
     line = as_markdown([row]).splitlines()[-1]
-    assert line == "| SVD | 0.4 | 1.500 (1.250 to 1.750) | 1.500 (1.250 to 1.750) | 1,234 |"
+    assert line == "| SVD | 0.4 | 1.500 (1.250 to 1.750) | 1.5000 (1.2500 to 1.7500) | 1,234 |"
