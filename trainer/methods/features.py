@@ -134,10 +134,7 @@ def _check_heads(spec: Relations, model: PreTrainedModel, layer: int, side: str)
 
 
 def _linear(model: PreTrainedModel, name: str, side: str) -> nn.Linear | NarrowLinear:
-    try:
-        found = model.base_model.get_submodule(name)
-    except AttributeError:
-        found = None
+    found = dict(model.base_model.named_modules()).get(name)
     if not isinstance(found, nn.Linear | NarrowLinear):
         raise BadInput(
             f"the {side} keeps its queries, keys and values elsewhere",
