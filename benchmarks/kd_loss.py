@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.peer import Trl, find_trl
 from benchmarks.result import Result
-from trainer.objectives import Head, divergence_term, entropy_term, forward_kl, head_loss
+from trainer.objectives import Head, Term, divergence_term, entropy_term, forward_kl, head_loss
 from trainer.objectives.divergences import forward
 
 TARGET = 1.3
@@ -94,7 +94,8 @@ def ours(inputs: Inputs) -> float:
     """The trainer's chunked loss, backward included, and the entropy that it watches."""
     term = divergence_term(forward, inputs.teacher_hidden, Head(inputs.teacher_weight), 1.0)
     count = inputs.hidden.shape[0]
-    terms, watched = {"kl": (1.0, term)}, {"entropy": entropy_term}
+    watched: dict[str, Term] = {"entropy": entropy_term}
+    terms = {"kl": (1.0, term)}
     loss, _ = head_loss(inputs.hidden, Head(inputs.weight), terms, count, watched=watched)
     return backward(loss, inputs)
 

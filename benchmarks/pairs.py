@@ -34,7 +34,8 @@ def make_model(width: int, layers: int, vocabulary: int, seed: int) -> LlamaForC
         tie_word_embeddings=False,
         initializer_range=0.05,
     )
-    return LlamaForCausalLM(config).eval()
+    model: LlamaForCausalLM = LlamaForCausalLM(config).eval()
+    return model
 
 
 def make_rows(count: int, vocabulary: int, longest: int) -> list[TokenRow]:

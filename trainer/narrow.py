@@ -35,8 +35,10 @@ class NarrowLinear(nn.Module):
 
     def weight(self) -> Tensor:
         """[m, n] as it computes with it."""
+        wide: Tensor
         if self.bits == 8:
-            return self.codes.to(self.scale.dtype) * self.scale
+            wide = self.codes.to(self.scale.dtype) * self.scale
+            return wide
         halves = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1)
         grouped = halves.unflatten(1, (-1, GROUP)).to(self.scale.dtype)
         wide = grouped * self.scale[..., None] + self.lowest[..., None]

@@ -104,7 +104,8 @@ def forward_kl(student_logits: Tensor, teacher_logits: Tensor, kd_temperature: f
 
 def entropy(logits: Tensor) -> Tensor:
     """-sum q log q of next-token distributions: logits [K, V] -> nats [K]."""
-    return torch.special.entr(F.softmax(upcast(logits), dim=-1)).sum(dim=-1)
+    nats: Tensor = torch.special.entr(F.softmax(upcast(logits), dim=-1)).sum(dim=-1)
+    return nats
 
 
 def tempered(logits: Tensor, kd_temperature: float) -> Tensor:
