@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="model directory (default: examples/demo/models)")
     parser.add_argument("--start", type=Path, help="model directory whose weights to start from")
     parser.add_argument("--matrix-rate", type=float, default=Plan.matrix_rate)
+    parser.add_argument("--decay-share", type=float, default=Plan.decay_share)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=64)
@@ -205,6 +206,7 @@ def main() -> None:
         work=arguments.work / arguments.role,
         start=arguments.start,
         matrix_rate=arguments.matrix_rate,
+        decay_share=arguments.decay_share,
         steps=arguments.steps,
         minutes=arguments.minutes,
         rows=arguments.rows,
