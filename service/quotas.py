@@ -96,8 +96,10 @@ def usage(session: Session, key: ApiKey, at: datetime) -> Usage:
 def tokens_of(said: Any) -> int:
     """Prompt and completion tokens that a chat's answer tells of; 0 where it doesn't."""
     told = said.get("usage") if isinstance(said, dict) else None
-    counts = [told.get(f"{part}_tokens") for part in ("prompt", "completion")] if told else []
-    return sum(count for count in counts if isinstance(count, int))
+    if not isinstance(told, dict):
+        return 0
+    counts: list[Any] = [told.get(f"{part}_tokens") for part in ("prompt", "completion")]
+    return sum(int(count) for count in counts if isinstance(count, int))
 
 
 def _require_tokens(session: Session, key: ApiKey, at: datetime) -> None:

@@ -10,7 +10,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    wish = sa.Column("pause_requested", sa.Boolean(), nullable=False, server_default=sa.false())
+    no = sa.false()
+    wish: sa.Column[bool] = sa.Column(
+        "pause_requested", sa.Boolean(), nullable=False, server_default=no
+    )
     op.add_column("jobs", wish)
 
 
