@@ -116,7 +116,7 @@ def _tokens(session: Session, key: ApiKey, at: datetime) -> int:
     builds = session.scalar(built.join(Job, Job.id == Chunk.job_id).where(of_today)) or 0
     batches = session.scalars(select(Job.progress).where(of_today, Job.kind == "batch"))
     chats = key.chat_tokens if key.chat_day == _day(at) else 0
-    return int(builds) + sum(progress.get("tokens", 0) for progress in batches) + chats
+    return int(builds) + sum(int(progress.get("tokens", 0)) for progress in batches) + chats
 
 
 def _open_jobs(session: Session, key_id: str) -> int:
