@@ -131,8 +131,9 @@ def test_a_group_size_that_does_not_divide_is_refused_before_the_first_step(
 @pytest.mark.parametrize("kind", [Recipe, RecipeJob])
 def test_stages_on_a_packed_student_are_refused(kind: type[Recipe] | type[RecipeJob]) -> None:
     train = {"method": "sequence_level", "student": "s", "dataset": "d", "quantize": W4}
-    recipe = {"kind": "recipe", "train": train, "compress": {"stages": [{"kind": "magnitude"}]}}
+    compress: dict[str, Any] = {"stages": [{"kind": "magnitude"}]}
+    recipe = {"kind": "recipe", "train": train, "compress": compress}
     with pytest.raises(ValidationError, match="packed weights, which no stage can change"):
         kind.model_validate(recipe)
-    named = {**recipe, "compress": {**recipe["compress"], "model": "other"}}
+    named = {**recipe, "compress": {**compress, "model": "other"}}
     assert kind.model_validate(named).compress is not None

@@ -164,7 +164,7 @@ def test_the_export_is_the_merged_model(train: str, tmp_path: Path) -> None:
 def test_merging_loses_nothing_where_nothing_was_merged() -> None:
     for train in ("weights", "scales"):
         model = make("llama")
-        quantized = Quantized("W4A16", 8, train)  # type: ignore[arg-type]
+        quantized = Quantized("W4A16", 8, train)
         prepare(model, quantized)
         for module in rounded_linears(model).values():
             assert merge_error(module, quantized) < 1e-6
