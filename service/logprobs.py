@@ -1,11 +1,11 @@
 """Log-probs over the OpenAI-compatible API, as vLLM gives them: asked for and read.
 
-Of a chat's answer: tokens come as ids ('token_id:17'), for two tokens may be spelt alike. vLLM puts the token that was
-chosen first and cuts the list at k, so where the choice is not among the k likeliest, it stands in
-for the last of them; the mass outside the kept ones is right either way.
+Of a chat's answer: tokens come as ids ('token_id:17'), for two tokens may be spelt alike. vLLM puts
+the token that was chosen first and cuts the list at k, so where the choice is not among the k
+likeliest, it stands in for the last of them; the mass outside the kept ones is right either way.
 
-Of a given prompt (`prompt_logprobs`): for each place what the tokens before it foretell, by token id
-and with its rank, the k likeliest and the prompt's own token; nothing for the first place.
+Of a given prompt (`prompt_logprobs`): for each place what the tokens before it foretell, by token
+id and with its rank, the k likeliest and the prompt's own token; nothing for the first place.
 """
 
 from collections.abc import Mapping, Sequence

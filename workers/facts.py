@@ -142,8 +142,7 @@ def _training(session: Session, parts: Parts) -> report.Training | None:
             report.Validation(step=look["step"], loss=look.get("loss")) for look in validation
         ),
         samples=tuple(
-            report.Samples.model_validate(one)
-            for one in _told(session, parts.train.id, "samples")
+            report.Samples.model_validate(one) for one in _told(session, parts.train.id, "samples")
         ),
     )
 
