@@ -119,7 +119,7 @@ def fit(
         detail = f"{run.plan.steps} steps" + (f", resumed from {resumed.name}" if resumed else "")
         emit("phase", {"name": "train", "detail": detail})
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        if stop.asked and trainer.state.global_step < run.plan.steps:
+        if stop.asked:
             raise Terminated
     if run.spec.optimization.keep == "best" and not trainer.sharded:
         student.load_state_dict(trainer.kept_weights())

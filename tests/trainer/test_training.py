@@ -170,6 +170,17 @@ def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_bit_for_bit(
     assert same(weights(plain / "model"), run(spec, tmp_path / "cut"))
 
 
+def test_sigterm_during_the_last_step_is_heard(base: Path, plain: Path, tmp_path: Path) -> None:
+    def emit(event: str, fields: dict[str, Any]) -> None:
+        if event == "step" and fields["step"] == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Terminated):
+        run(sequence_level(base), tmp_path / "cut", emit)
+    assert not (tmp_path / "cut/model").exists()
+    assert same(weights(plain / "model"), run(sequence_level(base), tmp_path / "cut"))
+
+
 @pytest.mark.parametrize("harm", ["truncate", "flip", "delete", "no manifest"])
 def test_a_damaged_checkpoint_is_passed_over(
     base: Path, plain: Path, tmp_path: Path, harm: str
