@@ -2,8 +2,9 @@
 
 Nothing is touched that a dataset, model or report was made from, or that a schedule or a job that
 has not ended refers to; a part of a recipe has not ended before the recipe has. Datasets, models
-and reports themselves are never deleted. What a crash left behind (folders without a row, half an
-upload) goes after a day. Only this host's `data_dir` is looked at.
+and reports themselves are never deleted, not even those without a row: the database may be one
+that was restored from before they were made. What a crash left of an upload goes after a day. Only
+this host's `data_dir` is looked at.
 """
 
 import os
@@ -18,7 +19,6 @@ from sqlalchemy.orm import Session, aliased
 from prompts.record import Frozen
 from service import artifacts, disk
 from service.site import Site
-from service.store import PREFIXES
 from service.tables import FINISHED, Artifact, Job, Schedule, utc
 
 Kind = Literal["ledger", "checkpoints", "logs", "cache", "file", "left_behind"]
@@ -83,9 +83,6 @@ def _old(site: Site, at: datetime) -> Iterator[tuple[Kind, Path]]:
             yield "cache", path
     for path in _older((root / "incoming").glob("*"), at, LEFT_BEHIND):
         yield "left_behind", path
-    for kind in PREFIXES:
-        for folder in _without_row(site, _older((root / kind).glob("*"), at, LEFT_BEHIND)):
-            yield "left_behind", folder
 
 
 def _of_ended_jobs(site: Site, parent: Path, at: datetime, days: float | None) -> Iterator[Path]:
@@ -106,14 +103,6 @@ def _ended(ids: list[str], before: datetime) -> Any:
     ended = Job.state.in_(FINISHED) & (Job.finished_at < before)
     joined = select(Job.id).outerjoin(recipe, recipe.id == Job.parent_id)
     return joined.where(Job.id.in_(ids), ended, over)
-
-
-def _without_row(site: Site, folders: Iterator[Path]) -> Iterator[Path]:
-    for some in _cut(list(folders)):
-        with site.sessions.reading() as session:
-            ids = [folder.name for folder in some]
-            known = set(session.scalars(select(Artifact.id).where(Artifact.id.in_(ids))))
-        yield from (folder for folder in some if folder.name not in known)
 
 
 def _unneeded_files(site: Site, at: datetime) -> list[Artifact]:

@@ -138,12 +138,11 @@ def test_the_cache_and_what_a_crash_left_go_by_their_age(site: Site) -> None:
     gone = [
         write(root / "cache" / "ab" / "old"),
         write(root / "incoming" / "file-half"),
-        write(root / "model" / "model-orphan" / "config.json").parent,
     ]
     kept = [
         write(root / "cache" / "ab" / "new", days=1),
         write(root / "incoming" / "file-coming", days=0.5),
-        write(root / "model" / "model-coming" / "config.json", days=0.5).parent,
+        write(root / "model" / "model-without-a-row" / "config.json").parent,
     ]
     swept = sweep(site)
     assert not any(path.exists() for path in gone)
