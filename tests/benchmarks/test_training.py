@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from benchmarks import agreement, kd_loss, kd_step, rollout
-from benchmarks.peer import NoPeerError, find_trl
+from benchmarks.peer import NoPeerError
 from tests.benchmarks.test_compression import check
 
 
@@ -39,10 +39,3 @@ def test_agreement_without_trl_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     )
     with pytest.raises(NoPeerError, match=r"pip install --no-deps --target .peers trl==1\.16\.0"):
         agreement.run(True)
-
-
-@pytest.mark.skipif(find_trl() is None, reason="trl isn't installed")
-def test_agreement_with_trl() -> None:
-    result = agreement.run(True)
-    check(result)
-    assert result.met
