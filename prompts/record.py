@@ -254,5 +254,27 @@ class Rejected(Frozen):
     seed: str
 
 
+def as_rejected(row: Record, reason: Reason, detail: str) -> Rejected:
+    """An accepted row as one that is not, with all that it holds."""
+    return Rejected(
+        id=row.id,
+        kind=row.kind,
+        end="rejected",
+        reason=reason.value,
+        detail=detail,
+        prompt=row.prompt,
+        raw=tuple(turn.content for turn in row.completion),
+        reasoning=row.reasoning,
+        finish_reason=row.finish_reason,
+        answer=row.answer,
+        gold=row.gold,
+        demo_ids=row.demo_ids,
+        judgements=row.judgements,
+        teacher=row.teacher,
+        usage=row.usage,
+        seed=row.seed,
+    )
+
+
 Seed = dict[str, Any]
 """One line of a seeds file: `id` and whatever fields the template names."""

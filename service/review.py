@@ -20,7 +20,7 @@ from prompts.dataset import (
     write_chunk,
 )
 from prompts.plan import content_hash
-from prompts.record import Frozen, Message, Reason, Record, Rejected
+from prompts.record import Frozen, Message, Reason, Record, Rejected, as_rejected
 from prompts.seen import Seen, digest16
 from prompts.spec import AskedBuild, RescoreBuild, Shots, build_spec
 from prompts.split import SPLITS, input_key, split_of
@@ -169,7 +169,7 @@ def _judged(
         verdict = verdicts.get(record.id)
         met |= {record.id} if verdict else set()
         rejects = verdict is not None and not verdict.accept
-        yield _rejected(record, verdict.note) if verdict and rejects else record
+        yield as_rejected(record, Reason.BY_HAND, verdict.note) if verdict and rejects else record
     for rejected in read_rejected(source):
         verdict = verdicts.get(rejected.id)
         met |= {rejected.id} if verdict else set()
@@ -191,26 +191,6 @@ def _not_acceptable(row: Rejected, spec: AskedBuild | None) -> str | None:
     if row.finish_reason == "tool_calls":
         return "it calls functions, which its raw text alone doesn't hold; build it again"
     return None if spec is not None else "it wasn't built here: its split is unknown"
-
-
-def _rejected(row: Record, note: str) -> Rejected:
-    return Rejected(
-        id=row.id,
-        kind=row.kind,
-        end="rejected",
-        reason=Reason.BY_HAND,
-        detail=note,
-        prompt=row.prompt,
-        raw=tuple(turn.content for turn in row.completion),
-        reasoning=row.reasoning,
-        finish_reason=row.finish_reason,
-        answer=row.answer,
-        gold=row.gold,
-        demo_ids=row.demo_ids,
-        teacher=row.teacher,
-        usage=row.usage,
-        seed=row.seed,
-    )
 
 
 def _accepted_by_hand(row: Rejected, spec: AskedBuild | None) -> Record:

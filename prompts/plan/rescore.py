@@ -19,7 +19,7 @@ from prompts.plan.request import (
     TeacherFacts,
     Tokens,
 )
-from prompts.record import Call, Reason, Record, Rejected, Seed, Usage
+from prompts.record import Call, Reason, Record, Rejected, Seed, Usage, as_rejected
 from prompts.spec import RescoreBuild, Sampling
 
 ROW = "row"
@@ -97,24 +97,8 @@ class RescorePlan:
         detail: str,
         calls: Sequence[Call] = (),
     ) -> Rejected:
-        return Rejected(
-            id=record.id,
-            kind=record.kind,
-            end="rejected",
-            reason=reason.value,
-            detail=detail,
-            prompt=record.prompt,
-            raw=tuple(turn.content for turn in record.completion),
-            reasoning=record.reasoning,
-            finish_reason=record.finish_reason,
-            answer=record.answer,
-            gold=record.gold,
-            demo_ids=record.demo_ids,
-            judgements=record.judgements,
-            teacher=record.teacher,
-            usage=_together(record, calls),
-            seed=as_json(seed),
-        )
+        row = as_rejected(record, reason, detail)
+        return row.model_copy(update={"usage": _together(record, calls), "seed": as_json(seed)})
 
 
 def scored_seed(record: Record) -> Seed:

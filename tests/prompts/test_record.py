@@ -1,0 +1,29 @@
+"""What a row keeps when it changes sides."""
+
+from prompts.record import Judgement, Message, Reason, Record, Rejected, Usage, as_rejected
+
+
+def test_a_rejected_row_keeps_all_that_it_held() -> None:
+    row = Record(
+        id="r1",
+        kind="cot",
+        prompt=(Message(role="user", content="1+1?"),),
+        completion=(Message(role="assistant", content="It is 2."),),
+        answer="2",
+        gold="2",
+        reasoning="one and one",
+        demo_ids=("d1",),
+        split="train",
+        teacher="t",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=3, completion_tokens=4),
+        judgements=(Judgement(teacher="j", score=7.0, reason="good"),),
+        content_hash="h",
+        seed="{}",
+    )
+    rejected = as_rejected(row, Reason.BY_HAND, "dull")
+    assert (rejected.reason, rejected.detail, rejected.raw) == ("by_hand", "dull", ("It is 2.",))
+    shared = Record.model_fields.keys() & Rejected.model_fields.keys()
+    assert "judgements" in shared
+    for name in shared:
+        assert getattr(rejected, name) == getattr(row, name), name
