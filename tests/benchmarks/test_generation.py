@@ -65,7 +65,9 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({{"choices": [choice], "usage": usage}})
     def log_message(self, *words):
         pass
-ThreadingHTTPServer(("127.0.0.1", int(options["--port"])), Handler).serve_forever()
+class Server(ThreadingHTTPServer):
+    request_queue_size = 1024  # 64 connect at once; by default the sixth to wait can be reset
+Server(("127.0.0.1", int(options["--port"])), Handler).serve_forever()
 '''
 
 
