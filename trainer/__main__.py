@@ -44,8 +44,9 @@ def _train(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     if given.dry_run:
         from trainer.preflight import dry_run
 
-        print(dry_run(spec, emit), file=sys.stderr)
-        return {"dry_run": True}
+        told = dry_run(spec, emit)
+        print(told, file=sys.stderr)
+        return {"dry_run": True, "text": told}
     if given.out is None:
         raise BadInput("no place for the student", "Add --out DIR.")
     from trainer.training import train

@@ -1,19 +1,14 @@
 """`retort evaluate`: any model on a dataset's rows, on this machine; no stack need be up."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from service.cli.failure import JOB_FAILED, Failure, bad_input
 from service.cli.options import Json, Screen, screen
+from service.cli.trainer import run_trainer
 
-BAD_INPUT_CODE = 2
-"""How `python -m trainer` ends for it."""
 FIGURES = {
     "perplexity": ("perplexity of completions", 3),
     "exact_match": ("answers equal to the completion", 3),
@@ -47,7 +42,8 @@ def evaluate(
     asked = {"split": split, "teacher": teacher, "limit": limit, "max-new-tokens": max_new_tokens}
     asked |= {"verify": verify, "threads": threads}
     words = [f"--{name}={value}" for name, value in asked.items() if value is not None]
-    found = _run(["--model", model, "--dataset", str(dataset), *words], out)
+    named = ["evaluate", "--model", model, "--dataset", str(dataset), *words]
+    found = run_trainer(named, "The evaluation", lambda event: _heard(event, out))
     if as_json:
         out.document(found)
         return
@@ -84,26 +80,6 @@ def notes(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _run(words: list[str], out: Screen) -> dict[str, Any]:
-    """The trainer's own evaluation, in a process of its own: this one holds no torch."""
-    command = [sys.executable, "-m", "trainer", "evaluate", *words]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as one:
-        events = [_heard(line, out) for line in one.stdout or ()]
-        logged = one.stderr.read() if one.stderr else ""
-    last = events[-1] if events else {}
-    if last.get("event") == "done":
-        result: dict[str, Any] = last["result"]
-        return result
-    if one.returncode == BAD_INPUT_CODE and last.get("event") == "error":
-        raise bad_input(last["title"], last["detail"])
-    detail = logged.strip()[-2000:] or f"it ended with code {one.returncode}"
-    raise Failure({"title": "The evaluation failed", "detail": detail}, JOB_FAILED)
-
-
-def _heard(line: str, out: Screen) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads(line)
+def _heard(event: dict[str, Any], out: Screen) -> None:
     if event["event"] == "phase":
         out.say(f"{event['name']}: {event['detail']}")
-    return event

@@ -16,6 +16,7 @@ from service.cli import (
     schedules,
     stack,
     teachers,
+    train,
     upkeep,
 )
 from service.cli.failure import INTERRUPTED, Failure
@@ -45,6 +46,7 @@ app.command("clone")(control.clone)
 app.command("watch")(jobs.watch)
 app.command("cancel")(jobs.cancel)
 app.command("upload")(artifacts.upload)
+app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(artifacts.report)
 app.add_typer(artifacts.datasets, name="datasets")
