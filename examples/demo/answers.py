@@ -16,7 +16,7 @@ def ask(
     problems: list[world.Problem],
     *,
     batch_rows: int = 100,
-    max_new_tokens: int = 80,
+    max_new_tokens: int = 96,
 ) -> list[str]:
     """The greedy completion of each problem, in their order."""
     model.eval()

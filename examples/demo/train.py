@@ -20,7 +20,7 @@ from examples.demo.batches import Batch, make_batches
 from examples.demo.curriculum import draw_problems
 from examples.demo.measure import quick_line
 from examples.demo.shape import MODELS, ROLES, SHAPES, Role, Shape, export, make_model
-from examples.demo.tokenizer import train_tokenizer
+from examples.demo.tokenizer import load_tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Plan:
     role: Role
     work: Path
     start: Path | None = None
+    curriculum_from: float = 0.0
     steps: int = 100_000
     minutes: float = 60.0
     rows: int = 64
@@ -69,7 +70,8 @@ def train(plan: Plan, shape: Shape, tokenizer: PreTrainedTokenizerFast) -> Llama
     recent: list[float] = []
     while (done := progress_of(plan, run)) < 1.0:
         began = time.monotonic()
-        problems = draw_problems(plan.role, plan.seed, run.step, done, plan.rows)
+        taught = plan.curriculum_from + (1 - plan.curriculum_from) * done
+        problems = draw_problems(plan.role, plan.seed, run.step, taught, plan.rows)
         rate = rate_at(plan, run.step, done)
         recent.append(train_step(run, make_batches(problems, tokenizer, plan.parts), rate))
         run.step += 1
@@ -192,6 +194,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".demo/training"))
     parser.add_argument("--out", type=Path, help="model directory (default: examples/demo/models)")
     parser.add_argument("--start", type=Path, help="model directory whose weights to start from")
+    parser.add_argument(
+        "--curriculum-from",
+        type=float,
+        default=0.0,
+        help="the share of the curriculum that the model of --start knows already",
+    )
     parser.add_argument("--matrix-rate", type=float, default=Plan.matrix_rate)
     parser.add_argument("--decay-share", type=float, default=Plan.decay_share)
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -205,6 +213,7 @@ def main() -> None:
         role=arguments.role,
         work=arguments.work / arguments.role,
         start=arguments.start,
+        curriculum_from=arguments.curriculum_from,
         matrix_rate=arguments.matrix_rate,
         decay_share=arguments.decay_share,
         steps=arguments.steps,
@@ -212,7 +221,7 @@ def main() -> None:
         rows=arguments.rows,
         seed=arguments.seed,
     )
-    tokenizer = train_tokenizer()
+    tokenizer = load_tokenizer(plan.start) if plan.start else train_tokenizer()
     model = train(plan, SHAPES[plan.role], tokenizer)
     export(model, tokenizer, arguments.out or MODELS / plan.role)
 

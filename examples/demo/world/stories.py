@@ -1,5 +1,6 @@
 """Story arithmetic: one to four steps, with sentences that do not matter mixed in."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -47,6 +48,18 @@ DISTRACTORS = (
 )
 
 
+# What a sentence says of a number, up to the thing that is counted.
+COUNTED = re.compile(r"\d+ \w+ with \d+ \w+|\d+ (?:more |fewer )?\w+|twice as many \w+")
+
+
+@dataclass
+class Sentence:
+    """One sentence, with the equation of its step if it is one."""
+
+    text: str
+    equation: str = ""
+
+
 @dataclass
 class Tale:
     """A story while it is being told: whose things are counted, and how many they are."""
@@ -54,14 +67,35 @@ class Tale:
     owner: str
     thing: str
     value: int = 0
-    sentences: list[str] = field(default_factory=list)
-    equations: list[str] = field(default_factory=list)
+    sentences: list[Sentence] = field(default_factory=list)
     question: str = ""
 
+    def tell(self, text: str) -> None:
+        """Add a sentence at the end."""
+        self.sentences.append(Sentence(text))
+
     def apply(self, left: int, symbol: str, right: int) -> None:
-        """Record one step `left symbol right` and move to its result."""
+        """Make the last sentence the step `left symbol right`, and move to its result."""
         self.value = {"+": left + right, "-": left - right, "*": left * right}[symbol]
-        self.equations.append(f"{left}{symbol}{right}={self.value}")
+        self.sentences[-1].equation = f"{left}{symbol}{right}={self.value}"
+
+    @property
+    def steps(self) -> int:
+        """How many steps were told."""
+        return sum(bool(sentence.equation) for sentence in self.sentences)
+
+    @property
+    def reasoning(self) -> str:
+        """Every number of the story in its order, with what is counted; at each step, its equation.
+
+        A number stands before its thing, so nothing at the number tells whether it counts. Saying
+        the thing first, then deciding, is what a small model can learn.
+        """
+        notes = []
+        for sentence in self.sentences:
+            if found := COUNTED.search(sentence.text):
+                notes.append(", ".join(filter(None, (found[0], sentence.equation))))
+        return "".join(f"{note}. " for note in notes)
 
 
 def draw_story(
@@ -70,18 +104,17 @@ def draw_story(
     """A story of exactly `steps` steps (1..4) out of `split`, in one of the two answer modes."""
     while True:
         tale = _tell(rng, steps, distractors)
-        question = " ".join([*tale.sentences, tale.question])
+        question = " ".join([*(sentence.text for sentence in tale.sentences), tale.question])
         if split_of(question) == split:
             return _problem(tale, question, split, direct)
 
 
 def _problem(tale: Tale, question: str, split: Split, direct: bool) -> Problem:
     closing = f"The answer is {tale.value}."
-    reasoning = "".join(f"{equation}. " for equation in tale.equations)
     return Problem(
         skill="cot",
         user=question + (DIRECT if direct else THINK),
-        completion=closing if direct else reasoning + closing,
+        completion=closing if direct else tale.reasoning + closing,
         answer=str(tale.value),
         split=split,
         seed={"question": question, "answer": str(tale.value)},
@@ -91,14 +124,14 @@ def _problem(tale: Tale, question: str, split: Split, direct: bool) -> Problem:
 def _tell(rng: Random, steps: int, distractors: int) -> Tale:
     tale = Tale(owner=rng.choice(NAMES), thing=rng.choice(THINGS))
     _open(tale, rng, steps)
-    while len(tale.equations) < steps:
-        last = len(tale.equations) == steps - 1
+    while tale.steps < steps:
+        last = tale.steps == steps - 1
         rng.choice(_applicable(tale, last))(tale, rng)
     if not tale.question:
         tale.question = rng.choice(QUESTIONS).format(thing=tale.thing, owner=tale.owner)
     for _ in range(distractors):
         sentence = _fill(rng.choice(DISTRACTORS), tale, rng, rng.randint(2, MAX_OPERAND))
-        tale.sentences.insert(rng.randint(1, len(tale.sentences)), sentence)
+        tale.sentences.insert(rng.randint(1, len(tale.sentences)), Sentence(sentence))
     return tale
 
 
@@ -106,14 +139,12 @@ def _open(tale: Tale, rng: Random, steps: int) -> None:
     if rng.random() < 0.15:
         boxes, each = rng.randint(2, 9), rng.randint(2, 9)
         container = rng.choice(CONTAINERS)
-        tale.sentences.append(
-            f"{tale.owner} has {boxes} {container} with {each} {tale.thing} in each of them."
-        )
+        tale.tell(f"{tale.owner} has {boxes} {container} with {each} {tale.thing} in each of them.")
         tale.apply(boxes, "*", each)
         return
     # Single steps have to cover every fact of the world, longer stories need room to grow.
     tale.value = rng.randint(2, MAX_VALUE - 2 if steps == 1 else MAX_VALUE // 2)
-    tale.sentences.append(_fill(rng.choice(STARTS), tale, rng, tale.value))
+    tale.tell(_fill(rng.choice(STARTS), tale, rng, tale.value))
 
 
 def _applicable(tale: Tale, last: bool) -> list[Callable[[Tale, Random], None]]:
@@ -129,47 +160,47 @@ def _applicable(tale: Tale, last: bool) -> list[Callable[[Tale, Random], None]]:
 
 def _gain(tale: Tale, rng: Random) -> None:
     n = rng.randint(2, min(MAX_OPERAND, MAX_VALUE - tale.value))
-    tale.sentences.append(_fill(rng.choice(GAINS), tale, rng, n))
+    tale.tell(_fill(rng.choice(GAINS), tale, rng, n))
     tale.apply(tale.value, "+", n)
 
 
 def _lose(tale: Tale, rng: Random) -> None:
     n = rng.randint(2, min(MAX_OPERAND, tale.value))
-    tale.sentences.append(_fill(rng.choice(LOSSES), tale, rng, n))
+    tale.tell(_fill(rng.choice(LOSSES), tale, rng, n))
     tale.apply(tale.value, "-", n)
 
 
 def _more(tale: Tale, rng: Random) -> None:
     n, other = rng.randint(2, min(MAX_OPERAND, MAX_VALUE - tale.value)), _other(tale, rng)
-    tale.sentences.append(f"{other} has {n} more {tale.thing} than {tale.owner}.")
+    tale.tell(f"{other} has {n} more {tale.thing} than {tale.owner}.")
     tale.owner = other
     tale.apply(tale.value, "+", n)
 
 
 def _fewer(tale: Tale, rng: Random) -> None:
     n, other = rng.randint(2, min(MAX_OPERAND, tale.value)), _other(tale, rng)
-    tale.sentences.append(f"{other} has {n} fewer {tale.thing} than {tale.owner}.")
+    tale.tell(f"{other} has {n} fewer {tale.thing} than {tale.owner}.")
     tale.owner = other
     tale.apply(tale.value, "-", n)
 
 
 def _twice(tale: Tale, rng: Random) -> None:
     other = _other(tale, rng)
-    tale.sentences.append(f"{other} has twice as many {tale.thing} as {tale.owner}.")
+    tale.tell(f"{other} has twice as many {tale.thing} as {tale.owner}.")
     tale.owner = other
     tale.apply(2, "*", tale.value)
 
 
 def _together(tale: Tale, rng: Random) -> None:
     n, other = rng.randint(2, min(MAX_OPERAND, MAX_VALUE - tale.value)), _other(tale, rng)
-    tale.sentences.append(f"{other} has {n} {tale.thing}.")
+    tale.tell(f"{other} has {n} {tale.thing}.")
     tale.question = f"How many {tale.thing} do {tale.owner} and {other} have together?"
     tale.apply(tale.value, "+", n)
 
 
 def _other(tale: Tale, rng: Random) -> str:
     """A name that the story has not used yet: comparisons never point back."""
-    told = " ".join(tale.sentences)
+    told = " ".join(sentence.text for sentence in tale.sentences)
     return rng.choice([name for name in NAMES if name != tale.owner and name not in told])
 
 

@@ -17,7 +17,8 @@ def test_every_written_step_of_a_story_is_true_and_continues_the_last_one() -> N
     for index in range(2000):
         steps = 1 + index % 4
         story = world.draw_story(rng, "train", steps, distractors=index % 3)
-        *equations, closing = story.completion.rstrip(".").split(". ")
+        *notes, closing = story.completion.rstrip(".").split(". ")
+        equations = [note.split(", ")[1] for note in notes if "," in note]
         value = None
         for left, symbol, right, result in map(parse_equation, equations):
             if value is not None:
@@ -28,6 +29,17 @@ def test_every_written_step_of_a_story_is_true_and_continues_the_last_one() -> N
         assert len(equations) == steps
         assert closing == f"The answer is {value}"
         assert story.answer == str(value)
+
+
+def test_each_number_is_noted_with_what_it_counts_in_the_order_of_the_story() -> None:
+    rng = Random(9)
+    for index in range(2000):
+        story = world.draw_story(rng, "train", 1 + index % 4, distractors=index % 3)
+        *notes, _ = story.completion.rstrip(".").split(". ")
+        noted = [note.split(", ")[0] for note in notes]
+        assert all(f" {words}" in story.seed["question"] for words in noted)
+        numbers = re.findall(r"\d+|twice", story.seed["question"])
+        assert re.findall(r"\d+|twice", " ".join(noted)) == numbers
 
 
 def test_the_sentences_of_a_story_give_its_answer() -> None:
