@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.durable import make_directory, write_durably
 from service.tables import Artifact, Job, State, Teacher
-from workers.durable import make_directory, write_durably
 from workers.ledger import encode_segment, read_entries
 
 TEACHER_FILE = "teacher.json"

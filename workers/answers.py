@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from service.durable import make_directory, write_durably
 from service.site import Site
 from service.tables import Job
-from workers.durable import make_directory, write_durably
 from workers.lease import Lease
 from workers.ledger import LeaseLostError, until_written
 

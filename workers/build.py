@@ -10,13 +10,13 @@ from prompts.intake import TeacherLimitError
 from prompts.seeds import SeedError
 from service import chain, jobs, pausing
 from service.asking import TeacherError
+from service.durable import Write, write_durably
 from service.problems import Problem
 from service.site import Site
 from service.tables import FINISHED, Chunk, ChunkState, Job, State
 from workers import smoke
 from workers.assemble import assemble
 from workers.drain import drain
-from workers.durable import Write, write_durably
 from workers.lease import Heart, Lease, claim_job, owner_name, release
 from workers.ledger import FULL_DISK, LeaseLostError, LedgerDamagedError
 from workers.prepare import prepare, prepared

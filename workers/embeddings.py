@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.asking import Endpoint, TeacherError
-from workers.durable import Write, make_directory, write_durably
+from service.durable import Write, make_directory, write_durably
 
 BATCH = 128
 ATTEMPTS = 6

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import OperationalError
 
 from prompts.record import Call
-from workers.durable import Write, make_directory, write_durably
+from service.durable import Write, make_directory, write_durably
 from workers.lease import Lease
 
 T = TypeVar("T")

@@ -17,11 +17,11 @@ from prompts.intake import read_seeds
 from prompts.record import Seed
 from prompts.seeds import SeedError
 from prompts.spec import BuildSpec
+from service.durable import make_directory, publish_durably
 from service.site import Site
 from service.sources import source_lines
 from service.tables import Artifact, Chunk, Job, Teacher
 from workers.adopt import adopt, start_ledger
-from workers.durable import make_directory, publish_durably
 from workers.lease import Lease, write_job
 from workers.ledger import LeaseLostError
 from workers.rounds import method_in_rounds, round_rows

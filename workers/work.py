@@ -17,6 +17,7 @@ from prompts.signal import SignalHeader
 from prompts.spec import BuildSpec, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers
 from service.asking import Endpoint, TeacherError, find_endpoint
+from service.durable import Write, write_durably
 from service.jobs import spec_of
 from service.problems import Problem
 from service.site import Site
@@ -24,7 +25,6 @@ from service.sources import source_lines
 from service.spec import BuildJob
 from service.store import Store
 from service.tables import Job, Teacher
-from workers.durable import Write, write_durably
 from workers.embeddings import Embeddings
 from workers.judges import evaluation_set
 from workers.rounds import Rounds, method_in_rounds

@@ -10,6 +10,7 @@ import pytest
 from prompts.dataset import read_manifest, read_rejected
 from prompts.record import Record
 from service import events, jobs
+from service.durable import Write, write_durably
 from service.site import Site
 from service.tables import Chunk, State
 from tests.workers.conftest import (
@@ -27,7 +28,6 @@ from tests.workers.conftest import (
 )
 from workers import build, drain
 from workers.chunk import OpenChunk
-from workers.durable import Write, write_durably
 from workers.lease import Lease
 from workers.watch import Watch
 

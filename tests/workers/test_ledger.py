@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prompts.record import Call
-from workers.durable import write_durably
+from service.durable import write_durably
 from workers.lease import Lease
 from workers.ledger import (
     GROUP_SIZE,

@@ -18,6 +18,7 @@ from prompts.record import Record
 from prompts.signal import TopKRow, tokenizer_sha256
 from prompts.spec import CotBuild, RescoreBuild
 from service import jobs
+from service.durable import Write, write_durably
 from service.problems import Problem
 from service.site import Site
 from service.spec import BuildJob
@@ -40,7 +41,6 @@ from trainer.loading import load_tokenizer
 from trainer.methods.stored import check_tokens, select_signalled
 from trainer.spec import StoredKL
 from workers import build, serve
-from workers.durable import Write, write_durably
 from workers.watch import Watch
 
 MODEL = ROOT / "examples" / "demo" / "models" / "teacher"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prompts.record import Record
+from service.durable import write_durably
 from service.site import Site
 from service.tables import State
 from tests.workers.conftest import (
@@ -20,7 +21,6 @@ from tests.workers.conftest import (
     sums,
 )
 from workers import build
-from workers.durable import write_durably
 from workers.watch import Watch
 
 # The stub repeats the last two numbers of what it is asked and their sum: as a judge, too.
