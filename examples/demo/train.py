@@ -20,7 +20,7 @@ from examples.demo.batches import Batch, make_batches
 from examples.demo.curriculum import draw_problems
 from examples.demo.measure import quick_line
 from examples.demo.shape import MODELS, ROLES, SHAPES, Role, Shape, export, make_model
-from examples.demo.tokenizer import load_tokenizer, train_tokenizer
+from examples.demo.tokenizer import load_tokenizer, train_tokenizer, wrap
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,9 @@ def main() -> None:
         rows=arguments.rows,
         seed=arguments.seed,
     )
-    tokenizer = load_tokenizer(plan.start) if plan.start else train_tokenizer()
+    tokenizer = train_tokenizer()
+    if plan.start is not None:
+        tokenizer = wrap(load_tokenizer(plan.start).backend_tokenizer)
     model = train(plan, SHAPES[plan.role], tokenizer)
     export(model, tokenizer, arguments.out or MODELS / plan.role)
 
