@@ -15,6 +15,8 @@ from service.problems import MEDIA_TYPE, Fault, Problem
 log = logging.getLogger(__name__)
 
 DISCRIMINATORS = ("kind", "method")
+CODES = {404: "not-found", 405: "method-not-allowed"}
+"""Of what the framework refuses by itself."""
 
 
 def install(app: FastAPI) -> None:
@@ -97,7 +99,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    problem = Problem(error.status_code, "http", str(error.detail), str(error.detail))
+    code = CODES.get(error.status_code, "http")
+    problem = Problem(error.status_code, code, str(error.detail), str(error.detail))
     answer = _answer(request, problem)
     answer.headers.update(error.headers or {})
     return answer

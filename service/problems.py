@@ -51,6 +51,7 @@ class Problem(Exception):  # noqa: N818 - it is a problem document first
         """The RFC 9457 document; `instance` is the path that was asked for."""
         body: dict[str, Any] = {
             "type": f"urn:retort:problem:{self.type}",
+            "code": self.type,
             "title": self.title,
             "status": self.status,
             "detail": self.detail,

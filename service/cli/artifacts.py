@@ -15,6 +15,7 @@ from service.cli.client import Api
 from service.cli.failure import bad_input
 from service.cli.options import Json, Screen, Url, connect, screen
 from service.cli.recipes import send_file
+from service.cli.rows import judge, say_row, show_rejected, show_rows
 from service.cli.story import skills
 
 datasets = typer.Typer(help="What teachers were asked and said.", no_args_is_help=True)
@@ -66,9 +67,12 @@ def show_dataset(
         return
     _describe(out, found)
     for row in sample:
-        out.say(f"--- {row['id']}")
-        for message in (*row["prompt"], *row["completion"]):
-            out.say(f"{message['role']}: {_turn(message)}")
+        say_row(out, row)
+
+
+datasets.command("rows")(show_rows)
+datasets.command("rejected")(show_rejected)
+datasets.command("review")(judge)
 
 
 @datasets.command("diff")
@@ -176,6 +180,23 @@ def show_model(reference: Reference, as_json: Json = False, url: Url = None) -> 
         _describe(out, found)
 
 
+@models.command("download")
+def download_model(
+    reference: Reference, out: Out = None, as_json: Json = False, url: Url = None
+) -> None:
+    """Download a model; transformers opens the directory."""
+    api = connect(url)
+    found = api.get(f"/models/{reference}")
+    target = out or Path(f"{found['name']}-v{found['version']}")
+    _download(api, f"/models/{reference}/download", target)
+    _say_place(screen(as_json), found, target)
+
+
+def list_reports(as_json: Json = False, url: Url = None) -> None:
+    """List reports, newest first."""
+    _list(connect(url), screen(as_json), "reports", ())
+
+
 def report(
     reference: Annotated[
         str, typer.Argument(metavar="JOB|REPORT", help="A recipe's job or a report.")
@@ -203,12 +224,6 @@ def report(
         display.say(text)
     display.say(f"page: {page}")
     display.say(f"files: {out or found['location']}")
-
-
-def _turn(message: dict[str, Any]) -> str:
-    calls = [each["function"] for each in message.get("tool_calls") or ()]
-    called = [f"{each['name']}({each['arguments']})" for each in calls]
-    return "\n".join([*([message["content"]] if message["content"] else []), *called])
 
 
 def _report_id(api: Api, reference: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from service import runtime
-from service.addresses import API
+from service.addresses import API, READY
 from service.cli.failure import refused, unreachable
 from service.settings import Settings
 
@@ -88,6 +88,15 @@ class Api:
         """Stream a file to the API; the artifact that it became."""
         query = {"name": path.name, "purpose": purpose}
         return self._ask("POST", "/files", params=query, content=_blocks(path))
+
+    def health(self) -> dict[str, Any]:
+        """What works; told with 503 where no job can be taken."""
+        with self._reach():
+            answer = self._client.get(f"{self.url}{READY}")
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            _check(answer)
+        found: dict[str, Any] = answer.json()
+        return found
 
     def text(self, path: str) -> str:
         """A file's content as text."""

@@ -29,13 +29,17 @@ def jobs(
     state: Annotated[
         str | None, typer.Option(help="queued, running, paused, succeeded, failed or cancelled.")
     ] = None,
+    kind: Annotated[str | None, typer.Option(help="recipe, build, train, …")] = None,
+    parent: Annotated[str | None, typer.Option(help="Only parts of this recipe's job.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
     """List jobs, newest first."""
     if context.invoked_subcommand is None:
-        list_jobs(state, limit, as_json, url)
+        filters = {"state": state, "kind": kind, "parent": parent}
+        list_jobs(filters | {"limit": limit, "cursor": cursor}, as_json, url)
 
 
 @jobs_app.command("show")

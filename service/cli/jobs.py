@@ -1,4 +1,4 @@
-"""Commands about jobs: run, serve, jobs, watch, cancel."""
+"""Commands about jobs: run, serve, jobs, watch, log, cancel."""
 
 import uuid
 from pathlib import Path
@@ -16,9 +16,19 @@ from service.cli.recipes import check_paths, read_recipe, send_files
 Job = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
 
 
+ExitStatus = Annotated[
+    bool,
+    typer.Option(
+        "--exit-status/--no-exit-status",
+        help="End with 1 if the job failed; without it, with 0 however it ended.",
+    ),
+]
+
+
 def run(
     recipe: Annotated[Path, typer.Argument(help="A YAML file.", show_default=False)],
     to_follow: Follow = False,
+    exit_status: ExitStatus = True,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a value: train.name=small.")
     ] = None,
@@ -37,7 +47,7 @@ def run(
     job = api.post("/jobs", spec, key=key or uuid.uuid4().hex)
     out.say(f"submitted {job['kind']} {job['id']} ({job['name']})")
     if to_follow:
-        _show_to_the_end(api, job["id"], out)
+        _show_to_the_end(api, job["id"], out, exit_status)
     elif as_json:
         out.document(job)
     else:
@@ -82,17 +92,9 @@ def serve(
         _show_to_the_end(api, job["id"], out)
 
 
-def list_jobs(
-    state: Annotated[
-        str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
-    as_json: Json = False,
-    url: Url = None,
-) -> None:
+def list_jobs(filters: dict[str, Any], as_json: bool, url: str | None) -> None:
     """List jobs, newest first."""
-    page = connect(url).get("/jobs", state=state, limit=limit)
-    out = screen(as_json)
+    page, out = connect(url).get("/jobs", **filters), screen(as_json)
     if as_json:
         out.document(page)
         return
@@ -102,11 +104,28 @@ def list_jobs(
     for job in page["jobs"]:
         table.add_row(job["id"], job["kind"], job["name"], _state(job), _progress(job))
     out.console.print(table if page["jobs"] else "no jobs")
+    if page["next"]:
+        out.say(f"more: --cursor {page['next']}")
 
 
-def watch(job: Job, as_json: Json = False, url: Url = None) -> None:
+def watch(job: Job, exit_status: ExitStatus = True, as_json: Json = False, url: Url = None) -> None:
     """Show a job's progress until it ends; Ctrl-C leaves it be."""
-    _show_to_the_end(connect(url), job, screen(as_json))
+    _show_to_the_end(connect(url), job, screen(as_json), exit_status)
+
+
+def show_log(
+    job: Job,
+    tail: Annotated[
+        int, typer.Option(min=1, max=8 << 20, help="So many bytes of each log's end.")
+    ] = 1 << 16,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Show what a job's processes wrote: its trainer, its vLLM, those of its parts."""
+    out, text = screen(as_json), connect(url).text(f"/jobs/{job}/log?tail={tail}")
+    if as_json:
+        out.document({"job": job, "log": text})
+    out.say(text or f"no process of {job} wrote a log that the API's host has")
 
 
 def cancel(job: Job, as_json: Json = False, url: Url = None) -> None:
@@ -119,12 +138,12 @@ def cancel(job: Job, as_json: Json = False, url: Url = None) -> None:
     out.say(f"{job} {found['state'] if over else 'is asked to stop'}")
 
 
-def _show_to_the_end(api: Api, job_id: str, out: Screen) -> None:
+def _show_to_the_end(api: Api, job_id: str, out: Screen, exit_status: bool = True) -> None:
     job = follow(api, job_id, out)
     if out.json:
         out.document({"job": job})
     _say_end(out, job)
-    raise typer.Exit(exit_code(job))
+    raise typer.Exit(exit_code(job) if exit_status else 0)
 
 
 def _say_end(out: Screen, job: dict[str, Any]) -> None:

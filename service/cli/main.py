@@ -11,6 +11,8 @@ from service.cli import (
     control,
     doctor,
     evaluate,
+    files,
+    health,
     jobs,
     keys,
     schedules,
@@ -34,6 +36,7 @@ app.command("up")(stack.up)
 app.command("down")(stack.down)
 app.command("worker")(stack.worker)
 app.command("doctor")(doctor.doctor)
+app.command("status")(health.status)
 app.command("login")(keys.login_link)
 app.command("run")(jobs.run)
 app.command("serve")(jobs.serve)
@@ -44,11 +47,14 @@ app.command("resume")(control.resume)
 app.command("retry")(control.retry)
 app.command("clone")(control.clone)
 app.command("watch")(jobs.watch)
+app.command("log")(jobs.show_log)
 app.command("cancel")(jobs.cancel)
 app.command("upload")(artifacts.upload)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(files.app, name="files")
 app.command("report")(artifacts.report)
+app.command("reports")(artifacts.list_reports)
 app.add_typer(artifacts.datasets, name="datasets")
 app.add_typer(artifacts.models, name="models")
 app.add_typer(teachers.app, name="teachers")

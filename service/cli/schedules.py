@@ -74,6 +74,26 @@ def show(name: Name, as_json: Json = False, url: Url = None) -> None:
     _show(screen(as_json), connect(url).get(f"/schedules/{name}"))
 
 
+@app.command("runs")
+def runs(
+    name: Name,
+    state: Annotated[str | None, typer.Option(help="Such as failed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """List what became of its slots, newest first."""
+    query = {"state": state, "limit": limit, "cursor": cursor}
+    page, out = connect(url).get(f"/schedules/{name}/runs", **query), screen(as_json)
+    if as_json:
+        out.document(page)
+    for each in page["runs"]:
+        out.say(_run(each))
+    if page["next"]:
+        out.say(f"more: --cursor {page['next']}")
+
+
 @app.command("run")
 def run(name: Name, as_json: Json = False, url: Url = None) -> None:
     """Run it once now, besides its slots."""

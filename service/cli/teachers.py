@@ -1,4 +1,4 @@
-"""Commands about teachers: add, list, probe, remove."""
+"""Commands about teachers: add, list, show, probe, remove."""
 
 from typing import Annotated, Any
 
@@ -66,6 +66,12 @@ def list_teachers(as_json: Json = False, url: Url = None) -> None:
     for each in found:
         table.add_row(each["name"], each["base_url"], each["served_model"], _probe(each["probe"]))
     out.console.print(table if found else "no teachers")
+
+
+@app.command("show")
+def show(name: Name, as_json: Json = False, url: Url = None) -> None:
+    """Show a teacher and what its last probe found."""
+    _show(screen(as_json), connect(url).get(f"/teachers/{name}"))
 
 
 @app.command("probe")

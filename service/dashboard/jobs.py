@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from sqlalchemy import select
 
-from service import access, again, events, jobs, pausing
+from service import access, again, events, job_logs, jobs, pausing
 from service.again import Retry
 from service.dashboard import compression, training, words
 from service.dashboard.page import page, page_router, require, see
@@ -24,6 +24,8 @@ PAGE = 50
 EVENTS_SHOWN = 200
 MEASURED = 200
 """Newest stages and accuracies that are drawn."""
+LOG_BYTES = 1 << 16
+"""Of each log: its end, on a page."""
 POLL_S = 0.5
 KINDS = ("recipe", "build", "train", "compress", "serve", "report")
 MOVING = ("progress", "step")
@@ -92,6 +94,18 @@ def show_curve(site: TheSite, job_id: str) -> JSONResponse:
     return JSONResponse(training.curves(told))
 
 
+@router.get("/jobs/{job_id}/log")
+def show_log(request: Request, site: TheSite, job_id: str) -> HTMLResponse:
+    """What its processes wrote."""
+    return page(request, "log.html", **_written(site, job_id))
+
+
+@router.get("/jobs/{job_id}/log/live")
+def show_log_live(request: Request, site: TheSite, job_id: str) -> HTMLResponse:
+    """The part of it that grows."""
+    return page(request, "log_live.html", **_written(site, job_id))
+
+
 @router.get("/jobs/{job_id}/samples")
 def show_samples(
     request: Request, site: TheSite, job_id: str, step: int | None = None
@@ -130,6 +144,13 @@ def retry(request: Request, site: TheSite, job_id: str) -> Response:
     spec = again.retry_spec(site, job_id, Retry())
     require(request, access.required_for(spec))
     return see(f"/jobs/{jobs.submit(site, spec, by=request.state.caller.key_id).id}")
+
+
+def _written(site: Site, job_id: str) -> dict[str, Any]:
+    with site.sessions.reading() as session:
+        job = job_view(jobs.get(session, job_id))
+    found = job_logs.read(site, job_id, LOG_BYTES)
+    return {"job": job, "over": job.state in FINISHED, "logs": found, "shown_bytes": LOG_BYTES}
 
 
 def _seen(site: Site, job_id: str) -> dict[str, Any]:

@@ -38,11 +38,11 @@ _FAULT = {
 _PROBLEM = {
     "type": "object",
     "properties": {
-        **{name: {"type": "string"} for name in ("type", "title", "detail", "instance")},
+        **{name: {"type": "string"} for name in ("type", "code", "title", "detail", "instance")},
         "status": {"type": "integer"},
         "errors": {"type": "array", "items": _FAULT},
     },
-    "required": ["type", "title", "status", "detail"],
+    "required": ["type", "code", "title", "status", "detail"],
 }
 
 

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Response
+from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import access, again, events, jobs, pausing, timetable
+from service import access, again, events, job_logs, jobs, pausing, timetable
 from service.addresses import API
 from service.again import Clone, Retry
 from service.preview import Preview, PreviewRequest, preview
@@ -82,6 +83,21 @@ def cancel_job(site: TheSite, job_id: str) -> JobDetail:
     that has ended is left as it is."""
     jobs.cancel(site, job_id)
     return show_job(site, job_id)
+
+
+@router.get("/jobs/{job_id}/log", response_class=PlainTextResponse, responses=PROBLEMS)
+def show_log(
+    site: TheSite,
+    job_id: str,
+    tail: Annotated[
+        int,
+        Query(ge=1, le=job_logs.MOST_BYTES, description="So many bytes of each log's end."),
+    ] = 1 << 16,
+) -> PlainTextResponse:
+    """What the processes of a job and of its parts wrote, as text, secrets blotted out. Empty for
+    a job that has none, or whose worker has a data directory of its own on another host."""
+    text = job_logs.as_text(job_logs.read(site, job_id, tail))
+    return PlainTextResponse(text, headers={"X-Content-Type-Options": "nosniff"})
 
 
 @router.get("/jobs/{job_id}/pauses", responses=PROBLEMS)

@@ -111,9 +111,9 @@ async def test_what_cannot_work_is_told_all_at_once(api: httpx.AsyncClient) -> N
 async def test_malformed_json_and_unknown_routes_are_problems_too(api: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "application/json"}
     problem(await api.post("/api/v1/jobs", content=b'{"kind":', headers=headers), 422)
-    problem(await api.get("/api/v1/nowhere"), 404)
-    problem(await api.get("/api/v1/jobs/job-x"), 404)
-    problem(await api.delete("/api/v1/jobs"), 405)
+    assert problem(await api.get("/api/v1/nowhere"), 404)["code"] == "not-found"
+    assert problem(await api.get("/api/v1/jobs/job-x"), 404)["code"] == "not-found"
+    assert problem(await api.delete("/api/v1/jobs"), 405)["code"] == "method-not-allowed"
 
 
 async def test_an_error_of_our_own_shows_no_stack(api: httpx.AsyncClient, site: Site) -> None:

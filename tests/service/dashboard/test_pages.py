@@ -29,6 +29,7 @@ def pages(ids: dict[str, str]) -> list[str]:
         *(f"/jobs/{ids[kind]}" for kind in ("build", "train", "compress")),
         f"/jobs/{ids['build']}/live",
         f"/jobs/{ids['train']}/samples",
+        f"/jobs/{ids['train']}/log",
         "/playground?a=quick&prompt=%3Cscript%3E",
         *(f"/jobs/new?kind={kind}" for kind in fields.FORMS),
         f"/jobs/new?copy_of={ids['build']}",

@@ -1,0 +1,56 @@
+"""Commands about uploaded files and reports: list, download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from service.cli.failure import bad_input
+from service.cli.options import Json, Url, connect, screen
+
+app = typer.Typer(help="Uploaded files, and outputs of batches.", no_args_is_help=True)
+
+Reference = Annotated[
+    str, typer.Argument(metavar="FILE", help="An id, name or name@version.", show_default=False)
+]
+
+
+@app.command("list")
+def list_files(
+    name: Annotated[str | None, typer.Option(help="Only versions of this name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """List files, newest first."""
+    page, out = connect(url).get("/files", name=name, limit=limit), screen(as_json)
+    if as_json:
+        out.document(page)
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("id", "name", "version", "purpose", "rows", "bytes"):
+        table.add_column(column)
+    for each in page["artifacts"]:
+        facts = [str(each["summary"].get(one, "")) for one in ("purpose", "rows")]
+        table.add_row(each["id"], each["name"], str(each["version"]), *facts, f"{each['bytes']:,}")
+    out.console.print(table if page["artifacts"] else "no files")
+
+
+@app.command("download")
+def download_file(
+    reference: Reference,
+    to: Annotated[Path | None, typer.Option("--out", help="Its own name by default.")] = None,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Download a file, as it came."""
+    api, out = connect(url), screen(as_json)
+    found = api.get(f"/files/{reference}")
+    target = to or Path(Path(found["name"]).name)
+    if target.exists():
+        raise bad_input("The place is taken", f"{target} is there; give another with --out")
+    api.save(f"/files/{found['id']}/content", target)
+    if as_json:
+        out.document(found | {"out": str(target)})
+    out.say(f"{found['id']} is in {target}")
