@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from trainer.compress.layout import find_layers, find_linears
 from trainer.events import Emit
 from trainer.loading import load_model
-from trainer.spec import ForwardKL, Heal, SequenceLevel, TrainSpec
+from trainer.methods.stored import open_signal
+from trainer.spec import ForwardKL, Heal, SequenceLevel, StoredKL, TrainSpec
 from trainer.training import train
 
 
@@ -33,7 +34,10 @@ def with_threads(heal: Heal, threads: int | None) -> Heal:
 
 
 def train_spec(heal: Heal, model_dir: Path, start: Path, dataset: Path) -> TrainSpec:
-    """The heal as a training: forward_kl takes the chain's first model for its teacher."""
+    """The heal as a training: forward_kl takes the chain's first model for its teacher, stored_kl
+    the dataset's signal at the temperature that it was recorded at."""
+    if heal.method == "stored_kl":
+        return stored_spec(heal, model_dir, dataset)
     if heal.method == "forward_kl":
         return ForwardKL(
             method="forward_kl",
@@ -48,6 +52,18 @@ def train_spec(heal: Heal, model_dir: Path, start: Path, dataset: Path) -> Train
         dataset=str(dataset),
         optimization=heal.optimization,
     )
+
+
+def stored_spec(heal: Heal, model_dir: Path, dataset: Path) -> StoredKL:
+    """Towards the teacher's stored signal; BadInput where the dataset has none that can be read."""
+    spec = StoredKL(
+        method="stored_kl",
+        student=str(model_dir),
+        dataset=str(dataset),
+        optimization=heal.optimization,
+    )
+    with open_signal(spec) as reader:
+        return spec.model_copy(update={"kd_temperature": reader.header.temperature})
 
 
 def keep_zeros(model_dir: Path) -> Callable[[nn.Module], None]:

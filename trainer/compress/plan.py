@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prompts.record import Record
 from trainer.compress.forecast import forecast, tell
+from trainer.compress.heal import stored_spec
 from trainer.compress.measuring import KL_ROWS, Measuring, digest_measuring
 from trainer.compress.moments import Shared
 from trainer.compress.vllm_server import Engine, find_engine
@@ -19,7 +20,8 @@ from trainer.errors import BadInput
 from trainer.evaluate import read_rows
 from trainer.events import Emit
 from trainer.loading import end_ids, load_model, load_tokenizer, read_config
-from trainer.spec import CompressSpec, StageSpec
+from trainer.methods.stored import select_signalled
+from trainer.spec import CompressSpec, Heal, StageSpec
 from trainer.spec.compress import PACKING
 from trainer.student import check_head
 
@@ -68,6 +70,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
         raise BadInput(f"{dataset} has no train rows", "Calibration looks at them. Build some.")
     for index, stage in enumerate(spec.stages):
         check_calibration(index, stage, spread(rows, stage.calibration_rows))
+        check_signal(index, stage, start, dataset, train)
     served = spec.serve_check and any(stage.kind in SERVED for stage in spec.stages)
     measuring = Measuring(
         start=start,
@@ -100,6 +103,21 @@ def check_calibration(index: int, stage: StageSpec, rows: Sequence[TokenRow]) ->
         f"{stage.kind} looks at activations and needs at least {LEAST_ROWS} rows and "
         f"{LEAST_TOKENS} tokens. Raise calibration_rows, or build a larger dataset.",
     )
+
+
+def check_signal(
+    index: int, stage: StageSpec, start: Path, dataset: Path, records: Sequence[Record]
+) -> None:
+    """A heal from stored signal needs one of every row."""
+    field, training = (
+        ("training", stage.training) if stage.kind in ("qat", "qaf") else ("heal", stage.heal)
+    )
+    if not isinstance(training, Heal) or training.method != "stored_kl":
+        return
+    try:
+        select_signalled(stored_spec(training, start, dataset), records)
+    except BadInput as error:
+        raise BadInput(f"stages[{index}].{field}: {error.title}", error.detail) from error
 
 
 def looks_at_rows(stage: StageSpec) -> bool:

@@ -22,7 +22,10 @@ class Gate(Frozen):
 class Heal(Frozen):
     """A short training run after a stage, towards the model the chain started from."""
 
-    method: Literal["forward_kl", "sequence_level"] = "forward_kl"
+    method: Literal["forward_kl", "stored_kl", "sequence_level"] = "forward_kl"
+    """forward_kl: KL from the chain's first model, in the process. stored_kl: from the teacher's
+    signal stored with the dataset, at its temperature. sequence_level: the dataset's completions
+    alone."""
     optimization: Optimization = Optimization()
 
 

@@ -15,8 +15,7 @@ SHAPE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32, "num_hidden
 
 def make_llama(seed: int = 0, **changes: object) -> LlamaForCausalLM:
     """Three layers of width 64 with heads of 32, the least that vLLM takes on a CPU."""
-    torch.manual_seed(seed)
-    return make_model(**{**SHAPE, **changes})
+    return make_model(seed, **{**SHAPE, **changes})
 
 
 def write_model(directory: Path, **changes: object) -> Path:

@@ -1,0 +1,94 @@
+"""Heals: what they are trained towards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prompts.signal import SignalHeader, template_sha256, tokenizer_sha256, top_k_row, write_signal
+from tests.trainer.compress.world import write_dataset, write_model
+from trainer.batch import pad
+from trainer.compress.chain import run
+from trainer.data import encode, read_records
+from trainer.errors import BadInput
+from trainer.events import silent
+from trainer.loading import end_ids, load_model, load_tokenizer
+from trainer.spec import CompressSpec
+
+OPTIMIZATION = {"max_steps": 3, "batch_size": 8, "threads": 1, "learning_rate": 1e-3}
+STORED = {"method": "stored_kl", "optimization": OPTIMIZATION}
+TEMPERATURE = 2.0
+
+
+def write_signalled(place: Path, model_dir: Path, seed: int, rows: int | None = None) -> Path:
+    """A dataset with a signal recorded at another temperature than 1, of a teacher of `seed`."""
+    dataset = write_dataset(place / f"data-{seed}-{rows}", 16, 4)
+    tokenizer, model = load_tokenizer(model_dir), load_model(model_dir)
+    teacher = load_model(write_model(place / f"teacher-{seed}", seed=seed), torch.float32)
+    records = [*read_records(dataset, "train"), *read_records(dataset, "validation")]
+    signals = []
+    for row in encode(records, tokenizer, 128, end_ids(model, tokenizer)).rows[:rows]:
+        with torch.no_grad():
+            logits = teacher(input_ids=pad([row]).input_ids).logits[0, row.prompt_tokens - 1 : -1]
+        found, ids = (logits / TEMPERATURE).log_softmax(-1).topk(8)
+        tokens = row.ids[row.prompt_tokens :]
+        signals.append((row.row, top_k_row(tokens, ids.numpy().astype(np.int32), found.numpy())))
+    header = SignalHeader(
+        kind="top_k",
+        width=8,
+        teacher="t",
+        temperature=TEMPERATURE,
+        tokenizer_sha256=tokenizer_sha256(model_dir),
+        template_sha256=template_sha256(model_dir),
+    )
+    (dataset / "signal").mkdir()
+    write_signal(dataset / "signal" / "a.signal", header, signals)
+    return dataset
+
+
+def make_spec(model: Path, dataset: Path, *stages: dict[str, Any]) -> CompressSpec:
+    return CompressSpec(
+        model=str(model), dataset=str(dataset), threads=1, serve_check=False, stages=stages
+    )
+
+
+def test_a_heal_takes_the_stored_signal_at_its_own_temperature(tmp_path: Path) -> None:
+    """Twice in a chain, on tokenizers whose file was laid out by another program; and another
+    teacher's signal heals otherwise, which shows that it is read."""
+    model = write_model(tmp_path / "start")
+    path = model / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8"))), "utf-8")
+    stages = (
+        {"kind": "magnitude", "heal": STORED},
+        {"kind": "depth", "heal": STORED},
+        {"kind": "qat", "group_size": 32, "training": STORED},
+    )
+    made = []
+    for seed in (1, 2):
+        dataset = write_signalled(tmp_path, model, seed)
+        reports = run(make_spec(model, dataset, *stages), tmp_path / f"out-{seed}", silent)
+        assert [report.heal.method for report in reports if report.heal] == ["stored_kl"] * 2
+        assert all(report.heal.steps == 3 for report in reports if report.heal)
+        made.append(dict(load_model(reports[0].model).named_parameters()))
+    assert any(not torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_a_heal_without_signal_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "start")
+    bare = write_dataset(tmp_path / "bare", 16, 4)
+    partly = write_signalled(tmp_path, model, 1, rows=9)
+    for field, stage in (
+        ("heal", {"kind": "magnitude", "heal": STORED}),
+        ("training", {"kind": "qat", "group_size": 32, "training": STORED}),
+    ):
+        for dataset, why in (
+            (bare, "stored_kl needs a dataset with a stored signal"),
+            (partly, "7 of 16 rows have no stored signal"),
+        ):
+            spec = make_spec(model, dataset, {"kind": "depth"}, stage)
+            with pytest.raises(BadInput, match=rf"stages\[1\]\.{field}: {why}"):
+                run(spec, tmp_path / "out", silent)
+            assert not (tmp_path / "out").exists()
