@@ -148,6 +148,17 @@ class CallSignal(Frozen):
     """[T] of the tokens themselves."""
 
 
+class CallDraws(Frozen):
+    """Random draws from what the teacher thought, token by token. T tokens, n draws of each."""
+
+    token_ids: tuple[int, ...]
+    """[T] as the teacher's tokenizer numbers them."""
+    draws: tuple[tuple[int, ...], ...]
+    """[T, n]"""
+    weights: tuple[tuple[float, ...], ...]
+    """[T, n] the importance of each: the weighted draws estimate the distribution without bias."""
+
+
 class Call(Frozen):
     """One answer of the teacher: an entry of the ledger, paid for, never asked again.
 
@@ -174,8 +185,8 @@ class Call(Frozen):
     """What the server said when it refused for good."""
     teacher: str | None = None
     """Name of the teacher that answered; None: the plan's."""
-    signal: CallSignal | None = None
-    """What the request's `signal_top_k` asked for."""
+    signal: CallSignal | CallDraws | None = None
+    """What the request's `signal_top_k` or `signal_draws` asked for."""
 
 
 class Judgement(Frozen):

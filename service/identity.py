@@ -55,17 +55,23 @@ async def identify(
     """Ask the server who it is; costs no token. Raises `NoAnswerError`, and `TeacherError` if it
     refuses the key or doesn't serve the model."""
     entry = await _entry(http, endpoint)
-    weights = tokenizer = None
-    if directory is not None and directory.is_dir():
-        weights = await asyncio.to_thread(weights_digest, directory)
-        tokenizer = await asyncio.to_thread(tokenizer_digest, directory)
+    known = await asyncio.to_thread(read_identity, endpoint.model, directory)
+    told = {
+        "root": entry.get("root"),
+        "context_tokens": entry.get("max_model_len"),
+        "tokens_sha256": await _tokens(http, endpoint),
+    }
+    return known.model_copy(update=told)
+
+
+def read_identity(served_model: str, directory: Path | None) -> Identity:
+    """What a teacher's directory alone says, if it is at hand. Blocks."""
+    if directory is None or not directory.is_dir():
+        return Identity(served_model=served_model)
     return Identity(
-        served_model=endpoint.model,
-        root=entry.get("root"),
-        context_tokens=entry.get("max_model_len"),
-        tokens_sha256=await _tokens(http, endpoint),
-        weights=weights,
-        tokenizer_sha256=tokenizer,
+        served_model=served_model,
+        weights=weights_digest(directory),
+        tokenizer_sha256=tokenizer_digest(directory),
     )
 
 

@@ -18,11 +18,11 @@ from prompts.intake import (
 from prompts.overlap import evaluation_texts
 from prompts.seeds import SeedError, scan_seeds
 from prompts.spec import BuildSpec, RescoreBuild, Shots
-from prompts.spec.asked import asked_teachers
+from prompts.spec.asked import asked_teachers, asks_nobody
 from service import teachers, tokenizers
 from service.affordable import budget_faults
 from service.problems import Fault, Problem, bad_input
-from service.signals import signal_fault, tokenizer_fault
+from service.signals import in_process_fault, signal_fault, tokenizer_fault
 from service.site import Site
 from service.sources import name_source, newest_dataset, source_lines
 from service.spec import (
@@ -111,6 +111,9 @@ class _Checker:
                 "signal": signal_fault(session, spec, serve),
                 "teacher": tokenizer_fault(self._site.store, session, spec, serve),
             }
+            loading = in_process_fault(self._site.store, session, spec, serve)
+        if loading is not None:
+            self._fault(f"{location}.{loading[0]}", loading[1])
         for field, problem in problems.items():
             if problem is not None:
                 self._fault(f"{location}.{field}", problem)
@@ -196,8 +199,8 @@ class _Checker:
 
     def _teacher(self, location: str, where: str, spec: BuildSpec, name: str) -> Teacher | None:
         teacher = self._found(where, lambda session: teachers.get(session, name))
-        if teacher is None:
-            return None
+        if teacher is None or asks_nobody(spec):
+            return teacher  # Whether a server is up is nothing to a build that asks none.
         if not teacher.probe.get("ok"):
             registration = teachers.registration_of(teacher, self._site.settings)
             probe = asyncio.run(teachers.probe_again(registration))

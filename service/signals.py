@@ -4,12 +4,15 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from prompts.signal import template_sha256, tokenizer_sha256
+from prompts.signal import template_sha256, tokenizer_sha256, vocabulary_size
 from prompts.spec import BuildSpec, RescoreBuild, SignalRefusedError, check_signal
+from prompts.spec.asked import asks_nobody
 from service.problems import Problem
 from service.spec import ServeJob
 from service.store import Store
 from service.tables import Teacher
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def signal_fault(session: Session, spec: BuildSpec, serve: ServeJob | None) -> str | None:
@@ -24,6 +27,8 @@ def signal_fault(session: Session, spec: BuildSpec, serve: ServeJob | None) -> s
             "an incremental build takes over rows of the version before, which may have no signal:"
             " leave out `signal`, or build anew"
         )
+    if asks_nobody(spec):
+        return None
     names = [teacher.name for teacher in spec.teachers] or [spec.teacher]
     known = [found for name in names if (found := session.get(Teacher, name)) is not None]
     limits = {teacher.name: teacher.probe.get("max_logprobs") for teacher in known}
@@ -35,6 +40,30 @@ def signal_fault(session: Session, spec: BuildSpec, serve: ServeJob | None) -> s
             check_signal(spec.signal, name, limits.get(name), tokenizers)
     except SignalRefusedError as error:
         return str(error)
+    return None
+
+
+def in_process_fault(
+    store: Store, session: Session, spec: BuildSpec, serve: ServeJob | None
+) -> tuple[str, str] | None:
+    """Why the workers couldn't load the teacher themselves, where a build asks for that: the field
+    and what is wrong; None if they can, or need not."""
+    if not asks_nobody(spec):
+        return None
+    if serve is not None:
+        words = (
+            "the recipe serves a teacher, and a build with in_process asks none: leave out serve"
+        )
+        return "in_process", words
+    teacher = session.get(Teacher, spec.teacher)
+    directory = _directory(store, session, teacher.model or "") if teacher is not None else None
+    if directory is None:
+        return None  # `tokenizer_fault` says it, or that the teacher is unknown.
+    if not any(any(directory.glob(pattern)) for pattern in WEIGHTS):
+        return "in_process", f"{directory} holds no weights ({' or '.join(WEIGHTS)}) to load"
+    size, top_k = vocabulary_size(directory), spec.signal and spec.signal.top_k
+    if size is not None and (top_k or 0) > size:
+        return "signal", f"top_k is {top_k}, teacher {spec.teacher!r} knows {size} tokens"
     return None
 
 

@@ -16,6 +16,7 @@ from service.site import Site
 from service.tables import FINISHED, Chunk, ChunkState, Job, State
 from workers import smoke
 from workers.assemble import assemble
+from workers.device import device_holders, needs_device
 from workers.drain import drain
 from workers.lease import Heart, Lease, claim_job, owner_name, release
 from workers.ledger import FULL_DISK, LeaseLostError, LedgerDamagedError
@@ -80,7 +81,7 @@ def _drain(
 ) -> str | None:
     with site.sessions.reading() as session:
         job = jobs.get(session, job_id)
-    if job.state != State.RUNNING:
+    if job.state != State.RUNNING or _waits_for_device(site, job):
         return "gone"
     try:
         return _ask(site, load_work(site, job, write), owner, heart, watch)
@@ -99,6 +100,17 @@ def _drain(
         log.exception("%s", job_id)
         _fail(site, job_id, "crashed", f"{type(error).__name__}: {error}; see the worker's log")
     return "failed"
+
+
+def _waits_for_device(site: Site, job: Job) -> bool:
+    """Whether a build that loads its teacher finds the device taken: it was paused meanwhile."""
+    if not needs_device(job):
+        return False
+    with site.sessions.writing() as session:
+        holders = device_holders(session, job, site.settings.device_slots)
+        set_waiting(session, job.id, "waiting", holders)
+        session.commit()
+    return holders is not None
 
 
 def _ask(site: Site, work: Work, owner: str, heart: Heart, watch: Watch) -> str | None:
@@ -144,7 +156,8 @@ def _assemble(site: Site, job_id: str, owner: str, heart: Heart) -> None:
 
 def _claim(site: Site, job_id: str, owner: str, heart: Heart) -> Lease | None:
     with site.sessions.writing() as session:
-        lease = claim_job(session, job_id, owner, lease_s=site.settings.lease_s)
+        slots, lease_s = site.settings.device_slots, site.settings.lease_s
+        lease = claim_job(session, job_id, owner, slots=slots, lease_s=lease_s)
     return None if lease is None else heart.keep(lease)
 
 

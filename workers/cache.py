@@ -36,7 +36,7 @@ class Cache:
             "signal_top_k": request.signal_top_k,
             "sample": request.sample,
             "tokens": request.tokens and asdict(request.tokens),
-        }
+        } | ({"signal_draws": request.signal_draws} if request.signal_draws else {})
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def get(self, key: str, request: Request) -> Call | None:

@@ -107,6 +107,7 @@ class Drain:
                 task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self._window.close()
+            await asyncio.to_thread(self._faculty.close)
             await self._give_back()
 
     async def _meet(self) -> None:

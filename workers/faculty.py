@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 import aiohttp
 from sqlalchemy.orm import Session
@@ -9,12 +10,13 @@ from sqlalchemy.orm import Session
 from prompts.plan import Request
 from prompts.record import Call
 from service.asking import Endpoint, TeacherError
-from service.identity import Identity, identify
+from service.identity import Identity, identify, read_identity
 from service.pace import Pace
 from service.site import Site
 from service.tables import JobTeacher
 from workers.cache import Cache
 from workers.ledger import Entry
+from workers.scorer import Scorer
 from workers.sql import in_session
 from workers.teacher import Asker, Gone, Ready, Trouble, changed
 from workers.work import Work
@@ -28,9 +30,13 @@ class Faculty:
         self.askers: dict[str, Asker] = {}
         self._identities: dict[str, Identity] = {}
         self._cache = Cache(work.root) if work.spec.cache else None
+        self._scorer: Scorer | None = None
         chain = [teacher.name for teacher in work.spec.teachers]
         for name in reversed(list(work.endpoints)):
             self.askers[name] = self._asker(name)
+        if work.in_process:
+            self._scorer = Scorer(work.spec.teacher, work.directories[work.spec.teacher])
+            self.askers[work.spec.teacher].answer = self._scorer.answer
             if work.spec.teachers_mode == "fallback" and name in chain[:-1]:
                 after = chain[chain.index(name) + 1]
                 self.askers[name].instead = self.askers[after]
@@ -76,6 +82,17 @@ class Faculty:
         for asker in self.askers.values():
             asker.shut()
 
+    def close(self) -> None:
+        """Nothing is under way any more: memory that a teacher in process takes is given back."""
+        if self._scorer is not None:
+            self._scorer.close()
+
+    async def _identity(self, endpoint: Endpoint, directory: Path | None) -> Identity:
+        if self._scorer is None:
+            return await identify(self._http, endpoint, directory)
+        await asyncio.to_thread(self._scorer.load)
+        return await asyncio.to_thread(read_identity, endpoint.model, directory)
+
     def _asker(self, name: str) -> Asker:
         async def meet() -> None:
             await self._meet(name)
@@ -89,7 +106,7 @@ class Faculty:
         endpoint, job_id = self._work.endpoints[name], self._work.job_id
         writing = self._site.sessions.writing
         try:
-            now = await identify(self._http, endpoint, self._work.directories[name])
+            now = await self._identity(endpoint, self._work.directories[name])
         except TeacherError as error:
             begun = await asyncio.to_thread(in_session, writing, _known, job_id, name)
             if begun is not None and error.reason == "teacher_unknown_model":

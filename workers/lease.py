@@ -22,11 +22,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service import events
 from service.tables import Chunk, ChunkState, Job, State, now
+from workers.device import device_holders, needs_device
 
 LEASE_S = 30.0
 """How long a heartbeat may stand still before its lease is lost."""
-DEVICE_KINDS = frozenset({"serve", "train", "compress", "report"})
-"""Kinds of jobs that occupy a device slot while they run."""
 Key = tuple[str, int | None]
 """(job, chunk number), or (job, None) for the job itself."""
 
@@ -86,7 +85,8 @@ def claim_job(
     if job is None or not _claimable(job):
         session.rollback()
         return None
-    epoch, waiting = job.epoch, _device_holders(session, job, slots)
+    needs_it = job.state == State.QUEUED and needs_device(job)
+    epoch, waiting = job.epoch, device_holders(session, job, slots) if needs_it else None
     if waiting is not None and waiting == job.waiting_for:
         session.rollback()
         return None
@@ -262,18 +262,6 @@ def _claimable(job: Job) -> bool:
     if job.state == State.QUEUED:
         return not job.pause_requested
     return job.kind == "build" and job.state == State.RUNNING and job.owner is None
-
-
-def _device_holders(session: Session, job: Job, slots: int) -> str | None:
-    """Who has the device that this job needs, in words; None if it may have it."""
-    if job.kind not in DEVICE_KINDS:
-        return None
-    running = Job.state == State.RUNNING, Job.kind.in_(DEVICE_KINDS), Job.id != job.id
-    holders = session.scalars(select(Job).where(*running).order_by(Job.started_at)).all()
-    if len(holders) < slots:
-        return None
-    names = ", ".join(f"{holder.kind} job {holder.id} ({holder.name})" for holder in holders)
-    return f"the device: {names} has it (RETORT_DEVICE_SLOTS={slots})"
 
 
 def _claimed(owner: str) -> dict[str, Any]:

@@ -22,11 +22,14 @@ def signal_header(spec: BuildSpec, teacher: Teacher, directory: Path | None) -> 
 
     What the `directory` of the teacher's model would tell is None where that is not at hand.
     """
-    if spec.signal is None or spec.signal.top_k is None:
+    if spec.signal is None:
         return None
+    sampled = spec.signal.sampled
     return SignalHeader(
-        kind="top_k",
-        width=spec.signal.top_k,
+        kind="top_k" if sampled is None else "sampled",
+        width=sampled or spec.signal.top_k or 0,
+        # Draws are the teacher's own, so that all weights are alike.
+        proposal_temperature=None if sampled is None else 1.0,
         # vLLM's log-probs are those of the raw logits, whatever the sampling temperature.
         temperature=1.0,
         vocabulary=vocabulary_size(directory) if directory else None,

@@ -26,6 +26,8 @@ Ready = Callable[[], Awaitable[None]]
 """Awaited before each attempt; raises what forbids it."""
 Meet = Callable[[], Awaitable[None]]
 """Looks whether it is the teacher that the job began with; raises `TeacherError` if not."""
+Answer = Callable[[Request], Awaitable[Call]]
+"""One attempt at a teacher; raises what `service.asking.post` raises."""
 Gone = Callable[[TeacherError], None]
 """Told, once, that the job has to pause or fail for this teacher's sake."""
 
@@ -53,6 +55,8 @@ class Asker:
     gone: Gone
     instead: "Asker | None" = None
     """Asked in its place while it is away, and for what it refuses."""
+    answer: Answer | None = None
+    """Who answers; None: the server behind the endpoint."""
     clock: Callable[[], float] = time.monotonic
     jitter: random.Random = field(default_factory=random.Random)
     trouble: Trouble = field(default_factory=Trouble)
@@ -107,7 +111,7 @@ class Asker:
         try:
             await ready()
             started = self.clock()
-            call = await post(self.http, self.endpoint, request)
+            call = await self._post(request)
         except BusyError as busy:
             self._well()
             retry_after_s = busy.retry_after_s
@@ -129,6 +133,11 @@ class Asker:
         self.answered += 1
         self.pace.answered()
         return call, self.clock() - started
+
+    async def _post(self, request: Request) -> Call:
+        if self.answer is not None:
+            return await self.answer(request)
+        return await post(self.http, self.endpoint, request)
 
     def _well(self) -> None:
         if not self.trouble.probed:  # Then the probe decides: late answers of before say nothing.

@@ -13,9 +13,9 @@ from prompts.intake import read_pool
 from prompts.overlap import EvaluationSet
 from prompts.plan import RescorePlan, TeacherFacts, make_plan
 from prompts.record import Call, Record, Rejected, Seed
-from prompts.signal import SignalHeader
+from prompts.signal import SignalHeader, context_tokens
 from prompts.spec import BuildSpec, RescoreBuild, Shots
-from prompts.spec.asked import asked_teachers
+from prompts.spec.asked import asked_teachers, asks_nobody
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.durable import Write, write_durably
 from service.jobs import spec_of
@@ -54,6 +54,8 @@ class Work:
     cancelled: bool = False
     signal: SignalHeader | None = None
     """What is kept of the teacher's distribution; None: nothing."""
+    in_process: bool = False
+    """The teacher's weights are loaded here, and no server is asked."""
     gpus: int | None = None
     """Of all its teachers' servers together."""
     write: Write = write_durably
@@ -108,14 +110,17 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
         teachers = [_teacher(session, name) for name in asked_teachers(spec)]
         first = next(teacher for teacher in teachers if teacher.name == spec.teacher)
         evaluation = _evaluation(site.store, session, spec)
-        facts = _facts(first, token_counter(site.store, session, first.model))
         directories = {each.name: model_directory(site.store, session, each) for each in teachers}
+        facts = _facts(first, token_counter(site.store, session, first.model))
+        if asks_nobody(spec):
+            facts = replace(facts, context_tokens=context_tokens(directories[first.name]))
     return Work(
         job_id=job.id,
         root=root,
         spec=spec,
         plan=_plan(site, job.id, spec, facts, directories[first.name], evaluation),
-        endpoints=find_endpoints(site, teachers),
+        endpoints=_unasked(first) if asks_nobody(spec) else find_endpoints(site, teachers),
+        in_process=asks_nobody(spec),
         seeds=seeds_path(root, job.id),
         directories=directories,
         revisions={each.name: each.probe.get("revision") for each in teachers},
@@ -153,6 +158,11 @@ def _plan(
 def find_endpoints(site: Site, teachers: list[Teacher]) -> dict[str, Endpoint]:
     """Where each is asked. Raises `TeacherError`."""
     return {teacher.name: find_endpoint(teacher, site.settings) for teacher in teachers}
+
+
+def _unasked(teacher: Teacher) -> dict[str, Endpoint]:
+    """A teacher in process: its key is not looked for, its address not used."""
+    return {teacher.name: Endpoint(teacher.name, teacher.base_url, teacher.served_model)}
 
 
 def model_directory(store: Store, session: Session, teacher: Teacher) -> Path | None:

@@ -92,6 +92,8 @@ class Request:
     """A JSON schema that the server is told to keep the completion to."""
     signal_top_k: int | None = None
     """Ask for the log-probabilities of this many tokens per position, kept as `Call.signal`."""
+    signal_draws: int | None = None
+    """Ask for so many random draws per position in its place: a teacher in process alone can."""
     tools: tuple[Tool, ...] = ()
     """Functions that may be called."""
     prefix: str | None = None

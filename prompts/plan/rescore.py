@@ -85,6 +85,7 @@ class RescorePlan:
             sampling=_UNSAMPLED,
             teacher=self.teacher.name,
             signal_top_k=self.spec.signal.top_k,
+            signal_draws=self.spec.signal.sampled,
             tokens=Tokens(encoded.ids, encoded.prompt_tokens),
         )
         return (request,)

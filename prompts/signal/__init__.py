@@ -8,7 +8,12 @@ A row is a `TopKRow` (the k likeliest tokens and the log mass of all others) or 
 """
 
 from prompts.signal.calls import signal_of, signals_of, to_row
-from prompts.signal.fingerprint import template_sha256, tokenizer_sha256, vocabulary_size
+from prompts.signal.fingerprint import (
+    context_tokens,
+    template_sha256,
+    tokenizer_sha256,
+    vocabulary_size,
+)
 from prompts.signal.header import SignalHeader
 from prompts.signal.reader import SUFFIX, SignalReader
 from prompts.signal.rows import (
@@ -32,6 +37,7 @@ __all__ = [
     "SignalReader",
     "SignalWriter",
     "TopKRow",
+    "context_tokens",
     "signal_file",
     "signal_of",
     "signals_of",

@@ -27,8 +27,17 @@ def template_sha256(directory: Path) -> str | None:
 
 def vocabulary_size(directory: Path) -> int | None:
     """Token ids of the model in a directory, unused ones included; None if it doesn't say."""
+    return _count(directory, "vocab_size")
+
+
+def context_tokens(directory: Path | None) -> int | None:
+    """Tokens that the model in a directory was made for; None if it doesn't say."""
+    return None if directory is None else _count(directory, "max_position_embeddings")
+
+
+def _count(directory: Path, name: str) -> int | None:
     file = directory / "config.json"
     if not file.is_file():
         return None
-    size = json.loads(file.read_text(encoding="utf-8")).get("vocab_size")
+    size = json.loads(file.read_text(encoding="utf-8")).get(name)
     return size if isinstance(size, int) and size > 0 else None

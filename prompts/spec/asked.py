@@ -3,6 +3,7 @@
 from prompts.checks.judge import judges_of
 from prompts.limits import teacher_of
 from prompts.spec.common import Build
+from prompts.spec.rescore import RescoreBuild
 
 
 def asked_teachers(spec: Build) -> tuple[str, ...]:
@@ -11,6 +12,11 @@ def asked_teachers(spec: Build) -> tuple[str, ...]:
     writers = [teacher.name for teacher in spec.teachers] or [spec.teacher]
     judges = [judge.teacher for judge in judges_of(spec.checks) if judge.teacher is not None]
     return tuple(dict.fromkeys(writers + judges))
+
+
+def asks_nobody(spec: Build) -> bool:
+    """Whether the teacher's weights are loaded by the workers, so that no server is asked."""
+    return isinstance(spec, RescoreBuild) and spec.in_process
 
 
 def writer_of(spec: Build, row: str) -> str:

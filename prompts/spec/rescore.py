@@ -27,6 +27,10 @@ class RescoreBuild(Build):
     signal: Signal
     """What is kept of the teacher's distribution; `seeds` names the dataset whose accepted rows
     are scored."""
+    in_process: bool = False
+    """The worker loads the teacher's weights (its registration's `model`) and asks no server, which
+    need not be up. `signal.sampled` needs it, and `signal.top_k` may then be as large as you like.
+    Holds the device while it runs."""
     deduplicate: bool = False
     """The rows were looked through when they were built; true looks again."""
 

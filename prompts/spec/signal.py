@@ -15,7 +15,7 @@ class Signal(Frozen):
     top_k: int | None = Field(None, ge=1, le=1000)
     """The k likeliest tokens and the log mass of all others; the teacher must give as many."""
     sampled: int | None = Field(None, ge=1, le=1000)
-    """So many draws with importance weights; not from a teacher that is asked over HTTP."""
+    """So many draws with importance weights; only in a rescore build with `in_process`."""
 
     @model_validator(mode="after")
     def _is_one_of_the_two(self) -> "Signal":
@@ -29,9 +29,13 @@ class SignalRefusedError(ValueError):
 
 
 def check_signal(
-    signal: Signal, teacher: str, max_logprobs: int | None, tokenizers: dict[str, str | None]
+    signal: Signal,
+    teacher: str,
+    max_logprobs: int | None,
+    tokenizers: dict[str, str | None],
 ) -> None:
-    """Raises SignalRefusedError, which says what to do.
+    """Whether teachers that are asked over HTTP can give it. Raises SignalRefusedError, which says
+    what to do.
 
     `tokenizers`: teacher -> SHA-256 of its tokenizer, for every teacher of the build; None where
     that is not known.
@@ -39,7 +43,8 @@ def check_signal(
     if signal.sampled is not None:
         raise SignalRefusedError(
             f"sampled needs the teacher in process, and {teacher!r} is asked over HTTP, which gives"
-            " the likeliest tokens only: ask for top_k, or train with the teacher online"
+            " the likeliest tokens only: ask for top_k, or build without and draw afterwards, by a"
+            " rescore build with in_process: true"
         )
     if max_logprobs is not None and (signal.top_k or 0) > max_logprobs:
         raise SignalRefusedError(
