@@ -12,6 +12,8 @@ from pathlib import Path
 from prompts.files import file_sha256, sync
 
 MANIFEST = "manifest.json"
+WRITING = ".writing"
+"""Where what isn't whole yet lies."""
 
 
 def seal(written: Path, target: Path, digest: str) -> None:
@@ -38,10 +40,10 @@ def newest(directory: Path, digest: str, refused: Callable[[Path, str], None]) -
     `refused` is told of each one passed over, and why.
     """
     for path in reversed(listing(directory)):
-        problem = _problem(path, digest)
-        if problem is None:
+        found = problem(path, digest)
+        if found is None:
             return path
-        refused(path, problem)
+        refused(path, found)
     return None
 
 
@@ -57,7 +59,8 @@ def thin(directory: Path, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def _problem(path: Path, digest: str) -> str | None:
+def problem(path: Path, digest: str) -> str | None:
+    """Why a sealed directory can't be used by the run `digest` names; None where it is whole."""
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         files: dict[str, str] = manifest["files"]

@@ -18,20 +18,28 @@ from transformers import (
 
 from trainer.errors import BadInput
 
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+WEIGHTS = "*.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+"""Loading such a file may run what is in it."""
 
 
 def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """A causal language model in eval mode; dtype None keeps the one it was saved in.
 
     Factorized models load where `retort_lowrank` is installed, compressed-tensors ones where
-    that package is. Raises BadInput for a directory that isn't a model, or doesn't load.
+    that package is. No code that comes with a model is run, and no pickle is opened. Raises
+    BadInput for a directory that isn't a model, or doesn't load.
     """
     _register_lowrank()
-    _check_directory(source, ("config.json",), WEIGHTS)
+    _check_pickles(source)
+    _check_directory(source, ("config.json",), (WEIGHTS,))
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype or "auto", config=_config(source)
+            str(source),
+            dtype=dtype or "auto",
+            config=_config(source),
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{source} can't be loaded as a language model", _first(error)) from error
@@ -39,12 +47,32 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
     return loaded
 
 
+def make_model(source: str | Path, seed: int) -> PreTrainedModel:
+    """A model of a directory's or hub name's configuration in fp32, its weights random by `seed`;
+    weights that lie there are left alone. Raises BadInput for a configuration of no language
+    model."""
+    _register_lowrank()
+    _check_directory(source, ("config.json",))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = AutoModelForCausalLM.from_config(
+                _config(source), dtype=torch.float32, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise BadInput(f"{source} configures no language model", _first(error)) from error
+    model: PreTrainedModel = made.eval()
+    return model
+
+
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer beside a model. Raises BadInput where there is none."""
     _register_lowrank()
     _check_directory(source, ("config.json",), ("tokenizer.json", "tokenizer.model", "vocab.*"))
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(source))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(source), trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise BadInput(f"{source} has no tokenizer that loads", _first(error)) from error
     return tokenizer
@@ -63,11 +91,8 @@ def read_config(source: str | Path) -> dict[str, Any]:
 
 
 def weight_files(source: str | Path) -> list[Path]:
-    """A model directory's weight files, sorted; safetensors where there are any."""
-    for pattern in WEIGHTS:
-        if found := sorted(Path(source).glob(pattern)):
-            return found
-    return []
+    """A model directory's weight files, sorted."""
+    return sorted(Path(source).glob(WEIGHTS))
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -86,7 +111,7 @@ def _config(source: str | Path) -> PreTrainedConfig:
     """Compressed-tensors weights are unpacked at loading, activations still rounded as in the
     engine. Left packed, they would be unpacked by the whole model's first forward pass, and a
     pass through its body alone before that would fail."""
-    config: PreTrainedConfig = AutoConfig.from_pretrained(str(source))
+    config: PreTrainedConfig = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
     quantization = config.to_dict().get("quantization_config") or {}
     if quantization.get("quant_method") == "compressed-tensors":
         config.quantization_config = {**quantization, "dequantize": True}
@@ -97,6 +122,19 @@ def _register_lowrank() -> None:
     """Importing the package registers its model types with transformers' Auto classes."""
     if importlib.util.find_spec("retort_lowrank") is not None:
         importlib.import_module("retort_lowrank")
+
+
+def _check_pickles(source: str | Path) -> None:
+    path = Path(source)
+    if not path.is_dir() or weight_files(source):
+        return
+    pickles = sorted(one.name for pattern in PICKLES for one in path.glob(pattern))
+    if pickles:
+        raise BadInput(
+            f"{source} keeps its weights in pickle files",
+            f"Opening {', '.join(pickles[:4])} may run whatever is in them. Convert them where you "
+            "trust them, with save_pretrained, and give the directory with safetensors.",
+        )
 
 
 def _check_directory(source: str | Path, *alternatives: tuple[str, ...]) -> None:
@@ -118,4 +156,9 @@ def _check_directory(source: str | Path, *alternatives: tuple[str, ...]) -> None
 
 
 def _first(error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "It needs code that comes with it, which is never run (trust_remote_code is off). Take "
+            "an architecture that transformers itself has."
+        )
     return str(error).strip().split("\n\n")[0][:600] or type(error).__name__

@@ -25,6 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from trainer import checkpoint
 from trainer.arguments import arguments
 from trainer.batch import Batch
+from trainer.best import load_best, save_best, thin_best
 from trainer.data import TokenRow
 from trainer.errors import Diverged
 from trainer.events import Emit
@@ -211,10 +212,17 @@ class DistilTrainer(transformers.Trainer):
 
     def kept_weights(self) -> dict[str, Tensor]:
         """The whole student's that the run ends with, on rank 0; for every rank to call."""
-        if self._optimization.keep == "last":
+        step = self.history.best
+        if self._optimization.keep == "last" or step is None:
             return self._whole()
-        stored: dict[str, Tensor] = torch.load(self._directory / BEST / WEIGHTS, weights_only=True)
-        return stored
+        first = self.args.process_index == 0
+        found = load_best(self._directory, step, self._digest) if first else {}
+        if self.total(float(isinstance(found, str))) == 0:
+            assert not isinstance(found, str)
+            return found
+        told = f"the best weights, of step {step}, can't be had ({found}): the last ones are kept"
+        self._say("warning", {"detail": told})
+        return self._whole()
 
     def _whole(self) -> dict[str, Tensor]:
         """Put together from all ranks' parts, where they hold parts."""
@@ -223,10 +231,7 @@ class DistilTrainer(transformers.Trainer):
     def _save_best(self, step: int) -> None:
         weights = self._whole()
         if self.args.should_save:
-            written = self._directory / WRITING / BEST
-            written.mkdir(parents=True, exist_ok=True)
-            torch.save(weights, written / WEIGHTS)
-            checkpoint.seal(written, self._directory / BEST, self._digest)
+            save_best(self._directory, step, weights, self._digest)
         self._say("phase", {"name": "best", "detail": f"step {step}"})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -239,12 +244,13 @@ class DistilTrainer(transformers.Trainer):
             written = Path(self._get_output_dir(trial)) / name
             checkpoint.seal(written, self._directory / name, self._digest)
             checkpoint.thin(self._directory, self._optimization.keep_checkpoints)
+            thin_best(self._directory, self.history.best)
         detail = f"step {self.state.global_step}, {self._clock() - started:.2f} s"
         self._say("phase", {"name": "checkpoint", "detail": detail})
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where checkpoints are written before they are sealed."""
-        return str(self._directory / WRITING)
+        return str(self._directory / checkpoint.WRITING)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Weights by torch.save: safetensors refuses the tied tensors of a wrapped model. FSDP's
@@ -289,10 +295,7 @@ class DistilTrainer(transformers.Trainer):
             self._emit(event, fields)
 
 
-WRITING = ".writing"
 HISTORY = "history.pt"
-BEST = "best"
-WEIGHTS = "weights.pt"
 
 
 class _AfterStep(TrainerCallback):

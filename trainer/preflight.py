@@ -15,6 +15,7 @@ from trainer.loading import read_config, weight_files
 from trainer.objectives.head import CHUNK_LOGITS
 from trainer.plan import layout
 from trainer.preparation import Prepared, make_objective, prepare
+from trainer.space import memory_named
 from trainer.spec import TrainSpec, WithTeacher
 from trainer.student import Student
 from trainer.training import fit
@@ -29,9 +30,10 @@ def dry_run(spec: TrainSpec, emit: Emit) -> str:
         raise BadInput("no dataset to train on", "Name one in `dataset`.")
     dataset = Path(spec.dataset)
     records, held = read_records(dataset, "train"), read_records(dataset, "validation")
-    run = prepare(spec, records, held, emit)
-    plan = describe(run)
-    seconds = measured(run, emit)
+    with memory_named(spec):
+        run = prepare(spec, records, held, emit)
+        plan = describe(run)
+        seconds = measured(run, emit)
     total = seconds * run.plan.steps
     return (
         f"{show_row(run.rows.rows[0], run.tokenizer)}\n--- plan ---\n{plan}\n"

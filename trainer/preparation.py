@@ -16,12 +16,12 @@ from trainer.data import TokenRows, encode
 from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.identity import digest_of
-from trainer.loading import end_ids, load_model, load_tokenizer, read_config
+from trainer.loading import end_ids, load_model, load_tokenizer, make_model, read_config
 from trainer.methods import METHODS, Setting, check_confidence
 from trainer.methods.method import Encode
 from trainer.plan import Plan, make_plan
-from trainer.spec import Optimization, TrainSpec
-from trainer.student import Objective
+from trainer.spec import Optimization, TrainSpec, WithTeacher
+from trainer.student import Objective, check_size
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,22 @@ def prepare(
     if spec.weight_by == "confidence":
         check_confidence(chosen)
     torch.set_num_threads(optimization.threads or len(os.sched_getaffinity(0)))
-    emit("phase", {"name": "load", "detail": f"student {spec.student}"})
+    how = ", its weights at random" if spec.initial == "random" else ""
+    emit("phase", {"name": "load", "detail": f"student {spec.student}{how}"})
     if read_config(spec.student).get("quantization_config"):
         raise BadInput(
             f"{spec.student} is quantized", "Packed weights can't be trained. Start before that."
         )
     tokenizer = load_tokenizer(spec.student)
-    model = load_model(spec.student, dtype=torch.float32)
-    ends, limit = end_ids(model, tokenizer), _limit(model, optimization, emit)
+    model = _load_student(spec)
+    check_size("student", model, tokenizer)
+    ends, limit = end_ids(model, tokenizer), _limit(model, spec, emit)
     rows = method.rows(spec, chosen, _encoder(tokenizer, limit, ends, spec.weight_by))
     held = _held(spec, validation, emit)
     held_rows = (
         method.rows(spec, held, _encoder(tokenizer, limit, ends)) if held else TokenRows((), 0, 0)
     )
-    _tell_rows(rows, held_rows, optimization, emit)
+    _tell_rows(rows, held_rows, limit, emit)
     plan = make_plan(rows.rows, optimization, _ranks())
     digest = digest_of(spec, rows)
     _adapt(model, spec)
@@ -90,9 +92,15 @@ def make_objective(run: Prepared, emit: Emit) -> Objective:
 
 def fresh_student(spec: TrainSpec) -> PreTrainedModel:
     """The student as it is before its first step, with its adapters or its rounding."""
-    model = load_model(spec.student, dtype=torch.float32)
+    model = _load_student(spec)
     _adapt(model, spec)
     return model
+
+
+def _load_student(spec: TrainSpec) -> PreTrainedModel:
+    if spec.initial == "random":
+        return make_model(spec.student, spec.optimization.seed)
+    return load_model(spec.student, dtype=torch.float32)
 
 
 def _encoder(
@@ -144,24 +152,26 @@ def _adapt(model: PreTrainedModel, spec: TrainSpec) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _tell_rows(
-    rows: TokenRows, validation: TokenRows, optimization: Optimization, emit: Emit
-) -> None:
+def _tell_rows(rows: TokenRows, validation: TokenRows, max_length: int, emit: Emit) -> None:
     kept = f"{len(rows.rows)} rows, {rows.completion_tokens} completion tokens"
-    long = f"{rows.too_long} longer than {optimization.max_length} tokens left out"
+    long = f"{rows.too_long} longer than {max_length} tokens left out"
     emit("phase", {"name": "rows", "detail": f"{kept}; {long}"})
     if not validation.rows:
         emit("warning", {"detail": "the dataset has no validation rows: no validation loss"})
 
 
-def _limit(model: PreTrainedModel, optimization: Optimization, emit: Emit) -> int:
-    """Positions beyond the model's own were never trained, or don't exist."""
-    positions = model.config.to_dict().get("max_position_embeddings")
-    if positions is not None and positions < optimization.max_length:
-        detail = f"max_length {optimization.max_length} is cut to the student's {positions}"
-        emit("warning", {"detail": detail})
-        return int(positions)
-    return optimization.max_length
+def _limit(model: PreTrainedModel, spec: TrainSpec, emit: Emit) -> int:
+    """Positions beyond a model's own were never trained, or don't exist."""
+    limit = spec.optimization.max_length
+    sides = {"student": model.config.to_dict().get("max_position_embeddings")}
+    if isinstance(spec, WithTeacher) and spec.one_vocabulary:
+        sides["teacher"] = read_config(spec.teacher).get("max_position_embeddings")
+    for side, positions in sides.items():
+        if positions is not None and positions < limit:
+            detail = f"max_length {limit} is cut to the {side}'s {positions}"
+            emit("warning", {"detail": detail})
+            limit = int(positions)
+    return limit
 
 
 def _ranks() -> int:

@@ -77,7 +77,7 @@ def run_recipe(path: Path, out: Path, emit: Emit) -> dict[str, Any]:
         student = _train(recipe, recipe.train, out, emit)
         made["model"] = str(student)
         training = _training(student)
-        rows.append(_measured(recipe, recipe.train.student, "base", None, out, emit))
+        rows.append(_base(recipe, recipe.train, out, emit))
         rows.append(_measured(recipe, str(student), "student", recipe.train.student, out, emit))
     try:
         if recipe.compress is not None:
@@ -107,6 +107,13 @@ def _compress(
         "evaluate": spec.evaluate or recipe.evaluate,
     }
     run(spec.model_copy(update=inherited), out / "compress", emit)
+
+
+def _base(recipe: Recipe, spec: TrainSpec, out: Path, emit: Emit) -> ModelRow:
+    if spec.initial == "random":
+        why = {"measurement": "the student began with random weights"}
+        return ModelRow(id=spec.student, label="student base", role="base", why=why)
+    return _measured(recipe, spec.student, "base", None, out, emit)
 
 
 def _measured(

@@ -1,14 +1,16 @@
 """Disk and memory of a training: looked at before, and named where they run out."""
 
+import contextlib
 import errno
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from trainer.errors import BadInput
-from trainer.spec import Optimization
+from trainer.spec import MiniLLM, OnPolicy, Optimization, TrainSpec, WithTeacher
 
 
 def check_disk(out: Path, model: PreTrainedModel, optimization: Optimization) -> None:
@@ -37,16 +39,47 @@ def disk_full(error: Exception, out: Path, model: PreTrainedModel) -> BadInput |
     )
 
 
-def out_of_memory(error: Exception) -> BadInput | None:
+@contextlib.contextmanager
+def memory_named(spec: TrainSpec) -> Iterator[None]:
+    """Within, BadInput in the place of running out of memory: it says what to lower."""
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError) as error:
+        if not _is_memory(error):
+            raise
+        raise BadInput(
+            "training ran out of memory",
+            f"{(str(error).splitlines() or ['MemoryError'])[0][:200]}. {_what_to_lower(spec)}.",
+        ) from error
+
+
+def _is_memory(error: Exception) -> bool:
     """A CPU's allocator has no exception of its own."""
-    told = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if not told:
-        return None
-    return BadInput(
-        "training ran out of memory",
-        f"{str(error).splitlines()[0][:200]}. Lower optimization.batch_size (and raise "
-        "accumulation by as much), set gradient_checkpointing, lower max_length, or train a lora.",
-    )
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in str(error)
+
+
+def _what_to_lower(spec: TrainSpec) -> str:
+    """What this training still has to give, the cheapest first."""
+    given, advice = spec.optimization, []
+    if given.batch_size > 1:
+        advice.append(
+            f"lower optimization.batch_size ({given.batch_size}) and raise accumulation by as much"
+        )
+    if not given.gradient_checkpointing:
+        advice.append("set optimization.gradient_checkpointing")
+    if isinstance(spec, OnPolicy | MiniLLM):
+        advice.append(f"lower max_new_tokens ({spec.max_new_tokens}) or samples ({spec.samples})")
+    advice.append(f"lower optimization.max_length ({given.max_length}): longer rows are left out")
+    if isinstance(spec, WithTeacher):
+        if spec.teacher_load.bits is None:
+            advice.append("set teacher_load.bits to 8 or 4")
+        advice.append("record a signal and use stored_kl, with no teacher in memory")
+    if spec.lora is None and spec.quantize is None and spec.initial == "saved":
+        advice.append("train a lora")
+    return f"{'; '.join(advice)}".capitalize()
 
 
 def _checkpoint_bytes(model: PreTrainedModel) -> int:

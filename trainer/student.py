@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.batch import Batch, positions, sees
 from trainer.errors import BadInput
@@ -229,6 +229,16 @@ def head_of(model: PreTrainedModel) -> Head:
             "Its head can't be applied to some positions at a time. Take a dense causal model.",
         )
     return Head(linear.weight, linear.bias)
+
+
+def check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """BadInput where a model's head knows fewer tokens than its tokenizer."""
+    rows, tokens = head_of(model).weight.shape[0], len(tokenizer)
+    if rows < tokens:
+        raise BadInput(
+            f"the {side}'s head has fewer rows than the tokenizer has tokens",
+            f"{rows} against {tokens}. Resize its embeddings and save it again.",
+        )
 
 
 def check_head(model: PreTrainedModel) -> None:

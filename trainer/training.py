@@ -22,7 +22,7 @@ from trainer.loading import read_config
 from trainer.loop import DistilTrainer
 from trainer.preparation import Prepared, fresh_student, make_objective, prepare
 from trainer.samples import make_sampler, thinned
-from trainer.space import check_disk, disk_full, out_of_memory
+from trainer.space import check_disk, disk_full, memory_named
 from trainer.spec import TrainSpec
 from trainer.stop import deferred_sigterm
 from trainer.student import Student
@@ -66,6 +66,18 @@ def train_on(
     after_step: Callable[[nn.Module], None] | None = None,
 ) -> Path:
     """`train` on records at hand."""
+    with memory_named(spec):
+        return _train(spec, records, validation, out, emit, after_step)
+
+
+def _train(
+    spec: TrainSpec,
+    records: list[Record],
+    validation: list[Record],
+    out: Path,
+    emit: Emit,
+    after_step: Callable[[nn.Module], None] | None,
+) -> Path:
     started = time.monotonic()
     run = prepare(spec, records, validation, emit)
     if finished(out, run.digest):
@@ -77,7 +89,7 @@ def train_on(
         trainer = fit(run, student, out / "checkpoints", emit, after_step)
         return _save(run, trainer, out, time.monotonic() - started)
     except (OSError, RuntimeError) as error:
-        full = out_of_memory(error) or disk_full(error, out, run.model)
+        full = disk_full(error, out, run.model)
         if full is None:
             raise
         raise full from error
@@ -122,7 +134,9 @@ def fit(
         if stop.asked:
             raise Terminated
     if run.spec.optimization.keep == "best" and not trainer.sharded:
-        student.load_state_dict(trainer.kept_weights())
+        weights = trainer.kept_weights()
+        if trainer.args.should_save:
+            student.load_state_dict(weights)
     return trainer
 
 

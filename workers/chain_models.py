@@ -1,6 +1,6 @@
 """The models of a chain: its two ends, the student and the stages, as rows of the report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -49,7 +49,11 @@ def ends(inputs: Inputs, found: list[Job]) -> dict[str, ModelEnd]:
     """Role -> model: the two ends of the report's table, as far as the chain names them."""
     parts = sort_parts(found)
     named = {"teacher": _teacher(inputs.session, parts), "base": _base(parts)}
-    return {role: _end(inputs, name) for role, name in named.items() if name is not None}
+    both = {role: _end(inputs, name) for role, name in named.items() if name is not None}
+    if "base" in both and _starts_at_random(parts):
+        why = "the student began with random weights"
+        both["base"] = replace(both["base"], loadable=False, why=why)
+    return both
 
 
 def model_rows(
@@ -109,7 +113,7 @@ def _stage_rows(errand: Errand, session: Session, parts: Parts) -> list[report.M
         return []
     spec = parts.compress.spec["compress"]
     start = session.get(Artifact, spec.get("model") or "")
-    ids = {str(errand.site.store.path(start)): start.id} if start is not None else {}
+    ids = {start.path: start.id} if start is not None else {}
     rows = []
     for model_id in parts.compress.result.get("models", []):
         artifact = session.get_one(Artifact, model_id)
@@ -120,7 +124,8 @@ def _stage_rows(errand: Errand, session: Session, parts: Parts) -> list[report.M
                 id=artifact.id,
                 label=stage.label,
                 role="stage",
-                source=ids.get(stage.source),
+                # Of an artifact: where it lay on the host that ran the stage.
+                source=ids.get(stage.source) or ids.get("/".join(Path(stage.source).parts[-2:])),
                 stage=stage,
             )
         )
@@ -149,6 +154,11 @@ def _base(parts: Parts) -> str | None:
         return None
     spec = jobs.spec_of(parts.train)
     return spec.train.student if isinstance(spec, TrainJob) else None
+
+
+def _starts_at_random(parts: Parts) -> bool:
+    spec = jobs.spec_of(parts.train) if parts.train is not None else None
+    return isinstance(spec, TrainJob) and spec.train.initial == "random"
 
 
 def _end(inputs: Inputs, reference: str) -> ModelEnd:

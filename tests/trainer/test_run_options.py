@@ -1,6 +1,7 @@
 """Adapters, the best weights, early stop, reporting, preflight, and on-policy runs that resume."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,30 @@ def test_the_best_weights_are_kept_and_a_run_without_progress_ends(tmp_path: Pat
     kept = spec_of(tmp_path, "sequence_level", optimization=calm)
     run(kept.model_copy(update={"student": str(tmp_path / "best/model")}), tmp_path / "c", told)
     assert told.of("validation")[-1]["loss"] == pytest.approx(min(losses.values()), rel=1e-4)
+
+
+@pytest.mark.parametrize("harm", [None, "damaged", "gone"])
+def test_best_weights_outlive_a_kill_and_are_checked(tmp_path: Path, harm: str | None) -> None:
+    """Killed after a checkpoint whose best is an earlier step's: those weights are still there.
+    Where they aren't whole, the run says so and ends with the last ones."""
+    wild = {"epochs": 1, "learning_rate": 30.0, "warmup_ratio": 0.0, "eval_steps": 1}
+    spec = spec_of(
+        tmp_path, "sequence_level", optimization={**wild, "keep": "best", "checkpoint_steps": 2}
+    )
+    whole = run(spec, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(spec, tmp_path / "cut", dying_after(1))
+    (best,) = (tmp_path / "cut/checkpoints").glob("best-*")
+    if harm == "damaged":
+        (best / "weights.pt").write_bytes(b"half")
+    elif harm == "gone":
+        shutil.rmtree(best)
+    heard = Heard()
+    ended = run(spec, tmp_path / "cut", heard)
+    assert best.name == "best-1"
+    assert same(ended, whole) is (harm is None)
+    told = [f["detail"] for f in heard.of("warning") if "the last ones are kept" in f["detail"]]
+    assert len(told) == (harm is not None)
 
 
 @pytest.mark.parametrize("options", [{"keep": "best"}, {"patience": 1}])

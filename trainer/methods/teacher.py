@@ -14,7 +14,7 @@ from trainer.methods.method import Setting
 from trainer.narrow import DTYPES, narrow, place
 from trainer.objectives import Head, keep
 from trainer.spec import WithTeacher
-from trainer.student import PLAIN, Look, Seen, check_head, head_of, look
+from trainer.student import PLAIN, Look, Seen, check_head, check_size, head_of, look
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def load_teacher(spec: WithTeacher, setting: Setting) -> Teacher:
     model = load_model(spec.teacher, dtype=DTYPES[load.dtype])
     check_head(model)
     if spec.one_vocabulary:
-        _check_sizes(len(setting.tokenizer), {"student": setting.model, "teacher": model})
+        check_size("teacher", model, setting.tokenizer)
     model.requires_grad_(False)
     if load.bits is not None:
         narrow(model, load.bits)
@@ -89,13 +89,3 @@ def _special(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """The pad token is left out: masks go by position, so it never matters."""
     tokens = tokenizer.special_tokens_map
     return {name: str(token) for name, token in sorted(tokens.items()) if name != "pad_token"}
-
-
-def _check_sizes(tokens: int, models: dict[str, PreTrainedModel]) -> None:
-    for name, model in models.items():
-        rows = head_of(model).weight.shape[0]
-        if rows < tokens:
-            raise BadInput(
-                f"the {name}'s head has fewer rows than the tokenizer has tokens",
-                f"{rows} against {tokens}. Resize its embeddings and save it again.",
-            )

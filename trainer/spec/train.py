@@ -30,6 +30,8 @@ class _Train(Frozen):
     """Dataset id, or a path when run without the service; None in a recipe takes the build's."""
     student: str = Field(min_length=1)
     """Model id, directory or hub name of the model to start from."""
+    initial: Literal["saved", "random"] = "saved"
+    """random: only its configuration and tokenizer are taken; the weights are drawn by the seed."""
     name: str = "student"
     optimization: Optimization = Optimization()
     weight_by: Literal["none", "confidence"] = "none"
@@ -48,6 +50,8 @@ class _Train(Frozen):
                 "quantize trains the weights that lora freezes: leave one of the two out, or train "
                 "adapters on a quantized base by a stage of kind: qaf"
             )
+        if self.lora is not None and self.initial == "random":
+            raise ValueError("lora trains beside frozen weights, and random ones are worth nothing")
         return self
 
 

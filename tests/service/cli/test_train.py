@@ -20,15 +20,20 @@ from tests.trainer.conftest import make_model, make_records, save_model
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a dataset, a student, and a recipe that names them as they lie beside it."""
     folder = tmp_path_factory.mktemp("place")
+    write_dataset(folder)
+    save_model(folder / "student", make_model())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "r", "train": training()}))
+    return folder
+
+
+def write_dataset(folder: Path) -> None:
+    """`dataset`, 40 chains of thought."""
     rows = [
         record.model_dump(mode="json", include={"id", "prompt", "completion", "reasoning"})
         for record in make_records(40)
     ]
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     import_dataset(folder / "rows.jsonl", folder / "dataset", kind="cot")
-    save_model(folder / "student", make_model())
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "r", "train": training()}))
-    return folder
 
 
 def training(**optimization: Any) -> dict[str, Any]:
