@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from trainer.errors import BadInput
 from trainer.plan import Plan
 from trainer.spec import Optimization
+from trainer.spec.optimization import Tracker
 
 
 def arguments(
@@ -38,13 +39,24 @@ def arguments(
     )
 
 
+PACKAGES: dict[Tracker, tuple[str, ...]] = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
+    "comet_ml": ("comet_ml",),
+    "clearml": ("clearml",),
+    "swanlab": ("swanlab",),
+}
+"""Any one of which is needed."""
+
+
 def check_reporting(optimization: Optimization) -> None:
     """BadInput where figures are to go to what isn't installed."""
-    if "tensorboard" in optimization.report_to and not any(
-        importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX")
-    ):
-        raise BadInput(
-            "optimization.report_to: tensorboard is not installed",
-            "Install it (pip install tensorboard), or leave report_to empty: `step` events hold "
-            "the same figures.",
-        )
+    for tracker in optimization.report_to:
+        if not any(importlib.util.find_spec(name) for name in PACKAGES[tracker]):
+            raise BadInput(
+                f"optimization.report_to: {tracker} is not installed",
+                f"Install it (pip install {PACKAGES[tracker][0]}), or leave it out: `step` events "
+                "hold the same figures.",
+            )

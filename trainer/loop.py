@@ -161,7 +161,11 @@ class DistilTrainer(transformers.Trainer):
             place = {"step": step, "steps": self._plan.steps, "epoch": epoch}
             self._say("step", {**place, **figures, "tokens_per_s": speed, **self._terms})
             self._spoken, self._tokens = self._clock(), 0.0
-        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+        self._report({**logs, **self._terms})
+
+    def _report(self, figures: dict[str, float]) -> None:
+        """To what `report_to` names."""
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, figures)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """Mean loss per kept token of the validation rows, and its terms; the library's mean of
@@ -170,6 +174,7 @@ class DistilTrainer(transformers.Trainer):
         loss = figures["loss"]
         self.history.validation.append((step, loss))
         self._say("validation", {"step": step, **figures})
+        self._report({f"eval_{name}": value for name, value in figures.items()})
         if self._sampler is not None:
             self.history.samples.append({"step": step, "rows": self._sampler.ask(self._wrapped)})
             self._say("samples", self.history.samples[-1])

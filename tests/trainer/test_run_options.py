@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from prompts.dataset import import_dataset
 from prompts.record import Record
 from tests.trainer.conftest import make_records
 from tests.trainer.methods.made import made, spec_of
 from tests.trainer.test_training import Heard, Killed, dying_after, same, weights
+from trainer.arguments import PACKAGES
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.loading import load_model, load_tokenizer
@@ -197,22 +200,60 @@ def test_the_memory_estimate_follows_what_costs(tmp_path: Path) -> None:
     assert memory(made(lora)[0])["gradients and AdamW"] < plain["gradients and AdamW"] / 4
 
 
-def test_reporting_to_what_is_not_installed_is_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def installed(monkeypatch: pytest.MonkeyPatch, *wanted: str) -> None:
+    """Of the trackers' packages these seem to be there, whatever there is."""
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if "tensorboard" in name else find(name, *rest),
-    )
+    packages = {name for names in PACKAGES.values() for name in names}
+
+    def look(name: str, *rest: Any) -> Any:
+        if name in packages:
+            return find("json") if name in wanted else None
+        return find(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", look)
+
+
+@pytest.mark.parametrize("tracker", sorted(PACKAGES))
+def test_reporting_to_what_is_not_installed_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str
+) -> None:
+    installed(monkeypatch)
     heard = Heard()
-    options = {"report_to": ("tensorboard",)}
-    with pytest.raises(BadInput, match="tensorboard is not installed"):
-        run(spec_of(tmp_path, "sequence_level", optimization=options), tmp_path / "a", heard)
+    with pytest.raises(BadInput, match=f"{tracker} is not installed"):
+        run(
+            spec_of(tmp_path, "sequence_level", optimization={"report_to": (tracker,)}),
+            tmp_path / "a",
+            heard,
+        )
     assert not heard
+
+
+def test_figures_go_to_what_is_named_for_each_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fake stands for the library's own way to a tracker; every one of ours has such a way."""
+    told: list[dict[str, float]] = []
+
+    class Tracker(TrainerCallback):
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any
+        ) -> None:
+            told.append({"step": state.global_step, **logs})
+
+    assert PACKAGES.keys() <= INTEGRATION_TO_CALLBACK.keys()
+    installed(monkeypatch, "wandb")
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", Tracker)
+    options = {**FEW, "report_to": ("wandb",), "eval_steps": 2}
+    run(spec_of(tmp_path, "kd", optimization=options), tmp_path / "a")
+    steps = [one for one in told if "grad_norm" in one]
+    assert [one["step"] for one in steps] == [1, 2, 3, 4]
+    assert all(one["forward_kl"] == pytest.approx(one["loss"], rel=1e-4) for one in steps)
+    assert all({"entropy", "learning_rate"} <= one.keys() for one in steps)
+    held = [one for one in told if "eval_loss" in one]
+    assert [one["step"] for one in held] == [2, 4]
+    assert all({"eval_forward_kl", "eval_entropy"} <= one.keys() for one in held)
 
 
 def test_what_a_method_lacks_is_said_before_anything_is_loaded(tmp_path: Path) -> None:

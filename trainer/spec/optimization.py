@@ -6,6 +6,8 @@ from pydantic import Field
 
 from prompts.record import Frozen
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "clearml", "swanlab"]
+
 
 class Optimization(Frozen):
     """One optimizer run: AdamW, linear warm-up, cosine decay to a tenth."""
@@ -45,7 +47,7 @@ class Optimization(Frozen):
     """The weights that the student ends with: the last, or those of the lowest validation loss."""
     patience: int | None = Field(None, ge=1)
     """Stops after so many measurements of the validation loss without a new lowest."""
-    report_to: tuple[Literal["tensorboard"], ...] = ()
-    """Where figures go besides the events; needs that package."""
+    report_to: tuple[Tracker, ...] = ()
+    """Where figures go besides the events; needs that package, set up in its own way."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; None takes all cores. Pinned, because results depend on it."""
