@@ -39,6 +39,8 @@ from service.tables import Artifact, Job, Teacher
 from trainer.spec import CompressSpec, EvalSpec, MiniLLM, TrainSpec, WithTeacher
 
 T = TypeVar("T")
+REPORTED = ("recipe", "train", "compress")
+"""Kinds of jobs that a report can tell of."""
 
 
 def check(site: Site, spec: JobSpec) -> JobSpec:
@@ -268,11 +270,11 @@ class _Checker:
 
     def _report(self, spec: ReportJob) -> ReportJob:
         if spec.job is None:
-            self._fault("job", "name the recipe job to report on")
+            self._fault("job", "name the job to report on")
             return spec
-        recipe = self._found("job", lambda session: session.get(Job, spec.job))
-        if recipe is None or recipe.kind != "recipe":
-            self._fault("job", f"{spec.job!r} is not a recipe job")
+        told = self._found("job", lambda session: session.get(Job, spec.job))
+        if told is None or told.kind not in REPORTED:
+            self._fault("job", f"{spec.job!r} is no job of a recipe, a training or a compression")
         evaluate = self._evaluation("evaluate", spec.evaluate)
         return spec.model_copy(update={"evaluate": evaluate})
 

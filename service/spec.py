@@ -51,7 +51,8 @@ class ReportJob(Frozen):
 
     kind: Literal["report"]
     job: str | None = None
-    """The recipe job whose children the report tells of; in a recipe, its own."""
+    """The recipe job whose children the report tells of; in a recipe, its own. Or a training or a
+    compression: the report tells of it and of the jobs that made what it started from."""
     evaluate: EvalSpec | None = None
     """Measures teacher and student base too, so that the table has its two ends."""
 

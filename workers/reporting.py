@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from service import jobs
+from service import ancestry, jobs
 from service.jobs import spec_of
 from service.problems import Fault, bad_input
 from service.spec import ReportJob
@@ -46,10 +46,11 @@ def report_outputs(errand: Errand) -> list[Output]:
 
 
 def _chain(errand: Errand, spec: ReportJob) -> tuple[Job, list[Job]]:
-    """The job that the report tells of, and its parts; a single job is its own only part."""
+    """The job that the report tells of, and its parts: those of a recipe; else the job itself and
+    the jobs that made what it started from."""
     wanted = spec.job or errand.job.parent_id
     if wanted is None:
         raise bad_input([Fault("job", "name the job that the report is to tell of")])
     with errand.site.sessions.reading() as session:
         job = jobs.get(session, wanted)
-        return job, jobs.children(session, job.id) or [job]
+        return job, jobs.children(session, job.id) or ancestry.behind(session, job)

@@ -9,14 +9,16 @@ from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from sqlalchemy import select
 
-from service import access, again, events, job_logs, jobs, pausing
+from service import access, again, ancestry, events, job_logs, jobs, pausing
 from service.again import Retry
 from service.dashboard import compression, training, words
 from service.dashboard.page import page, page_router, require, see
 from service.routes.deps import TheSite
 from service.site import Site
+from service.spec import CompressJob, JobSpec, RecipeJob, ReportJob, TrainJob
 from service.tables import FINISHED, Event, Job, State
 from service.views import JobDetail, event_view, job_detail, job_view
+from trainer.spec import EvalSpec
 
 router = page_router()
 
@@ -146,6 +148,23 @@ def retry(request: Request, site: TheSite, job_id: str) -> Response:
     return see(f"/jobs/{jobs.submit(site, spec, by=request.state.caller.key_id).id}")
 
 
+@router.post("/jobs/{job_id}/report")
+def report(request: Request, site: TheSite, job_id: str) -> Response:
+    """Draw the report of a training or a compression, and of what it started from. Where the job
+    was measured, so are the two ends of the report's table."""
+    with site.sessions.reading() as session:
+        told = jobs.spec_of(jobs.get(session, job_id))
+    spec = ReportJob(kind="report", job=job_id, evaluate=_measured(told))
+    require(request, access.required_for(spec))
+    return see(f"/jobs/{jobs.submit(site, spec, by=request.state.caller.key_id).id}")
+
+
+def _measured(spec: JobSpec) -> EvalSpec | None:
+    if isinstance(spec, CompressJob):
+        return spec.compress.evaluate
+    return spec.evaluate if isinstance(spec, TrainJob | RecipeJob) else None
+
+
 def _written(site: Site, job_id: str) -> dict[str, Any]:
     with site.sessions.reading() as session:
         job = job_view(jobs.get(session, job_id))
@@ -167,6 +186,7 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
         ).all()
         trains = [one.id for one in (job, *job.children) if one.kind == "train"]
         trainings = [training.look(session, id) for id in trains]
+        drawn = job.result.get("report") or ancestry.report_of(session, [job_id])
     stages = compression.stages(told)
     return {
         "job": job,
@@ -179,6 +199,10 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
         "may_retry": bool(
             job.kind == "build" and job.result.get("dataset") and job.progress.get("rejected")
         ),
+        "report": drawn,
+        "may_report": drawn is None
+        and job.kind in ("train", "compress")
+        and bool(job.result.get("model")),
         "may_resume": "paused" in (job.state, *(child.state for child in job.children)),
         "trainings": trainings,
         "stages": stages,

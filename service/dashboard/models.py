@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import access, artifacts, jobs
+from service import access, ancestry, artifacts, jobs
 from service.dashboard import drawing, words
 from service.dashboard.drawing import Box
 from service.dashboard.page import page, page_router, require, see
@@ -135,8 +135,7 @@ def _box(id: str, artifact: Artifact | None) -> Box:
 
 
 def _report(session: Session, model: ArtifactView) -> str | None:
-    """The report of the chain that made it."""
+    """The report that tells of it: of the job that made it, or of that job's recipe."""
     job = session.get(Job, model.job_id) if model.job_id is not None else None
-    parent = session.get(Job, job.parent_id) if job is not None and job.parent_id else None
-    found = parent.result.get("report") if parent is not None else None
-    return str(found) if found else None
+    told = [id for id in (model.job_id, job.parent_id if job is not None else None) if id]
+    return ancestry.report_of(session, told)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData
 
 from prompts.yaml_text import read_yaml
-from service import access, artifacts, errors, jobs, preflight, registry
+from service import access, ancestry, artifacts, errors, jobs, preflight, registry
 from service.dashboard import estimate, fields
 from service.dashboard.page import page, page_router, require, see
 from service.preview import PreviewRequest, preview
@@ -38,6 +38,10 @@ def show_new(
 ) -> HTMLResponse:
     """A form of a kind, with what it is to be about if the address says so; or the spec of an
     earlier job to change."""
+    if kind == "compress" and model and not dataset:
+        # To calibrate on, what it was trained on is the nearest.
+        with site.sessions.reading() as session:
+            dataset = ancestry.dataset_of(session, model) or ""
     spec = fields.about(kind, dataset=dataset, model=model, teacher=teacher)
     if copy_of is not None:
         with site.sessions.reading() as session:

@@ -281,6 +281,23 @@ def test_a_report_knows_the_whole_chain(patient: Site) -> None:
     assert student in {node.id for node in chain.lineage}
 
 
+def test_a_report_knows_jobs_that_were_submitted_one_by_one(patient: Site) -> None:
+    train = put(patient, train_spec(patient))
+    child.run(patient, train, trainer=fake("ok"))
+    compress = compress_spec(patient)
+    compress["compress"]["model"] = get_job(patient, train).result["model"]
+    compress_id = put(patient, compress)
+    child.run(patient, compress_id, trainer=fake("ok"))
+    report_id = put(patient, {"kind": "report", "job": compress_id})
+
+    child.run(patient, report_id, trainer=fake("ok"))
+
+    report = artifact(patient, get_job(patient, report_id).result["report"])
+    chain = Chain.model_validate_json((patient.store.path(report) / "chain.json").read_text())
+    assert [part.kind for part in chain.parts] == ["train", "compress"]
+    assert [row.role for row in chain.models] == ["base", "student", "stage", "stage"]
+
+
 def recipe_spec(site: Site) -> dict[str, Any]:
     train = train_spec(site)["train"]
     return {"kind": "recipe", "name": "chain", "train": train, "report": False}

@@ -30,10 +30,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = [
     pytest.mark.servers,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
 ROWS = 60
+STUDENT = str(ROOT / "examples/demo/models/student-base")
+TRAINED_MS = 120_000
+"""A bound for a hung job on a busy machine: a training of a few steps takes seconds."""
 PLACES = (
     "/jobs",
     "/jobs/new",
@@ -69,7 +72,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     keys.create(site, NewKey(name="somebody else's"))
     api = ("uvicorn", "service.app:app", "--port", str(port), "--log-level", "warning")
     worker = ("celery", "-A", "workers.app", "worker", "-P", "threads", "-c", "2")
-    queues = ("-Q", "build,control", "--without-gossip", "--without-mingle")
+    queues = ("-Q", "build,control,train", "--without-gossip", "--without-mingle")
     running: list[subprocess.Popen[bytes]] = []
     with redis_at(broker_socket(site.settings.data_dir)), hostile_teacher() as teacher:
         try:
@@ -142,6 +145,9 @@ def test_from_the_login_link_to_rows_that_stay_text(
     watches_it_live(page)
     reads_rows(page)
     judges_rows_by_keyboard(page)
+    trains_on_it(page)
+    compresses_it(page)
+    compares_in_the_report(page)
     asks_side_by_side(page)
     schedules_it_and_sees_it_run(page)
     walks_by_keyboard_on_a_phone(stack, page)
@@ -246,6 +252,50 @@ def judges_rows_by_keyboard(page: Page) -> None:
     expect(removed).to_have_count(1)
     assert first.removeprefix("row-") in removed.inner_text()
     expect(removed.locator(".state")).to_have_text(["accepted", "by hand"])
+
+
+def trains_on_it(page: Page) -> None:
+    page.get_by_role("link", name="Train on it").click()
+    expect(page.locator("select[name='f.train.dataset']")).not_to_have_value("")
+    page.get_by_label("Student to start from").fill(STUDENT)
+    page.get_by_label("Model name").fill("adder")
+    page.get_by_label("Rows in a step").fill("8")
+    expect(page.locator("#verdict")).to_contain_text("steps")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", name="train adder")).to_be_visible()
+    # A plot comes while it trains: the page hears of the steps by itself.
+    expect(page.locator(".curve canvas").first).to_be_visible(timeout=TRAINED_MS)
+    expect(page.locator("#live .state").first).to_have_text("done", timeout=TRAINED_MS)
+    page.get_by_role("link", name="Log", exact=True).click()
+    expect(page.locator("#written")).to_contain_text("train.log")
+    page.go_back()
+    page.get_by_role("link", name="Model", exact=True).click()
+
+
+def compresses_it(page: Page) -> None:
+    expect(page.get_by_role("img", name="What it was made from")).to_contain_text("sums v2")
+    page.get_by_role("link", name="Compress it").click()
+    expect(page.locator("select[name='f.compress.dataset']")).not_to_have_value("")
+    text = page.get_by_label("YAML")
+    stages = "  - kind: wanda\n    sparsity: 0.5\n  - kind: ptq\n    scheme: W8A8\n"
+    assert stages in text.input_value()
+    text.fill(text.input_value().replace(stages, "  - kind: magnitude\n    sparsity: 0.5\n"))
+    expect(page.locator("#verdict")).not_to_contain_text("can't")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#live .state").first).to_have_text("done", timeout=TRAINED_MS)
+    expect(page.locator("#live table").first).to_contain_text("magnitude")
+
+
+def compares_in_the_report(page: Page) -> None:
+    compression = page.url
+    page.get_by_role("button", name="Draw a report").click()
+    expect(page.locator("#live .state").first).to_have_text("done", timeout=TRAINED_MS)
+    page.goto(compression)
+    page.get_by_role("link", name="Report", exact=True).click()
+    for label in ("student base", "student", "magnitude"):
+        expect(page.get_by_role("cell", name=label, exact=True).first).to_be_visible()
+    assert page.locator("iframe, script, img[onerror]").count() == 0
+    page.goto(compression)
 
 
 def asks_side_by_side(page: Page) -> None:

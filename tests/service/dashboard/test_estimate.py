@@ -147,6 +147,8 @@ async def test_links_fill_the_form_of_a_new_job(
     for query, path in {
         f"kind=train&dataset={ids['dataset']}": f"dataset: {ids['dataset']}",
         f"kind=compress&model={ids['model']}": f"model: {ids['model']}",
+        # What it was trained on is what it is calibrated on, of its descendants too.
+        f"kind=compress&model={ids['small']}": f"dataset: {ids['dataset']}",
         "kind=cot&teacher=quick": "teacher: quick",
     }.items():
         assert path in (await browser.get(f"/jobs/new?{query}")).text
