@@ -21,6 +21,7 @@ from prompts.spec import BuildSpec, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers, asks_nobody
 from service import teachers, tokenizers
 from service.affordable import budget_faults
+from service.asked_trainings import served_faults
 from service.problems import Fault, Problem, bad_input
 from service.signals import in_process_fault, signal_fault, tokenizer_fault
 from service.site import Site
@@ -36,7 +37,7 @@ from service.spec import (
     TrainJob,
 )
 from service.tables import Artifact, Job, Teacher
-from trainer.spec import CompressSpec, EvalSpec, MiniLLM, TrainSpec, WithTeacher
+from trainer.spec import CompressSpec, EvalSpec, MiniLLM, ServedKL, TrainSpec, WithTeacher
 
 T = TypeVar("T")
 REPORTED = ("recipe", "train", "compress")
@@ -236,6 +237,10 @@ class _Checker:
             found["teacher"] = self._model("train.teacher", spec.teacher)
             if spec.one_vocabulary:
                 self._same_vocabulary(found["student"], found["teacher"])
+        if isinstance(spec, ServedKL):
+            teacher = self._found("train.teacher", lambda s: teachers.get(s, spec.teacher))
+            for field, problem in served_faults(teacher, spec) if teacher is not None else ():
+                self._fault(field, problem)
         if isinstance(spec, MiniLLM) and spec.text is not None:
             found["text"] = self._place("train.text", spec.text)
         return spec.model_copy(update=found)

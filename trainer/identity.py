@@ -21,9 +21,13 @@ WATCHING = (
 """Options that look at a run and change nothing of it."""
 
 
+PLACES = {"name", "dataset", "student", "teacher", "text", "api_key_env", "in_flight"}
+"""Where things are, and how they are reached."""
+
+
 def digest_of(spec: TrainSpec, rows: TokenRows) -> str:
     """Of what decides the weights: paths and what only watches the run stay out of it."""
-    fields = spec.model_dump(mode="json", exclude={"name", "dataset", "student", "teacher", "text"})
+    fields = spec.model_dump(mode="json", exclude=PLACES)
     for name in WATCHING:
         del fields["optimization"][name]
     made = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())

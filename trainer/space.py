@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trainer.errors import BadInput
-from trainer.spec import MiniLLM, OnPolicy, Optimization, TrainSpec, WithTeacher
+from trainer.spec import MiniLLM, OnPolicy, Optimization, ServedKL, TrainSpec, WithTeacher
 
 
 def check_disk(out: Path, model: PreTrainedModel, optimization: Optimization) -> None:
@@ -70,7 +70,7 @@ def _what_to_lower(spec: TrainSpec) -> str:
         )
     if not given.gradient_checkpointing:
         advice.append("set optimization.gradient_checkpointing")
-    if isinstance(spec, OnPolicy | MiniLLM):
+    if isinstance(spec, OnPolicy | MiniLLM | ServedKL):
         advice.append(f"lower max_new_tokens ({spec.max_new_tokens}) or samples ({spec.samples})")
     advice.append(f"lower optimization.max_length ({given.max_length}): longer rows are left out")
     if isinstance(spec, WithTeacher):

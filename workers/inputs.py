@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from prompts.record import Frozen
+from service import teachers
 from service.problems import Problem
 from service.store import ArtifactKind, Store
 from service.tables import Artifact
-from trainer.spec import CompressSpec, EvalSpec, MiniLLM, TrainSpec, WithTeacher
+from trainer.spec import CompressSpec, EvalSpec, MiniLLM, ServedKL, TrainSpec, WithTeacher
 
 
 @dataclass
@@ -60,9 +61,23 @@ def train_paths(spec: TrainSpec, inputs: Inputs) -> TrainSpec:
         changed["dataset"] = inputs.dataset(spec.dataset)
     if isinstance(spec, WithTeacher):
         changed["teacher"] = inputs.model(spec.teacher)
+    if isinstance(spec, ServedKL):
+        changed |= _served(spec, inputs.session)
     if isinstance(spec, MiniLLM) and spec.text is not None:
         changed["text"] = inputs.file(spec.text)
     return spec.model_copy(update=changed)
+
+
+def _served(spec: ServedKL, session: Session) -> dict[str, Any]:
+    """Where the named teacher is asked, as it is registered, whatever else the spec says."""
+    teacher = teachers.get(session, spec.teacher)
+    most = min(spec.in_flight, teacher.max_in_flight or spec.in_flight)
+    return {
+        "teacher": teacher.base_url,
+        "served_model": teacher.served_model,
+        "api_key_env": teacher.api_key_env,
+        "in_flight": most,
+    }
 
 
 def compress_paths(spec: CompressSpec, inputs: Inputs) -> CompressSpec:

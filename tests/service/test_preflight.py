@@ -3,13 +3,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
-from service import preflight
+from service import preflight, teachers
 from service.probe import Probe
 from service.problems import Problem
 from service.site import Site
 from tests.service.fakes import FakeTeacher
 from tests.service.given import add_file, add_model, add_teacher, build, spec
+from trainer.spec import TrainSpec
+from workers.inputs import Inputs, train_paths
 
 LABELLED = "".join(f'{{"input": "i{n}", "output": "o{n}"}}\n' for n in range(40))
 
@@ -207,3 +210,37 @@ def test_an_evaluation_file_must_be_there(site: Site, tmp_path: Path) -> None:
 def test_a_report_is_of_a_recipe(site: Site) -> None:
     assert "not a recipe" in faults(site, kind="report", job="job-x")["job"]
     assert "name the recipe" in faults(site, kind="report")["job"]
+
+
+def test_a_training_asks_a_registered_teacher_by_its_name(site: Site) -> None:
+    """Never a URL: whoever may submit a training could make this machine ask anything."""
+    add_teacher(site, probe=Probe(ok=True, context_tokens=512, max_logprobs=5))
+    fields = {"method": "served_kl", "student": "hub/name", "top_k": 5, "teacher": "t"}
+
+    def told(**changed: Any) -> dict[str, str]:
+        train = {**fields, **changed}
+        with pytest.raises(Problem) as raised:
+            preflight.check(site, spec(kind="train", train=train))
+        return {fault.location: fault.message for fault in raised.value.faults}
+
+    assert set(told()) == {"train.dataset"}
+    assert "gives 5 log-probs" in told(top_k=6)["train.top_k"]
+    for other in ("nobody", "http://10.0.0.1/v1"):
+        assert other in told(teacher=other)["train.teacher"]
+    with site.sessions.writing.begin() as session:
+        teachers.get(session, "t").api_key_sealed = "sealed"
+    assert "stored sealed" in told()["train.teacher"]
+
+
+def test_the_registration_says_where_a_training_asks(site: Site) -> None:
+    add_teacher(site, probe=Probe(ok=True, context_tokens=512, max_logprobs=5))
+    fields = {"method": "served_kl", "student": "hub/name", "teacher": "t", "in_flight": 9}
+    mine = {"served_model": "other", "api_key_env": "HOME"}
+    asked = TypeAdapter[TrainSpec](TrainSpec).validate_python({**fields, **mine})
+    with site.sessions.writing.begin() as session:
+        registered = teachers.get(session, "t")
+        registered.max_in_flight = 3
+        made = train_paths(asked, Inputs(site.store, session)).model_dump()
+        assert made["teacher"] == registered.base_url
+        assert made["served_model"] == registered.served_model
+        assert (made["api_key_env"], made["in_flight"]) == (registered.api_key_env, 3)

@@ -13,6 +13,7 @@ from trainer.methods.selection import (
     select_labelled_rationales,
     select_rationales,
 )
+from trainer.methods.served import served_kl
 from trainer.methods.stored import select_signalled, stored_kl
 from trainer.methods.teacher import check_vocabularies
 from trainer.methods.uld import uld
@@ -24,6 +25,7 @@ METHODS: dict[str, Method] = {
     "forward_kl": Method(select_all, forward_kl_method),
     "kd": Method(select_all, kd),
     "stored_kl": Method(select_signalled, stored_kl),
+    "served_kl": Method(select_all, served_kl),
     "gkd": Method(select_all, gkd),
     "minillm": Method(select_all, minillm),
     "meta_ict": Method(select_demonstrated, in_context),

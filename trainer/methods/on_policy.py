@@ -11,8 +11,8 @@ from trainer.methods.off_policy import towards
 from trainer.methods.teacher import load_teacher
 from trainer.objectives import DIVERGENCES
 from trainer.rollout import Drawing, Sample, answered, draw
-from trainer.spec import MiniLLM, OnPolicy
-from trainer.student import Losses, Moment, Objective, Seen, Student, Wrapped, gathered
+from trainer.spec import MiniLLM, OnPolicy, ServedKL
+from trainer.student import Losses, Moment, Objective, Passes, Seen, Student, Wrapped, gathered
 
 COIN, ANSWERS, TEXT = 0, 1, 2
 """What a step's random numbers are for."""
@@ -29,17 +29,23 @@ def gkd(spec: OnPolicy, setting: Setting) -> Objective:
     )
     divergence = DIVERGENCES[spec.divergence.kind](spec.divergence)
 
-    def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
-        if not own_answers(spec.student_share, moment):
-            return batches
-        generator = moment.generator(ANSWERS)
-        return [_answered(student, batch, drawing, setting, generator) for batch in batches]
-
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
         term = towards(teacher, divergence, teacher.kept(batch), spec.kd_temperature)
         return Losses({spec.divergence.kind: (1.0, term)})
 
-    return Objective(losses, passes)
+    return Objective(losses, own_answers_of(spec.student_share, drawing, setting))
+
+
+def own_answers_of(share: float, drawing: Drawing, setting: Setting) -> Passes:
+    """In a share of steps, the student's own answers to the rows' prompts in place of the rows."""
+
+    def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
+        if not own_answers(share, moment):
+            return batches
+        generator = moment.generator(ANSWERS)
+        return [_answered(student, batch, drawing, setting, generator) for batch in batches]
+
+    return passes
 
 
 def own_answers(share: float, moment: Moment) -> bool:
@@ -48,7 +54,7 @@ def own_answers(share: float, moment: Moment) -> bool:
     return float(torch.rand((), generator=everywhere.generator(COIN))) < share
 
 
-def room(spec: OnPolicy | MiniLLM, setting: Setting) -> int:
+def room(spec: OnPolicy | MiniLLM | ServedKL, setting: Setting) -> int:
     """New tokens that fit behind the longest prompt: at least one, for every row has an answer."""
     longest = max(row.prompt_tokens for row in setting.rows)
     return min(spec.max_new_tokens, setting.max_length - longest)

@@ -22,7 +22,6 @@ from trainer.spec.optimization import Optimization
 from trainer.spec.quantization import PACKED, QuantizationAware, SchemeName
 from trainer.spec.train import (
     ForwardKL,
-    Lora,
     MetaIct,
     MiniLLM,
     MultitaskIct,
@@ -30,12 +29,13 @@ from trainer.spec.train import (
     OnPolicy,
     RationaleThenAnswer,
     SequenceLevel,
+    ServedKL,
     StepByStep,
     StoredKL,
     TrainSpec,
     UniversalLogit,
-    WithTeacher,
 )
+from trainer.spec.training import Lora, WithTeacher
 
 __all__ = [
     "PACKED",
@@ -61,6 +61,7 @@ __all__ = [
     "RationaleThenAnswer",
     "SchemeName",
     "SequenceLevel",
+    "ServedKL",
     "SparseGptPrune",
     "StageSpec",
     "StepByStep",

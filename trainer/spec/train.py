@@ -4,68 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from prompts.record import Frozen
 from prompts.spec import IclBuild
 from trainer.spec.divergence import DivergenceSpec, ForwardDivergence, JensenShannon
 from trainer.spec.features import FeatureSpec
-from trainer.spec.optimization import Optimization
-from trainer.spec.quantization import QuantizationAware
-from trainer.spec.teacher import TeacherLoad
+from trainer.spec.training import Training, WithTeacher
 
 
-class Lora(Frozen):
-    """Trains low-rank additions to linear layers alone (arXiv:2106.09685); merged at the end."""
-
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    """The addition is scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Names that end the linear layers' own; 'all' takes every linear but the head."""
-
-
-class _Train(Frozen):
-    version: Literal[1] = 1
-    dataset: str | None = None
-    """Dataset id, or a path when run without the service; None in a recipe takes the build's."""
-    student: str = Field(min_length=1)
-    """Model id, directory or hub name of the model to start from."""
-    initial: Literal["saved", "random"] = "saved"
-    """random: only its configuration and tokenizer are taken; the weights are drawn by the seed."""
-    name: str = "student"
-    optimization: Optimization = Optimization()
-    weight_by: Literal["none", "confidence"] = "none"
-    """confidence: a row's loss counts by its agreement among samples, 0..1. The loss is divided by
-    the number of tokens all the same. The validation loss never weighs rows."""
-    lora: Lora | None = None
-    """None trains all weights."""
-    quantize: QuantizationAware | None = None
-    """Trains the weights through their rounding and saves them packed; None trains them as they
-    are."""
-
-    @model_validator(mode="after")
-    def _adapters_or_rounding(self) -> "_Train":
-        if self.lora is not None and self.quantize is not None:
-            raise ValueError(
-                "quantize trains the weights that lora freezes: leave one of the two out, or train "
-                "adapters on a quantized base by a stage of kind: qaf"
-            )
-        if self.lora is not None and self.initial == "random":
-            raise ValueError("lora trains beside frozen weights, and random ones are worth nothing")
-        return self
-
-
-class WithTeacher(_Train):
-    """What all methods with a teacher in the trainer's process share."""
-
-    one_vocabulary: ClassVar[bool] = True
-    """Whether the teacher must have the student's token ids."""
-    teacher: str = Field(min_length=1)
-    """Model id, directory or hub name."""
-    teacher_load: TeacherLoad = TeacherLoad()
-
-
-class RationaleThenAnswer(_Train):
+class RationaleThenAnswer(Training):
     """Chain-of-thought distillation: cross-entropy on rationale and answer as one completion.
 
     Needs a dataset with CoT rows.
@@ -74,7 +19,7 @@ class RationaleThenAnswer(_Train):
     method: Literal["rationale_then_answer"]
 
 
-class SequenceLevel(_Train):
+class SequenceLevel(Training):
     """Sequence-level distillation: cross-entropy on a teacher's completions (arXiv:1606.07947).
 
     On instruction rows this is instruction tuning.
@@ -83,7 +28,7 @@ class SequenceLevel(_Train):
     method: Literal["sequence_level"]
 
 
-class StepByStep(_Train):
+class StepByStep(Training):
     """Two tasks on one input, the label and the rationale (arXiv:2305.02301): the loss is
     label_share * label + (1 - label_share) * rationale, each a mean over its own tokens. Asked
     without a prefix, the student gives the label alone.
@@ -119,6 +64,7 @@ class OffPolicy(WithTeacher):
     """Distillation on the dataset's rows by any divergence, by features, or by both."""
 
     method: Literal["kd"]
+    unserved: ClassVar[str] = "use served_kl; features need its hidden states"
     divergence: DivergenceSpec | None = ForwardDivergence()
     """None compares no outputs."""
     kd_temperature: float = Field(1.0, gt=0)
@@ -135,7 +81,7 @@ class OffPolicy(WithTeacher):
         return self
 
 
-class StoredKL(_Train):
+class StoredKL(Training):
     """Distillation from a dataset's stored teacher signal: no teacher in the process.
 
     Top-k signal: any divergence over the k tokens and the rest as one more. Sampled signal: the
@@ -150,11 +96,58 @@ class StoredKL(_Train):
     """Share w of the hard loss: (1 - w) * divergence + w * CE."""
 
 
+class ServedKL(Training):
+    """Distillation towards a teacher that vLLM serves in another process: any divergence over its
+    k likeliest tokens and the rest as one more, at temperature 1; on the dataset's rows, or on the
+    student's own answers."""
+
+    method: Literal["served_kl"]
+    teacher: str = Field(min_length=1)
+    """Name of a registered teacher; without the service, the URL of its API, ending in /v1."""
+    served_model: str | None = None
+    """What the server calls it; with the service, the registration says."""
+    api_key_env: str | None = None
+    """Variable of the trainer's process that holds its key; with the service, the registration
+    says."""
+    top_k: int = Field(20, ge=1)
+    """k; more than 20 needs a server with --max-logprobs."""
+    in_flight: int = Field(16, ge=1)
+    """Rows asked about at once."""
+    divergence: DivergenceSpec = ForwardDivergence()
+    kd_temperature: float = Field(1.0, gt=0)
+    """Must be 1: that of a server's log-probs."""
+    cross_entropy_weight: float = Field(0.0, ge=0, le=1)
+    """Share w of the hard loss: (1 - w) * divergence + w * CE."""
+    student_share: float = Field(0.0, ge=0, le=1)
+    """Lambda: the share of steps that learn from the student's own answers."""
+    sampling_temperature: float = Field(1.0, gt=0)
+    """Of the student's own answers."""
+    samples: int = Field(1, ge=1)
+    """Answers to each prompt."""
+    max_new_tokens: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> "ServedKL":
+        if self.kd_temperature != 1:
+            raise ValueError(
+                "kd_temperature: a server gives log-probs at temperature 1, and what lies outside "
+                "the k can't be re-tempered: set it to 1, or take a method with the teacher in "
+                "the process"
+            )
+        if self.student_share > 0 and self.cross_entropy_weight > 0:
+            raise ValueError(
+                "cross_entropy_weight: with a student_share it would teach the student its own "
+                "answers: leave one of the two out"
+            )
+        return self
+
+
 class OnPolicy(WithTeacher):
     """Generalized knowledge distillation (arXiv:2306.13649): with probability `student_share` a
     step learns from the student's own answers to its rows' prompts, else from the rows."""
 
     method: Literal["gkd"]
+    unserved: ClassVar[str] = "use served_kl with a student_share"
     student_share: float = Field(1.0, ge=0, le=1)
     """Lambda."""
     divergence: DivergenceSpec = JensenShannon(kind="jsd", beta=0.5)
@@ -172,6 +165,10 @@ class MiniLLM(WithTeacher):
     after plain fine-tuning."""
 
     method: Literal["minillm"]
+    unserved: ClassVar[str] = (
+        "the exact single-step part and the teacher's share of the drawing need its whole "
+        "distribution at every token"
+    )
     max_new_tokens: int = Field(256, ge=1)
     samples: int = Field(1, ge=1)
     """Answers to each prompt."""
@@ -231,6 +228,9 @@ class UniversalLogit(WithTeacher):
 
     one_vocabulary: ClassVar[bool] = False
     method: Literal["uld"]
+    unserved: ClassVar[str] = (
+        "probabilities are sorted over the whole vocabulary; use sequence_level"
+    )
     weight: float = Field(1.5, gt=0)
     """Of the distance; it is added to the cross-entropy."""
     kd_temperature: float = Field(1.0, gt=0)
@@ -244,6 +244,7 @@ TrainSpec = Annotated[
     | ForwardKL
     | OffPolicy
     | StoredKL
+    | ServedKL
     | OnPolicy
     | MiniLLM
     | MetaIct

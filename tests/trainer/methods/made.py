@@ -33,7 +33,7 @@ def spec_of(place: Path, method: str, **fields: Any) -> TrainSpec:
     return TypeAdapter[TrainSpec](TrainSpec).validate_python({"teacher": str(teacher), **named})
 
 
-ALONE = {"sequence_level", "rationale_then_answer", "step_by_step", "stored_kl"}
+ALONE = {"sequence_level", "rationale_then_answer", "step_by_step", "stored_kl", "served_kl"}
 
 
 def made(spec: TrainSpec, records: list[Record] | None = None) -> tuple[Prepared, Student]:

@@ -1,0 +1,142 @@
+"""A teacher that another process serves: what it thinks of given tokens, over HTTP.
+
+vLLM's `/v1/completions` takes tokens as ids and gives, by `prompt_logprobs`, the k likeliest tokens
+at each place at temperature 1; its `/tokenize` says what it makes of a text.
+
+T tokens of a completion, k entries a token.
+"""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+
+import numpy as np
+
+from prompts.signal import TopKRow, top_k_row
+from trainer.data import TokenRow
+from trainer.errors import BadInput
+
+TIMEOUT_S = 600.0
+PATIENCE_S = 600.0
+"""How long a server that is away is waited for; then the run ends, and may go on later."""
+LONGEST_PAUSE_S = 30.0
+COME_BACK = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True)
+class ServedTeacher:
+    """Where a teacher is asked, and for how much."""
+
+    url: str
+    """Of the OpenAI-compatible API; ends in /v1."""
+    model: str
+    top_k: int
+    in_flight: int
+    key: str | None = None
+    sleep: Callable[[float], None] = time.sleep
+
+    def thoughts(self, rows: Sequence[TokenRow]) -> list[TopKRow]:
+        """What it thinks at each completion token of each row, asked side by side."""
+        with ThreadPoolExecutor(self.in_flight) as pool:
+            return list(pool.map(self._thought, rows))
+
+    def tokenize(self, text: str) -> tuple[list[int], int | None]:
+        """What it makes of a text, special tokens as they are written; how many tokens fit it."""
+        body = {"model": self.model, "prompt": text, "add_special_tokens": False}
+        said = self._post(self.url.removesuffix("/v1") + "/tokenize", body)
+        try:
+            longest = said.get("max_model_len")
+            return [int(one) for one in said["tokens"]], longest and int(longest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{self.url} doesn't say how it makes tokens",
+                "Its /tokenize is asked whether it has the student's. Serve the teacher with vLLM.",
+            ) from error
+
+    def _thought(self, row: TokenRow) -> TopKRow:
+        body = {
+            "model": self.model,
+            "prompt": row.ids.tolist(),
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": self.top_k,
+        }
+        said = self._post(f"{self.url}/completions", body)
+        return read_thought(said, row, self.top_k)
+
+    def _post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        waited, pause = 0.0, 1.0
+        while True:
+            try:
+                return self._once(url, body)
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code not in COME_BACK and error.code < 500:
+                        raise _refused(self, error) from error
+                problem: Exception = error
+            except (OSError, HTTPException) as error:
+                problem = error
+            if waited >= PATIENCE_S:
+                raise ConnectionError(f"the teacher at {url} is away: {problem}") from problem
+            self.sleep(pause)
+            waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE_S)
+
+    def _once(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
+            try:
+                said = json.load(answer)
+            except ValueError as error:
+                raise BadInput(f"{url} is no teacher", "Its answer isn't JSON.") from error
+        return said if isinstance(said, dict) else {}
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def read_thought(said: Mapping[str, Any], row: TokenRow, top_k: int) -> TopKRow:
+    """The k likeliest at each completion token. BadInput where the answer doesn't hold them."""
+    try:
+        places = said["choices"][0]["prompt_logprobs"]
+        if len(places) != len(row.ids):
+            raise ValueError(f"{len(places)} places for {len(row.ids)} tokens")
+        ranked = [_likeliest(place, top_k) for place in places[row.prompt_tokens :]]
+        ids, logprobs = (
+            np.asarray([[one[part] for one in place] for place in ranked]) for part in (0, 1)
+        )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(
+            "the teacher's server sends no log-probs of a prompt as vLLM does",
+            f"For row {row.row}: {error}. `prompt_logprobs: {top_k}` was asked for; serve the "
+            "teacher with vLLM, or record a signal and use stored_kl.",
+        ) from error
+    own = row.ids[row.prompt_tokens :]
+    return top_k_row(own, ids.astype(np.int32), logprobs.astype(np.float32))
+
+
+def _likeliest(place: Mapping[str, Any], top_k: int) -> list[tuple[int, float]]:
+    """The row's own token comes beside the k where it isn't one of them."""
+    found = sorted(place.items(), key=lambda entry: int(entry[1]["rank"]))[:top_k]
+    if len(found) < top_k:
+        raise ValueError(f"{len(found)} log-probs a token, asked were {top_k}")
+    return [(int(token), float(entry["logprob"])) for token, entry in found]
+
+
+def _refused(teacher: ServedTeacher, error: urllib.error.HTTPError) -> BadInput:
+    told = error.read(2000).decode("utf-8", "replace").strip()
+    what = {
+        400: f"more than its --max-logprobs may be asked for (top_k is {teacher.top_k}), or rows "
+        "are longer than it holds",
+        401: "api_key_env names the variable of its key",
+        403: "its key may not do this",
+        404: f"served_model {teacher.model!r}, or the URL, may be wrong",
+    }.get(error.code, "look at its log")
+    return BadInput(f"the teacher's server refuses with {error.code}: {what}", told[:600] or "-")
