@@ -4,10 +4,10 @@ from pathlib import Path
 
 from sqlalchemy import delete, select
 
-from service import disk
 from service.problems import Problem, not_found
+from service.shared import Wanted
 from service.site import Site
-from service.store import ArtifactKind
+from service.store import ArtifactKind, everything
 from service.tables import Artifact
 from service.views import ArtifactPage, ArtifactView, artifact_view
 
@@ -30,17 +30,25 @@ def listing(
 
 def show(site: Site, kind: ArtifactKind, reference: str) -> ArtifactView:
     """One artifact, by id, `name` or `name@version`. Raises a 404 problem."""
-    return _view(site, _resolve(site, kind, reference))
+    return _view(site, find(site, kind, reference))
 
 
-def directory(site: Site, kind: ArtifactKind, reference: str) -> tuple[Artifact, Path]:
-    """An artifact and where it lies. Raises a 404 problem; also if its files are gone."""
-    artifact = _resolve(site, kind, reference)
-    path = site.store.path(artifact)
+def find(site: Site, kind: ArtifactKind, reference: str) -> Artifact:
+    """An artifact, wherever its files are. Raises a 404 problem."""
+    with site.sessions.reading() as session:
+        return site.store.resolve(session, reference, kind)
+
+
+def directory(
+    site: Site, kind: ArtifactKind, reference: str, wanted: Wanted = everything
+) -> tuple[Artifact, Path]:
+    """An artifact and where it lies, with the files that are `wanted`. Raises a 404 problem; also
+    if its files are gone."""
+    artifact = find(site, kind, reference)
+    path = site.store.path(artifact, wanted)
     if not path.exists():
-        raise Problem(
-            404, "files-gone", "Its files are gone", f"{artifact.id} is no longer at {path}."
-        )
+        detail = f"{artifact.id} is no longer at {site.store.location(artifact)}."
+        raise Problem(404, "files-gone", "Its files are gone", detail)
     return artifact, path
 
 
@@ -49,9 +57,7 @@ def remove(site: Site, artifact: Artifact) -> None:
     sure that nothing needs it."""
     with site.sessions.writing.begin() as session:
         session.execute(delete(Artifact).where(Artifact.id == artifact.id))
-    disk.remove(
-        site.store.path(artifact).parent if artifact.kind == "file" else site.store.path(artifact)
-    )
+    site.store.shared.remove(site.store.folder(artifact))
 
 
 def file_inside(site: Site, kind: ArtifactKind, reference: str, inside: str) -> Path:
@@ -64,10 +70,5 @@ def file_inside(site: Site, kind: ArtifactKind, reference: str, inside: str) -> 
     return wanted
 
 
-def _resolve(site: Site, kind: ArtifactKind, reference: str) -> Artifact:
-    with site.sessions.reading() as session:
-        return site.store.resolve(session, reference, kind)
-
-
 def _view(site: Site, artifact: Artifact) -> ArtifactView:
-    return artifact_view(artifact, str(site.store.path(artifact)))
+    return artifact_view(artifact, site.store.location(artifact))

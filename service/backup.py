@@ -5,6 +5,9 @@ kept in, the secret of the data directory, work folders with their checkpoints, 
 under the artifact root. The database is copied first: what it speaks of is there by then, and what
 is written later is immutable and does no harm. Little is deleted while jobs work (the ledger of a
 build that has just ended, say); what is missing for that reason is done again after the restore.
+
+Artifacts in a bucket stay there: they are not in the file, and a restore looks for them in the
+bucket of its own settings. A file that holds artifacts can be restored into a bucket.
 """
 
 import errno
@@ -27,7 +30,9 @@ from prompts.record import Frozen
 from service import db, disk, recovery
 from service.problems import Fault, Problem, bad_input, conflict, disk_full
 from service.secret import FILE as SECRET
+from service.shared import Directory
 from service.site import Site
+from service.store import PREFIXES, Store
 from service.tables import Base, now, utc
 
 HEAD, DATABASE = "backup.json", "database.sqlite"
@@ -90,26 +95,44 @@ def restore(site: Site, source: Path) -> Restored:
     with tempfile.TemporaryDirectory(dir=_folder(site.settings.data_dir)) as scratch:
         head = _unpack(site, source, Path(scratch))
         os.sync()
+        if site.store.mirrored:
+            _share(site.store)
         snapshot = db.make_engine(f"sqlite:///{scratch}/{DATABASE}")
         try:
             db.upgrade(snapshot)
             with snapshot.connect() as reader, site.sessions.writing.begin() as session:
                 _copy_rows(reader, session.connection())
-                counts = recovery.recover(session, site.store.root, head.at)
+                counts = recovery.recover(session, site.store, head.at)
         finally:
             snapshot.dispose()
     return Restored(at=head.at, **counts)
 
 
+def _share(store: Store) -> None:
+    """Put into the bucket what was unpacked into its mirror."""
+    for name in Directory().names(store.root):
+        for inside in sorted((store.root / name).iterdir()):
+            if name in PREFIXES:
+                store.shared.publish(inside, disk.digests(inside))
+            else:
+                for file in disk.files(inside):
+                    store.shared.push(file)
+
+
 def _write(site: Site, tar: tarfile.TarFile, scratch: Path) -> None:
-    head = Head(at=now(), artifact_root=str(site.store.root))
+    head = Head(at=now(), artifact_root=site.store.shared.location(site.store.root))
     _add_bytes(tar, HEAD, head.model_dump_json(indent=2).encode())
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         _snapshot(site.sessions.engine, Path(folder) / DATABASE)
         _add_file(tar, DATABASE, Path(folder) / DATABASE)
-    data, root = site.settings.data_dir, site.store.root
+    data = site.settings.data_dir
     _add_file(tar, SECRET, data / SECRET)
     _add_tree(tar, WORK, data / WORK)
+    if not site.store.mirrored:
+        _add_artifacts(tar, site.store.root)
+
+
+def _add_artifacts(tar: tarfile.TarFile, root: Path) -> None:
     inside = [path.name for path in root.iterdir()] if root.is_dir() else []
     for name in sorted(inside, key=lambda name: (name not in FIRST, name)):
         if name not in LEFT_OUT:

@@ -7,14 +7,22 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from prompts.dataset.files import sync
+from prompts.dataset.files import file_sha256, sync
 from service.problems import Problem, disk_full
 
 BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """What a file must be like."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class Written:
     bytes: int
     sha256: str
     """Of the file; of a directory, its manifest.json, or the list of its files' digests."""
+    files: dict[str, FileDigest] = field(default_factory=dict)
+    """Of a directory, by the path inside; of a file, by its name."""
 
 
 def require_space(folder: Path, needed_bytes: int, reserve_bytes: int) -> None:
@@ -58,7 +68,7 @@ def remove(path: Path) -> None:
 
 def size(path: Path) -> int:
     """Bytes of a file, or of all files under a directory."""
-    return sum(file.stat().st_size for file in _files(path))
+    return sum(file.stat().st_size for file in files(path))
 
 
 def copy(source: Path, target: Path) -> Written:
@@ -67,19 +77,19 @@ def copy(source: Path, target: Path) -> Written:
     Symbolic links are followed: an artifact must not depend on what lies outside of it.
     """
     if source.is_file():
-        return _copy_file(source, target)
-    digests: dict[str, str] = {}
-    total = 0
-    for file in _files(source):
-        inside = file.relative_to(source)
-        written = _copy_file(file, target / inside)
-        digests[inside.as_posix()] = written.sha256
-        total += written.bytes
+        file = _copy_file(source, target)
+        return Written(file.bytes, file.sha256, {target.name: file})
+    copied: dict[str, FileDigest] = {}
+    for path in files(source):
+        inside = path.relative_to(source)
+        copied[inside.as_posix()] = _copy_file(path, target / inside)
     for folder, _, _ in os.walk(target):
         sync(Path(folder))
-    listing = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(digests.items()))
-    whole = digests.get("manifest.json", hashlib.sha256(listing.encode()).hexdigest())
-    return Written(total, whole)
+    listing = "".join(f"{file.sha256}  {name}\n" for name, file in sorted(copied.items()))
+    whole = hashlib.sha256(listing.encode()).hexdigest()
+    if "manifest.json" in copied:
+        whole = copied["manifest.json"].sha256
+    return Written(sum(file.bytes for file in copied.values()), whole, copied)
 
 
 async def save(stream: AsyncIterator[bytes], target: Path, limit_bytes: int) -> Written:
@@ -114,7 +124,16 @@ def publish(staged: Path, final: Path) -> None:
     sync(final.parent)
 
 
-def _files(path: Path) -> Iterator[Path]:
+def digests(folder: Path) -> dict[str, FileDigest]:
+    """What all files of a directory are like, by their paths inside of it."""
+    found = {path.relative_to(folder).as_posix(): path for path in files(folder)}
+    return {
+        name: FileDigest(path.stat().st_size, file_sha256(path)) for name, path in found.items()
+    }
+
+
+def files(path: Path) -> Iterator[Path]:
+    """The file itself, or all files under a directory."""
     if path.is_file():
         yield path
         return
@@ -123,7 +142,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(names))
 
 
-def _copy_file(source: Path, target: Path) -> Written:
+def _copy_file(source: Path, target: Path) -> FileDigest:
     digest, total = hashlib.sha256(), 0
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as reader, target.open("xb") as writer:
@@ -132,7 +151,7 @@ def _copy_file(source: Path, target: Path) -> Written:
             writer.write(block)
             total += len(block)
         _sync(writer)
-    return Written(total, digest.hexdigest())
+    return FileDigest(total, digest.hexdigest())
 
 
 def _sync(file: BinaryIO) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from service.problems import MEDIA_TYPE, Fault, Problem
+from service.shared import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(StorageError, _storage)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -33,6 +35,12 @@ def database_away(error: Exception) -> Problem:
     log.error("database: %s", error)
     detail = "The database is away or busy. Try again in a moment."
     return Problem(503, "database", "The database can't be used", detail)
+
+
+def storage_away(error: Exception) -> Problem:
+    """503: the artifact root can't be used just now, or as it is set up."""
+    log.error("artifacts: %s", error)
+    return Problem(503, "storage", "The artifacts can't be reached", f"{error}.")
 
 
 def faults(errors: Sequence[Any], body: Any) -> tuple[Fault, ...]:
@@ -108,6 +116,10 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, database_away(error))
+
+
+async def _storage(request: Request, error: Exception) -> JSONResponse:
+    return _answer(request, storage_away(error))
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

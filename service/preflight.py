@@ -36,6 +36,7 @@ from service.spec import (
     ServeJob,
     TrainJob,
 )
+from service.store import light
 from service.tables import Artifact, Job, Teacher
 from trainer.spec import CompressSpec, EvalSpec, MiniLLM, ServedKL, TrainSpec, WithTeacher
 
@@ -249,7 +250,8 @@ class _Checker:
         if student is None or teacher is None:
             return
         with self._site.sessions.reading() as session:
-            places = [self._site.store.locate_model(session, name) for name in (student, teacher)]
+            store = self._site.store
+            places = [store.locate_model(session, name, light) for name in (student, teacher)]
         difference = tokenizers.difference(*(Path(place) for place in places))
         if difference is not None:
             self._fault("train.teacher", difference)

@@ -1,13 +1,13 @@
 """After a restore: whoever worked is gone, and what the backup could not hold is done again."""
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypedDict
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service import events
+from service.store import PREFIXES, Store
 from service.tables import (
     FINISHED,
     Artifact,
@@ -41,8 +41,8 @@ class Counts(TypedDict):
     missing: tuple[str, ...]
 
 
-def recover(session: Session, root: Path, at: datetime) -> Counts:
-    """Make a restored database fit to go on, with the artifacts under `root`; `at` is when the
+def recover(session: Session, store: Store, at: datetime) -> Counts:
+    """Make a restored database fit to go on, with the artifacts of `store`; `at` is when the
     backup was made. The caller commits."""
     session.execute(delete(Grant))
     session.execute(delete(Reply).where(Reply.status.is_(None)))
@@ -50,10 +50,13 @@ def recover(session: Session, root: Path, at: datetime) -> Counts:
     for job in unfinished:
         _free(session, job)
         if job.kind == "build":
-            _mend_build(session, root, job)
+            _mend_build(session, store, job)
         events.emit(session, job.id, "restored", {"backup": at.isoformat()})
-    artifacts = session.execute(select(Artifact.id, Artifact.path))
-    missing = tuple(sorted(key for key, path in artifacts if not (root / path).exists()))
+    there: dict[str, set[str]] = {
+        kind: set(store.shared.names(store.root / kind)) for kind in PREFIXES
+    }
+    artifacts = session.execute(select(Artifact.id, Artifact.kind))
+    missing = tuple(sorted(key for key, kind in artifacts if key not in there[kind]))
     jobs = session.scalar(select(func.count()).select_from(Job)) or 0
     return {"jobs": jobs, "unfinished": len(unfinished), "missing": missing}
 
@@ -68,16 +71,19 @@ def _free(session: Session, job: Job) -> None:
     session.execute(leased.values(state=ChunkState.PENDING, owner=None))
 
 
-def _mend_build(session: Session, root: Path, job: Job) -> None:
+def _mend_build(session: Session, store: Store, job: Job) -> None:
     chunks = list(session.scalars(select(Chunk).where(Chunk.job_id == job.id)))
     # The normalised seeds lie where workers/work.py puts them.
-    if not (root / "build" / job.id / "seeds.jsonl").exists() and chunks:
+    if chunks and "seeds.jsonl" not in store.shared.names(store.root / "build" / job.id):
         session.execute(delete(Chunk).where(Chunk.job_id == job.id))
         job.goal, job.progress = None, {}
         if job.state == State.RUNNING:
             job.state = State.QUEUED
         return
+    paths = {chunk.number: store.root / (chunk.path or "") for chunk in chunks}
+    there = {place: set(store.shared.names(place)) for place in {p.parent for p in paths.values()}}
     for chunk in chunks:
-        if chunk.state == ChunkState.DONE and not (root / (chunk.path or "")).is_file():
+        path = paths[chunk.number]
+        if chunk.state == ChunkState.DONE and path.name not in there[path.parent]:
             this = Chunk.job_id == job.id, Chunk.number == chunk.number
             session.execute(update(Chunk).where(*this).values(**NOT_DONE))

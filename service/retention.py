@@ -4,10 +4,9 @@ Nothing is touched that a dataset, model or report was made from, or that a sche
 has not ended refers to; a part of a recipe has not ended before the recipe has. Datasets, models
 and reports themselves are never deleted, not even those without a row: the database may be one
 that was restored from before they were made. What a crash left of an upload goes after a day. Only
-this host's `data_dir` is looked at.
+this host's `data_dir` is looked at, and its mirror of a bucket.
 """
 
-import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,10 +17,12 @@ from sqlalchemy.orm import Session, aliased
 
 from prompts.record import Frozen
 from service import artifacts, disk
+from service.shared import Directory
 from service.site import Site
+from service.store import PREFIXES
 from service.tables import FINISHED, Artifact, Job, Schedule, utc
 
-Kind = Literal["ledger", "checkpoints", "logs", "cache", "file", "left_behind"]
+Kind = Literal["ledger", "checkpoints", "logs", "cache", "file", "left_behind", "mirror"]
 
 LEFT_BEHIND = timedelta(days=1)
 """Longer than any upload or publication takes."""
@@ -56,9 +57,9 @@ def sweep(site: Site, at: datetime, *, dry_run: bool) -> Sweep:
 
 def _swept(site: Site, at: datetime, dry_run: bool) -> Iterator[Waste]:
     for kind, path in _old(site, at):
-        yield _measured(kind, path, _shown(site, path))
+        yield _measured(site, kind, path)
         if not dry_run:
-            disk.remove(path)
+            _remove(site, kind, path)
     for file in _unneeded_files(site, at):
         yield Waste(kind="file", name=file.id, bytes=file.bytes)
         if not dry_run:
@@ -67,29 +68,57 @@ def _swept(site: Site, at: datetime, dry_run: bool) -> Iterator[Waste]:
 
 def _old(site: Site, at: datetime) -> Iterator[tuple[Kind, Path]]:
     """Paths by what they are; each is looked at when it is its turn, and may be gone by then."""
-    keep, root = site.settings, site.store.root
+    keep, root, shared = site.settings, site.store.root, site.store.shared
     for name in ("ledger", "build"):
-        for folder in _of_ended_jobs(site, root / name, at, keep.keep_ledgers_days):
+        names = shared.names(root / name)
+        for folder in _of_ended_jobs(site, root / name, names, at, keep.keep_ledgers_days):
             yield "ledger", folder
     work = site.settings.data_dir / "work"
-    for folder in _of_ended_jobs(site, work, at, keep.keep_checkpoints_days):
+    names = Directory().names(work)
+    for folder in _of_ended_jobs(site, work, names, at, keep.keep_checkpoints_days):
         if (folder / "out").is_dir():
             yield "checkpoints", folder / "out"
-    for folder in _of_ended_jobs(site, work, at, keep.keep_logs_days):
+    for folder in _of_ended_jobs(site, work, names, at, keep.keep_logs_days):
         yield "logs", folder
     if keep.keep_cache_days is not None:
-        cached = (path for path in (root / "cache").glob("??/*"))
-        for path in _older(cached, at, timedelta(days=keep.keep_cache_days)):
-            yield "cache", path
+        long_ago = at - timedelta(days=keep.keep_cache_days)
+        for cached in shared.found(root / "cache"):
+            if cached.modified < long_ago:
+                yield "cache", cached.path
     for path in _older((root / "incoming").glob("*"), at, LEFT_BEHIND):
         yield "left_behind", path
+    for artifacts_of in PREFIXES:
+        for path in shared.unpublished(root / artifacts_of, at - LEFT_BEHIND):
+            yield "left_behind", path
+    if site.store.mirrored and keep.keep_mirror_days is not None:
+        yield from _unread(site, at - timedelta(days=keep.keep_mirror_days))
 
 
-def _of_ended_jobs(site: Site, parent: Path, at: datetime, days: float | None) -> Iterator[Path]:
-    """Folders named by jobs that ended so long ago."""
-    if days is None or not parent.is_dir():
+def _unread(site: Site, long_ago: datetime) -> Iterator[tuple[Kind, Path]]:
+    """What this host's mirror holds of artifacts that it did not read for long, and that nothing
+    under way needs."""
+    with site.sessions.reading() as session:
+        needed = _needed_now(session)
+    for kind in PREFIXES:
+        for folder in (site.store.root / kind).glob("*"):
+            old = folder.is_dir() and folder.stat().st_mtime < long_ago.timestamp()
+            if old and folder.name not in needed:
+                yield "mirror", folder
+
+
+def _remove(site: Site, kind: Kind, path: Path) -> None:
+    if kind == "mirror" or not path.is_relative_to(site.store.root):
+        disk.remove(path)
+    else:
+        site.store.shared.remove(path)
+
+
+def _of_ended_jobs(
+    site: Site, parent: Path, names: list[str], at: datetime, days: float | None
+) -> Iterator[Path]:
+    """Those of the folders that are named by jobs that ended so long ago."""
+    if days is None:
         return
-    names = sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())
     long_ago = at - timedelta(days=days)
     for ids in _cut(names):
         with site.sessions.reading() as session:
@@ -127,6 +156,12 @@ def _referred_to(session: Session) -> set[str]:
     needed = {
         name for names in session.scalars(select(Artifact.inputs).where(made)) for name in names
     }
+    return needed | _needed_now(session)
+
+
+def _needed_now(session: Session) -> set[str]:
+    """All texts in the specs of jobs and schedules that may run yet."""
+    needed: set[str] = set()
     unfinished = select(Job.spec, Job.result).where(Job.state.not_in(FINISHED))
     for spec, result in session.execute(unfinished):
         needed.update(_texts(spec), _texts(result))
@@ -158,11 +193,10 @@ def _older(paths: Iterator[Path], at: datetime, age: timedelta) -> Iterator[Path
             continue  # Another sweep was quicker.
 
 
-def _measured(kind: Kind, path: Path, name: str) -> Waste:
-    try:
-        return Waste(kind=kind, name=name, bytes=disk.size(path))
-    except FileNotFoundError:
-        return Waste(kind=kind, name=name, bytes=0)
+def _measured(site: Site, kind: Kind, path: Path) -> Waste:
+    shared = kind != "mirror" and path.is_relative_to(site.store.root)
+    found = (site.store.shared if shared else Directory()).found(path)
+    return Waste(kind=kind, name=_shown(site, path), bytes=sum(each.bytes for each in found))
 
 
 def _shown(site: Site, path: Path) -> str:

@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+import re
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+BUCKET_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.=-]+)*/?")
 UNIX_SOCKET_PATH_LIMIT = 100
 """Linux takes 107 bytes; the rest is room for a server's own suffix."""
 
@@ -29,6 +32,20 @@ def _absolute(path: Path) -> Path:
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+def _root(value: object) -> object:
+    """A directory, or s3://bucket/prefix."""
+    if isinstance(value, str) and "://" in value:
+        if BUCKET_URL.fullmatch(value) is None:
+            raise ValueError(f"{value!r} is neither a directory nor s3://bucket/prefix")
+        if find_spec("s3fs") is None:
+            raise ValueError("s3:// needs s3fs: pip install 'retort-distill[s3]'")
+        return value.rstrip("/")
+    return _absolute(Path(value)) if isinstance(value, str | Path) else value
+
+
+ArtifactRoot = Annotated[Path | str, BeforeValidator(_root)]
 
 
 def _default_database(known: dict[str, Any]) -> str:
@@ -80,8 +97,9 @@ class Settings(BaseSettings):
     """SQLAlchemy URL; SQLite in the data directory by default, or postgresql://…"""
     broker_url: str = Field(default_factory=_default_broker)
     """Celery broker URL; a private Redis on a unix socket by default, or redis://…"""
-    artifact_root: AbsolutePath = Field(default_factory=_default_artifacts)
-    """Datasets, models, reports and uploads. Every worker must see it under the same path."""
+    artifact_root: ArtifactRoot = Field(default_factory=_default_artifacts)
+    """Datasets, models, reports and uploads: a directory that every worker sees under the same
+    path, or s3://bucket/prefix."""
     host: str = "127.0.0.1"
     """Address that the API listens on."""
     port: int = Field(default=8300, ge=0, le=65535)
@@ -135,5 +153,7 @@ class Settings(BaseSettings):
     keep_files_days: float | None = Field(default=None, ge=0)
     """How long an uploaded file, or a batch's, is kept that nothing refers to; by default for
     ever."""
+    keep_mirror_days: float | None = Field(default=30.0, ge=0)
+    """How long a host keeps what it read of an artifact in a bucket."""
     yield_s: float = Field(default=60.0, gt=0)
     """After so long a worker leaves its build to work on one that nobody works on."""

@@ -3,6 +3,7 @@
     <root>/dataset/ds-…/  <root>/model/model-…/  <root>/report/report-…/  <root>/file/file-…/<name>
 
 A directory is complete before its row exists; one without a row is a crash's orphan, never read.
+Where the root is a bucket, these are the paths of this host's mirror (service/shared.py).
 """
 
 import re
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 from service import disk
 from service.ids import Prefix, make_id
 from service.problems import Fault, Problem, bad_input, not_found
+from service.shared import Directory, Shared, Wanted
 from service.tables import Artifact
 
 ArtifactKind = Literal["dataset", "model", "report", "file"]
@@ -30,6 +32,17 @@ PREFIXES: dict[ArtifactKind, Prefix] = {
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NEAR_NAMES_LOOKED_AT = 1000
+HEAVY = re.compile(r"signal/|.*\.(safetensors|bin|pt)$")
+
+
+def everything(name: str) -> bool:
+    """All files of an artifact."""
+    return True
+
+
+def light(name: str) -> bool:
+    """What pages and checks read: neither weights nor stored signal."""
+    return HEAVY.match(name) is None
 
 
 @dataclass(frozen=True)
@@ -45,9 +58,15 @@ class Store:
     """The artifact root. Methods that take a session work in the caller's transaction."""
 
     def __init__(
-        self, root: Path, min_free_bytes: int, upload_limit_bytes: int, allow_server_paths: bool
+        self,
+        root: Path,
+        min_free_bytes: int,
+        upload_limit_bytes: int,
+        allow_server_paths: bool,
+        shared: Shared | None = None,
     ) -> None:
         self.root = root
+        self.shared = shared or Directory()
         self.allow_server_paths = allow_server_paths
         self._min_free_bytes = min_free_bytes
         self._upload_limit_bytes = upload_limit_bytes
@@ -68,7 +87,8 @@ class Store:
 
         A task that runs twice publishes once: the second call for the same (job_id, kind, name)
         returns the first one's artifact. Call it first in a transaction, so that SQLite's write
-        lock is not held while files are copied. Raises a 507 problem if the disk is full.
+        lock is not held while files are copied. Raises a 507 problem if the disk is full, and
+        `StorageError`.
         """
         artifact_id = make_id(PREFIXES[kind])
         target = self.root / kind / artifact_id
@@ -77,6 +97,7 @@ class Store:
             disk.require_space(self.root, disk.size(source), self._min_free_bytes)
             inside = target / source.name if source.is_file() else target
             written = disk.copy(source, inside)
+            self.shared.publish(target, written.files)
             artifact = _insert(
                 session,
                 Artifact(
@@ -92,7 +113,7 @@ class Store:
                 ),
             )
         if artifact.id != artifact_id:
-            disk.remove(target)
+            self.shared.remove(target)
         return artifact
 
     async def receive(self, stream: AsyncIterator[bytes], name: str) -> Upload:
@@ -110,6 +131,9 @@ class Store:
         artifact_id = upload.path.name
         final = self.root / "file" / artifact_id / upload.name
         disk.publish(upload.path, final)
+        with disk.nothing_left_behind(final.parent):
+            whole = disk.FileDigest(upload.written.bytes, upload.written.sha256)
+            self.shared.publish(final.parent, {upload.name: whole})
         return _insert(
             session,
             Artifact(
@@ -128,9 +152,26 @@ class Store:
         """Delete a received file that turned out to be unusable."""
         disk.remove(upload.path)
 
-    def path(self, artifact: Artifact) -> Path:
-        """Where an artifact lies: the directory, or for an uploaded file the file itself."""
+    def path(self, artifact: Artifact, wanted: Wanted = everything) -> Path:
+        """Where an artifact lies: the directory, or for an uploaded file the file itself. From a
+        bucket the files that are `wanted` are brought here first; raises `StorageError`, and a 507
+        problem if the disk has no room for them."""
+        self.shared.fetch(self.folder(artifact), wanted)
         return self.root / artifact.path
+
+    def folder(self, artifact: Artifact) -> Path:
+        """The directory that holds all there is of an artifact."""
+        place = self.root / artifact.path
+        return place.parent if artifact.kind == "file" else place
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the root is a bucket, and `root` its mirror on this host."""
+        return not isinstance(self.shared, Directory)
+
+    def location(self, artifact: Artifact) -> str:
+        """Where an artifact lies, for a person."""
+        return self.shared.location(self.root / artifact.path)
 
     def resolve(self, session: Session, reference: str, kind: ArtifactKind) -> Artifact:
         """The artifact that an id, `name` (its newest version) or `name@version` means. Raises a
@@ -156,11 +197,11 @@ class Store:
             return reference
         return self.resolve(session, reference, "model").id
 
-    def locate_model(self, session: Session, reference: str) -> str:
+    def locate_model(self, session: Session, reference: str, wanted: Wanted = everything) -> str:
         """What to load for a model reference (see `name_model`): a directory, or a hub name."""
         name = self.name_model(session, reference)
         artifact = session.get(Artifact, name)
-        return name if artifact is None else str(self.path(artifact))
+        return name if artifact is None else str(self.path(artifact, wanted))
 
     def _model_directory(self, directory: Path) -> Path:
         if not self.allow_server_paths:

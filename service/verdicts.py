@@ -80,7 +80,7 @@ def listing(session: Session, dataset_id: str, after: str, limit: int) -> list[P
 def apply(site: Site, reference: str) -> Artifact:
     """Publish the next version of a dataset with all that wait for it, and forget them. Raises a
     422 problem where none do."""
-    dataset, _ = artifacts.directory(site, "dataset", reference)
+    dataset = artifacts.find(site, "dataset", reference)
     with site.sessions.reading() as session:
         query = select(PendingVerdict).where(PendingVerdict.dataset_id == dataset.id)
         waiting = list(session.scalars(query.order_by(PendingVerdict.at)))

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.durable import make_directory, write_durably
+from service.durable import make_directory
+from service.store import Store
 from service.tables import Artifact, Job, State, Teacher
 from workers.ledger import encode_segment, read_entries
 
@@ -24,31 +25,34 @@ def ledger_folder(root: Path, job_id: str) -> Path:
     return root / "ledger" / job_id
 
 
-def start_ledger(root: Path, job_id: str, teacher: Teacher) -> None:
+def start_ledger(store: Store, job_id: str, teacher: Teacher) -> None:
     """Note whose answers a job's ledger holds."""
-    folder = ledger_folder(root, job_id)
+    folder = ledger_folder(store.root, job_id)
     make_directory(folder)
-    write_durably(folder / TEACHER_FILE, _identity(teacher))
+    store.shared.write(folder / TEACHER_FILE, _identity(teacher))
 
 
-def adopt(session: Session, root: Path, job: Job, teacher: Teacher) -> int:
+def adopt(session: Session, store: Store, job: Job, teacher: Teacher) -> int:
     """Copy the ledger of the newest equal job that ended early; how many entries there were."""
     ended = Job.state.in_([State.FAILED, State.CANCELLED])
     earlier = select(Job).where(Job.kind == "build", ended, Job.id != job.id)
     wanted = _content(session, job)
     for other in session.scalars(earlier.order_by(Job.created_at.desc()).limit(1000)):
-        if _content(session, other) == wanted and _same_teacher(root, other.id, teacher):
-            return _copy(ledger_folder(root, other.id), ledger_folder(root, job.id))
+        if _content(session, other) == wanted and _same_teacher(store, other.id, teacher):
+            return _copy(store, other.id, job.id)
     return 0
 
 
-def _copy(source: Path, target: Path) -> int:
+def _copy(store: Store, old: str, new: str) -> int:
+    source, target = ledger_folder(store.root, old), ledger_folder(store.root, new)
+    store.shared.pull(source)
     copied = 0
     for chunk in sorted(folder for folder in source.iterdir() if folder.is_dir()):
         entries = [entry for row in read_entries(chunk).values() for entry in row]
         if entries:
             make_directory(target / chunk.name / "000000")
-            write_durably(target / chunk.name / "000000" / "000001", encode_segment(entries))
+            segment = target / chunk.name / "000000" / "000001"
+            store.shared.write(segment, encode_segment(entries))
         copied += len(entries)
     return copied
 
@@ -62,8 +66,9 @@ def _content(session: Session, job: Job) -> dict[str, Any]:
     return build
 
 
-def _same_teacher(root: Path, job_id: str, teacher: Teacher) -> bool:
-    path = ledger_folder(root, job_id) / TEACHER_FILE
+def _same_teacher(store: Store, job_id: str, teacher: Teacher) -> bool:
+    path = ledger_folder(store.root, job_id) / TEACHER_FILE
+    store.shared.pull(path)
     return path.is_file() and path.read_bytes() == _identity(teacher)
 
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.durable import make_directory, write_durably
+from service.durable import Write, make_directory, write_durably
 from service.site import Site
 from service.tables import Job
 from workers.lease import Lease
@@ -41,12 +41,12 @@ def is_error(line: Line) -> bool:
     return line["error"] is not None or line["response"]["status_code"] != 200
 
 
-def write_lines(path: Path, lines: list[Line]) -> None:
+def write_lines(path: Path, lines: list[Line], write: Write = write_durably) -> None:
     """Write a file of lines, whole or not at all."""
     if not path.parent.exists():
         make_directory(path.parent)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_durably(path, text.encode())
+    write(path, text.encode())
 
 
 def publish_answers(site: Site, job: Job, lines: list[Line], total: int) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def _publish_file(site: Site, job: Job, kind: str, rows: list[Line]) -> str:
 class AnswerLog:
     """Appends to a batch's answers under one lease; those that come together share an fsync."""
 
-    def __init__(self, folder: Path, lease: Lease) -> None:
+    def __init__(self, folder: Path, lease: Lease, write: Write = write_durably) -> None:
         self._folder = folder / f"{lease.epoch:06d}"
-        self._lease = lease
+        self._lease, self._write_file = lease, write
         self._sequence = 0
         self._waiting: list[tuple[Line, asyncio.Future[None]]] = []
 
@@ -103,7 +103,9 @@ class AnswerLog:
         place, lines = self._folder / f"{self._sequence:06d}", [line for line, _ in group]
         error: Exception | None = None
         try:
-            await until_written(self._lease, lambda _: None, lambda: write_lines(place, lines))
+            await until_written(
+                self._lease, lambda _: None, lambda: write_lines(place, lines, self._write_file)
+            )
         except (OSError, LeaseLostError) as failure:
             error = failure
         for _, durable in group:

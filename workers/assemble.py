@@ -1,7 +1,7 @@
 """The end of a build: chunks merged in input order, the dataset published, the job over."""
 
 import math
-import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from prompts.dataset import ChunkFile, Diff, Manifest, ShortError
 from prompts.dataset import assemble as merge
 from prompts.dataset.likeness import Judge
 from prompts.earlier import earlier_chunk
+from prompts.signal import SUFFIX
 from prompts.spec import BuildSpec, Shots
 from service import events, jobs
 from service.site import Site
+from service.store import Store
 from service.tables import Artifact, Chunk, ChunkState, Job, State
 from workers.adopt import ledger_folder
 from workers.judges import judges_of
@@ -44,16 +46,16 @@ def assemble(site: Site, lease: Lease) -> None:
     spent = _spent(chunks)
     try:
         before = _taken_over(staged, base)
-        manifest = _merge(site.store.root, job, chunks, staged, spent, judges, before)
+        manifest = _merge(site.store, job, chunks, staged, spent, judges, before)
     except ShortError as short:
         _ask_on(site, lease, job, short.accepted)
         return
     _publish(site, lease, job, staged, manifest, spent)
-    _tidy(site.store.root, job)
+    _tidy(site.store, job)
 
 
 def _merge(
-    root: Path,
+    store: Store,
     job: Job,
     chunks: list[Chunk],
     staged: Path,
@@ -63,9 +65,14 @@ def _merge(
 ) -> Manifest:
     spec = build_spec(job)
     first = [before.path] if before is not None else []
+    made = [store.root / (chunk.path or "") for chunk in chunks]
+    for path in made:
+        store.shared.pull(path)
+        if spec.signal is not None:
+            store.shared.pull(path.with_suffix(SUFFIX))
     return merge(
         staged,
-        [*first, *(root / (chunk.path or "") for chunk in chunks)],
+        [*first, *made],
         recipe=job.spec,
         seeds=sum(chunk.rows for chunk in chunks) + (before.rows if before is not None else 0),
         diff=Diff(base=str(spec.incremental), kept=before.accepted, added=0) if before else None,
@@ -165,8 +172,12 @@ def _spent(chunks: list[Chunk]) -> dict[str, float]:
     } | ({"price": round(price, 6)} if price else {})
 
 
-def _tidy(root: Path, job: Job) -> None:
+def _tidy(store: Store, job: Job) -> None:
     """Remove what the dataset holds now. A cancelled job's ledger stays, to be adopted."""
-    shutil.rmtree(build_folder(root, job.id), ignore_errors=True)
+    # The job is over: what can't be removed now is swept by age.
+    folders = [build_folder(store.root, job.id)]
     if not job.cancel_requested:
-        shutil.rmtree(ledger_folder(root, job.id), ignore_errors=True)
+        folders.append(ledger_folder(store.root, job.id))
+    for folder in folders:
+        with suppress(OSError):
+            store.shared.remove(folder)

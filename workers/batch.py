@@ -19,6 +19,7 @@ from service import batches, events, jobs
 from service.asking import TeacherError
 from service.batches import Ask, BatchInputError
 from service.quotas import tokens_of
+from service.shared import StorageAwayError
 from service.site import Site
 from service.tables import State, now, utc
 from workers import stopping
@@ -60,6 +61,10 @@ def run(site: Site, job_id: str) -> None:
             _finish(site, lease, State.FAILED, {"errors": error.faults}, "bad_input", str(error))
         except TeacherError as error:
             _finish(site, lease, State.FAILED, {}, error.reason, str(error))
+        except StorageAwayError as error:
+            log.warning("%s: %s", job_id, error)
+            with site.sessions.writing() as session:
+                release(session, lease)  # The next tick brings somebody here again.
         except OSError as error:
             _finish(site, lease, State.FAILED, {}, "storage", f"{error}; answers are kept")
 
@@ -110,11 +115,13 @@ class Batch:
     async def run(self) -> None:
         """Ask what isn't answered yet. Raises what ended it: `LeaseLostError`, OSError."""
         self._moments = {k: v for k, v in self.work.job.progress.items() if k.endswith("_at")}
+        self.site.store.shared.pull(self.folder)
         for line in read_answers(self.folder).values():
             self._count(line)
         self.tell("in_progress")
         await self._teachers.look(self._done)
-        answers, window = AnswerLog(self.folder, self.lease), Window(self.work.spec.max_in_flight)
+        answers = AnswerLog(self.folder, self.lease, self.site.store.shared.write)
+        window = Window(self.work.spec.max_in_flight)
         loops = [asyncio.create_task(work) for work in (self._watch(), answers.run())]
         try:
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
@@ -149,6 +156,7 @@ class Batch:
     def lines(self) -> list[Line]:
         """What came of the requests, in their order. What was not asked has no line, unless the
         batch expired."""
+        self.site.store.shared.pull(self.folder)
         answers = read_answers(self.folder)
         if self.stopped == "expired":
             message = "the batch expired before this request was answered"

@@ -10,8 +10,9 @@ from prompts.intake import TeacherLimitError
 from prompts.seeds import SeedError
 from service import chain, jobs, pausing
 from service.asking import TeacherError
-from service.durable import Write, write_durably
+from service.durable import Write
 from service.problems import Problem
+from service.shared import StorageAwayError, StorageError
 from service.site import Site
 from service.tables import FINISHED, Chunk, ChunkState, Job, State
 from workers import smoke
@@ -34,7 +35,7 @@ BUGS = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 """What only a bug of ours raises: trying again would fail again, for ever."""
 
 
-def run(site: Site, job_id: str, watch: Watch, write: Write = write_durably) -> None:
+def run(site: Site, job_id: str, watch: Watch, write: Write | None = None) -> None:
     """Do of a build whatever can be done now, then return: prepare, drain, assemble.
 
     What others hold is left to them. `watch` outlives the call, so that their death is noticed.
@@ -71,13 +72,18 @@ def _prepare(site: Site, job_id: str, owner: str, heart: Heart) -> bool:
     except (SeedError, TeacherLimitError) as error:
         _finish(site, lease, "bad_input", str(error))
         return False
+    except StorageAwayError as error:
+        in_session(site.sessions.writing, _wait_for, job_id, "storage_away", str(error))
+    except StorageError as error:
+        _finish(site, lease, "storage", str(error))
+        return False
     finally:
         heart.drop(lease)
     return in_session(site.sessions.writing, release, lease)
 
 
 def _drain(
-    site: Site, job_id: str, owner: str, heart: Heart, watch: Watch, write: Write
+    site: Site, job_id: str, owner: str, heart: Heart, watch: Watch, write: Write | None
 ) -> str | None:
     with site.sessions.reading() as session:
         job = jobs.get(session, job_id)
@@ -94,6 +100,10 @@ def _drain(
         _fail(site, job_id, "bad_input", str(error))
     except LedgerDamagedError as error:
         _fail(site, job_id, "ledger_damaged", str(error))
+    except StorageAwayError as error:
+        # The next tick brings somebody here again; what was paid for is there, or was waited for.
+        in_session(site.sessions.writing, _wait_for, job_id, "storage_away", str(error))
+        return "gone"
     except OSError as error:
         _fail(site, job_id, "storage", f"{error}. What was paid for before is kept.")
     except BUGS as error:
@@ -141,10 +151,12 @@ def _assemble(site: Site, job_id: str, owner: str, heart: Heart) -> None:
     except LeaseLostError:
         log.warning("%s: the assembly was taken over", job_id)
     except Problem as problem:
-        _try_again(site, lease, problem.detail)
+        _try_again(site, lease, "disk_full", problem.detail)
+    except StorageAwayError as error:
+        _try_again(site, lease, "storage_away", str(error))
     except OSError as error:
         if error.errno in FULL_DISK:
-            _try_again(site, lease, str(error))
+            _try_again(site, lease, "disk_full", str(error))
         else:
             _finish(site, lease, "storage", str(error))
     except BUGS as error:
@@ -178,15 +190,15 @@ def _fail(site: Site, job_id: str, reason: str, detail: str) -> None:
         jobs.finish(session, job_id, epoch, State.FAILED, reason=reason, detail=detail)
 
 
-def _try_again(site: Site, lease: Lease, detail: str) -> None:
-    """A full disk: the next tick brings somebody here again, and everything is still there."""
+def _try_again(site: Site, lease: Lease, kind: str, detail: str) -> None:
+    """The next tick brings somebody here again, and everything is still there."""
     log.warning("%s: %s", lease.job_id, detail)
-    in_session(site.sessions.writing, _wait_for, lease.job_id, detail)
+    in_session(site.sessions.writing, _wait_for, lease.job_id, kind, detail)
     in_session(site.sessions.writing, release, lease)
 
 
-def _wait_for(session: Session, job_id: str, detail: str) -> None:
-    set_waiting(session, job_id, "disk_full", detail)
+def _wait_for(session: Session, job_id: str, kind: str, detail: str) -> None:
+    set_waiting(session, job_id, kind, detail)
     session.commit()
 
 

@@ -7,6 +7,7 @@ need no lock; what can't be read is asked again.
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from prompts.plan import REFUSED, Request
 from prompts.record import Call
 from prompts.tools import as_sent
 from service.identity import Identity
+from service.shared import Directory, Shared, StorageAwayError
+
+log = logging.getLogger(__name__)
 
 
 class Cache:
     """The completions under one artifact root."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root / "cache"
+    def __init__(self, root: Path, shared: Shared | None = None) -> None:
+        self._root, self._shared = root / "cache", shared or Directory()
 
     def key(self, request: Request, teacher: Identity) -> str:
         """SHA-256 of all that the answer depends on, hex."""
@@ -42,8 +46,12 @@ class Cache:
     def get(self, key: str, request: Request) -> Call | None:
         """The answer as this request's own; None if it is not there."""
         try:
+            self._shared.pull(self._path(key))
             known = Call.model_validate_json(self._path(key).read_bytes())
         except (FileNotFoundError, ValidationError):
+            return None
+        except StorageAwayError as error:
+            log.warning("the cache is not asked: %s", error)
             return None
         place = {"row": request.row, "step": request.step, "sample": request.sample}
         return known.model_copy(update=place)
@@ -54,6 +62,10 @@ class Cache:
         if call.finish_reason == REFUSED or path.exists():
             return
         write_text(path, call.model_dump_json())
+        try:
+            self._shared.push(path)
+        except StorageAwayError as error:
+            log.warning("other hosts' caches lack an answer: %s", error)
 
     def _path(self, key: str) -> Path:
         return self._root / key[:2] / key[2:]

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from service import chain, events, jobs, pausing
 from service.problems import Problem
+from service.shared import StorageAwayError, StorageError
 from service.site import Site
 from service.tables import Artifact, Job, State
 from workers import stopping
@@ -101,13 +102,30 @@ class _Task:
     def run(self) -> str | None:
         """The parent to advance, None if there is none or the job isn't over."""
         try:
-            over = self._work()
+            over = self._patiently()
         except LeaseLostError:
             log.warning("%s: taken over by another worker", self._lease.job_id)
             return None
+        except StorageError as error:
+            over = self._finish(State.FAILED, "storage", str(error))
         except Problem as problem:
             over = self._finish(State.FAILED, "bad_input", f"{problem.title}: {problem.detail}")
         return self._job.parent_id if over else None
+
+    def _patiently(self) -> bool:
+        """Work; while the bucket doesn't answer, wait: what was made is taken up again."""
+        while True:
+            try:
+                return self._work()
+            except StorageAwayError as error:
+                self._write_waiting("storage_away", str(error))
+                time.sleep(DISK_PATIENCE_S)
+                if (why := self._stop()) == "lost":
+                    raise LeaseLostError(self._job.id) from error
+                if why == "cancelled":
+                    return self._finish(State.CANCELLED, "cancelled")
+                if why is not None:
+                    return self._rest() if why == "paused" else self._give_back(str(error))
 
     def _work(self) -> bool:
         """Whether the job is over."""
@@ -226,7 +244,7 @@ class _Task:
             except Problem as problem:
                 if problem.status != 507 or self._stop() not in (None, "paused"):
                     raise
-                self._write_waiting(problem.detail)
+                self._write_waiting("disk_full", problem.detail)
                 time.sleep(DISK_PATIENCE_S)
 
     def _publish_now(self, output: Output, inputs: list[str]) -> Artifact:
@@ -246,9 +264,9 @@ class _Task:
             events.emit(session, self._job.id, "published", data)
         return artifact
 
-    def _write_waiting(self, detail: str) -> None:
+    def _write_waiting(self, kind: str, detail: str) -> None:
         self._write(
-            lambda session: events.emit(session, self._job.id, "disk_full", {"detail": detail}),
+            lambda session: events.emit(session, self._job.id, kind, {"detail": detail}),
             waiting_for=detail,
         )
 

@@ -101,18 +101,20 @@ def open_chunk(
     sessions: "sessionmaker[Session]",
     work: Work,
     lease: Lease,
-    disk_full: Callable[[str], None],
+    waits: Callable[[OSError], None],
 ) -> OpenChunk:
     """Read a leased chunk's seeds and what was paid for under earlier epochs. Blocks."""
     assert lease.number is not None
     with sessions() as session:
         row = session.get_one(Chunk, (lease.job_id, lease.number))
         before = accepted_before(session, lease.job_id, lease.number)
+    folder = folder_of(work.root, lease.job_id, lease.number)
+    work.shared.pull(folder)
     return OpenChunk(
         lease=lease,
         seeds=read_seeds(work.seeds, row.offset, row.rows),
-        entries=read_entries(folder_of(work.root, lease.job_id, lease.number), below=lease.epoch),
-        writer=LedgerWriter(work.root, lease, work.write, disk_full),
+        entries=read_entries(folder, below=lease.epoch),
+        writer=LedgerWriter(work.root, lease, work.write, waits),
         work=work,
         accepted_before=before,
     )
@@ -138,7 +140,8 @@ def close_chunk(sessions: "sessionmaker[Session]", work: Work, chunk: OpenChunk)
     rows = [chunk.outcomes[place] for place in range(len(chunk.seeds))]
     written = write_chunk(path, rows)
     calls = {seed["id"]: chunk.calls(seed) for seed in chunk.seeds}
-    write_chunk_signal(path, work.signal, rows, calls)
+    for made in (path, *write_chunk_signal(path, work.signal, rows, calls)):
+        work.shared.push(made)
     done = {
         "state": ChunkState.DONE,
         "owner": None,

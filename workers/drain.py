@@ -163,7 +163,7 @@ class Drain:
 
     async def _opened(self, lease: Lease) -> OpenChunk | None:
         """None if it was lost meanwhile: who took it over may have tidied its files away."""
-        note, reading = self._troubles.note_full_disk, self._site.sessions.reading
+        note, reading = self._troubles.note_wait, self._site.sessions.reading
         try:
             return await until_written(
                 lease, note, lambda: open_chunk(reading, self._work, lease, note)
@@ -283,7 +283,7 @@ class Drain:
         try:
             await until_written(
                 chunk.lease,
-                self._troubles.note_full_disk,
+                self._troubles.note_wait,
                 lambda: close_chunk(sessions, self._work, chunk),
             )
         except LeaseLostError:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.asking import Endpoint, TeacherError
-from service.durable import Write, make_directory, write_durably
+from service.durable import make_directory, write_durably
+from service.shared import Directory, Shared
 
 BATCH = 128
 ATTEMPTS = 6
@@ -32,11 +33,11 @@ class Embeddings:
         endpoint: Endpoint,
         folder: Path,
         http: httpx.Client,
-        write: Write = write_durably,
+        shared: Shared | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._endpoint, self._folder, self._http = endpoint, folder, http
-        self._write, self._sleep = write, sleep
+        self._shared, self._sleep = shared or Directory(), sleep
         self._held: dict[str, Vectors] = {}
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
@@ -51,6 +52,7 @@ class Embeddings:
 
     def _stored(self, texts: list[str]) -> Vectors:
         path = self._folder / f"{self._digest(texts)}.npy"
+        self._shared.pull(path)
         if path.is_file():
             held: Vectors = np.load(path, allow_pickle=False)
             return held
@@ -59,7 +61,8 @@ class Embeddings:
         data = io.BytesIO()
         np.save(data, vectors, allow_pickle=False)
         make_directory(self._folder)
-        self._write(path, data.getvalue())
+        write_durably(path, data.getvalue())
+        self._shared.push(path)
         return vectors
 
     def _digest(self, texts: list[str]) -> str:

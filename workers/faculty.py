@@ -29,7 +29,7 @@ class Faculty:
         self._http, self._site, self._work, self._gone = http, site, work, gone
         self.askers: dict[str, Asker] = {}
         self._identities: dict[str, Identity] = {}
-        self._cache = Cache(work.root) if work.spec.cache else None
+        self._cache = Cache(work.root, work.shared) if work.spec.cache else None
         self._scorer: Scorer | None = None
         chain = [teacher.name for teacher in work.spec.teachers]
         for name in reversed(list(work.endpoints)):

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from prompts.record import Call
 from service.durable import Write, make_directory, write_durably
+from service.shared import StorageAwayError
 from workers.lease import Lease
 
 T = TypeVar("T")
@@ -122,14 +123,14 @@ class LedgerWriter:
         root: Path,
         lease: Lease,
         write: Write = write_durably,
-        disk_full: Callable[[str], None] = lambda detail: None,
+        waits: Callable[[OSError], None] = lambda error: None,
     ):
-        """`disk_full` is told each time that a write waits for space."""
+        """`waits` is told each time that a write waits: for space, or for the bucket."""
         assert lease.number is not None
         self._folder = folder_of(root, lease.job_id, lease.number) / f"{lease.epoch:06d}"
         self._lease = lease
         self._write = write
-        self._disk_full = disk_full
+        self._waits = waits
         self._sequence = 0
         self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
         self._full = asyncio.Event()
@@ -171,9 +172,7 @@ class LedgerWriter:
         self._sequence += 1
         path, data = self._folder / segment_name(self._sequence), encode_segment(entries)
         try:
-            await until_written(
-                self._lease, self._disk_full, lambda: self._write_segment(path, data)
-            )
+            await until_written(self._lease, self._waits, lambda: self._write_segment(path, data))
         except (OSError, LeaseLostError) as error:
             return error
         return None
@@ -194,23 +193,24 @@ async def wait_until_held(lease: Lease) -> None:
 
 
 async def until_written(
-    lease: Lease, disk_full: Callable[[str], None], write: Callable[[], T]
+    lease: Lease, waits: Callable[[OSError], None], write: Callable[[], T]
 ) -> T:
-    """Run `write` in a thread while the lease is held; on a full disk wait for space and try again.
+    """Run `write` in a thread while the lease is held; wait and try again while the disk is full or
+    the bucket doesn't answer.
 
     What was paid for stays in memory meanwhile, its slots taken, so nothing new is asked. Raises
     `LeaseLostError`, also for files that are gone because another took over and has ended, and
-    OSError for anything else than a full disk.
+    OSError for anything else.
     """
     while True:
         await wait_until_held(lease)
         try:
             return await asyncio.to_thread(write)
         except OSError as error:
-            if error.errno not in FULL_DISK:
+            if error.errno not in FULL_DISK and not isinstance(error, StorageAwayError):
                 await wait_until_held(lease)
                 raise
-            disk_full(str(error))
+            waits(error)
         except OperationalError as error:
             log.warning("%s: the database can't be reached: %s", lease.job_id, error)
         await asyncio.sleep(DISK_LOOK_S)

@@ -17,7 +17,7 @@ from prompts.intake import read_seeds
 from prompts.record import Seed
 from prompts.seeds import SeedError
 from prompts.spec import BuildSpec
-from service.durable import make_directory, publish_durably
+from service.durable import make_directory
 from service.site import Site
 from service.sources import source_lines
 from service.tables import Artifact, Chunk, Job, Teacher
@@ -51,12 +51,14 @@ def prepare(site: Site, lease: Lease, spec: BuildSpec) -> None:
     with site.sessions.reading() as session:
         job, teacher = session.get_one(Job, lease.job_id), session.get(Teacher, spec.teacher)
         if teacher is not None:
-            start_ledger(site.store.root, job.id, teacher)
-            adopt(session, site.store.root, job, teacher)
+            start_ledger(site.store, job.id, teacher)
+            adopt(session, site.store, job, teacher)
     target = seeds_path(site.store.root, lease.job_id)
     earlier = earlier_rows(site, spec)
     lines = source_lines(site, spec) if spec.takes_seeds else ()
-    cuts = normalise(lines, target, spec, f".{lease.epoch}.tmp", earlier)
+    draft = target.with_name(f".{lease.epoch}.tmp")
+    cuts = normalise(lines, draft, spec, earlier)
+    site.store.shared.move(draft, target)
     goal = spec.target_rows
     if goal is not None and earlier is not None:
         goal = max(0, goal - earlier.accepted)
@@ -76,13 +78,12 @@ def earlier_rows(site: Site, spec: BuildSpec) -> Earlier | None:
 
 
 def normalise(
-    lines: Iterable[bytes], target: Path, spec: BuildSpec, name: str, earlier: Earlier | None = None
+    lines: Iterable[bytes], target: Path, spec: BuildSpec, earlier: Earlier | None = None
 ) -> list[Cut]:
     """Copy the seeds that are asked for, one JSON object with an `id` a line, and cut them."""
     make_directory(target.parent)
-    temporary = target.with_name(name)
     cuts: list[Cut] = []
-    with open(temporary, "wb") as out:
+    with open(target, "wb") as out:
         seeds: Iterator[Seed] = iter(())
         if spec.takes_seeds:
             seeds = (seed for _, seed in read_seeds(spec, lines))
@@ -104,7 +105,6 @@ def normalise(
         os.fsync(out.fileno())
     if not cuts:
         raise SeedError(None, f"no seed is new: {spec.incremental} has them all")
-    publish_durably(temporary, target)
     return cuts
 
 

@@ -46,6 +46,7 @@ class Rounds:
 
     def _records(self, below: int) -> Iterator[Record]:
         for path in self._chunks(below):
+            self._site.store.shared.pull(path)
             yield from read_chunk(path)
 
     def _chunks(self, below: int) -> list[Path]:

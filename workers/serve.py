@@ -11,6 +11,7 @@ from typing import Any, Literal
 from service import chain, events, jobs, teachers
 from service.probe import Probe
 from service.problems import Problem
+from service.shared import StorageError
 from service.site import Site
 from service.spec import ServeJob
 from service.tables import Job, State, Teacher
@@ -108,6 +109,8 @@ class _Serving:
                 model = self._site.store.locate_model(session, spec.model)
         except Problem as problem:
             raise ServeFailedError("bad_input", f"{problem.title}: {problem.detail}") from problem
+        except StorageError as error:
+            raise ServeFailedError("storage", str(error)) from error
         if spec.port is not None and not port_is_free(spec.port):
             words = f"port {spec.port} is taken; stop what listens there, or leave `port` out"
             raise ServeFailedError("port_taken", words)
@@ -200,12 +203,14 @@ class _Serving:
         self._teller.flush(force=True)
 
     def _register(self, server: VllmServer) -> None:
-        plan = server.plan
+        plan, spec = server.plan, jobs.spec_of(self.job)
+        assert isinstance(spec, ServeJob)
         registration = Registration(
             name=plan.name,
             base_url=plan.base_url,
             served_model=plan.name,
-            model=plan.model if Path(plan.model).is_dir() else None,
+            # The reference, for other hosts may have it elsewhere.
+            model=spec.model if Path(plan.model).is_dir() else None,
         )
         try:
             probe = asyncio.run(teachers.probe(registration))

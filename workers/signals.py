@@ -45,10 +45,14 @@ def write_chunk_signal(
     header: SignalHeader | None,
     rows: Sequence[Record | Rejected],
     calls: dict[str, list[Call]],
-) -> None:
-    """Writes the signal of a chunk's accepted rows beside its file; nothing without a header.
+) -> list[Path]:
+    """Writes the signal of a chunk's accepted rows beside its file; nothing without a header. What
+    was written.
 
     `calls` are the rows' ledger entries, by row id.
     """
-    if header is not None:
-        write_signal(chunk.with_suffix(SUFFIX), header, signals_of(rows, calls))
+    if header is None:
+        return []
+    path = chunk.with_suffix(SUFFIX)
+    write_signal(path, header, signals_of(rows, calls))
+    return [path]

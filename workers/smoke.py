@@ -66,7 +66,9 @@ def _shut(session: Session, work: Work, smoke: Smoke, chunk: Chunk) -> None:
 
 def _shown(work: Work, chunk: Chunk) -> list[dict[str, Any]]:
     shown = []
-    for table in read_batches(work.root / (chunk.path or "")):
+    path = work.root / (chunk.path or "")
+    work.shared.pull(path)
+    for table in read_batches(path):
         for row in table.to_pylist():
             said = [turn["content"] for turn in row["completion"] or ()] or row["raw"] or []
             shown.append(

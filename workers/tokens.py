@@ -14,7 +14,7 @@ from prompts.template import compile_template
 from prompts.tools import template_turn
 from service.asking import TeacherError
 from service.problems import Problem
-from service.store import Store
+from service.store import Store, light
 
 Counter = Callable[[tuple[Message, ...]], int]
 
@@ -139,6 +139,6 @@ def _directory(store: Store, session: Session, model: str | None) -> Path | None
     if model is None:
         return None
     try:
-        return Path(store.locate_model(session, model))
+        return Path(store.locate_model(session, model, light))
     except Problem:
         return None

@@ -4,11 +4,15 @@ import time
 from collections.abc import Callable
 
 from service.asking import Endpoint
+from service.shared import StorageAwayError
 from workers.teacher import Trouble
 from workers.work import Work
 
 FULL_DISK_LASTS_S = 2.0
 """A write that found no space is tried again each second: none for so long means there is some."""
+AWAY_LASTS_S = 20.0
+"""Longer than an attempt takes at a bucket that doesn't answer."""
+NOTHING_LOST = "nothing is lost, and the job goes on by itself"
 TELL_AFTER_S = 3.0
 """A teacher that fails for so long is told of; shorter hiccups are nobody's business."""
 
@@ -25,12 +29,12 @@ class Troubles:
     ):
         self._work, self._trouble, self._patience_s = work, trouble, patience_s
         self._clock = clock
-        self._full_disk: tuple[float, str] | None = None
+        self._waits: tuple[float, OSError | None] = (0.0, None)
         self._told = "resumed"
 
-    def note_full_disk(self, detail: str) -> None:
-        """A write has just found no space."""
-        self._full_disk = (self._clock(), detail)
+    def note_wait(self, error: OSError) -> None:
+        """A write has just found no space, or no answer."""
+        self._waits = (self._clock(), error)
 
     def news(self) -> tuple[str, str | None] | None:
         """(event type, what the job waits for) if that has changed since the last call."""
@@ -42,11 +46,13 @@ class Troubles:
 
     def _present(self) -> tuple[str, str | None]:
         now, found = self._clock(), self._trouble()
-        if self._full_disk is not None and now - self._full_disk[0] < FULL_DISK_LASTS_S:
-            return "disk_full", (
-                f"space on the disk of {self._work.root} ({self._full_disk[1]}): free some; "
-                "nothing is lost, and the job goes on by itself"
-            )
+        at, error = self._waits
+        if isinstance(error, StorageAwayError):
+            if now - at < AWAY_LASTS_S:
+                return "storage_away", f"the artifacts' bucket: {error}; {NOTHING_LOST}"
+        elif error is not None and now - at < FULL_DISK_LASTS_S:
+            words = f"space on the disk of {self._work.root} ({error}): free some"
+            return "disk_full", f"{words}; {NOTHING_LOST}"
         if found is not None and now - (found[1].since or now) > TELL_AFTER_S:
             endpoint, trouble = found
             return "teacher_unreachable", (

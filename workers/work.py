@@ -20,10 +20,11 @@ from service.asking import Endpoint, TeacherError, find_endpoint
 from service.durable import Write, write_durably
 from service.jobs import spec_of
 from service.problems import Problem
+from service.shared import Directory, Shared, Wanted
 from service.site import Site
 from service.sources import source_lines
 from service.spec import BuildJob
-from service.store import Store
+from service.store import Store, everything, light
 from service.tables import Job, Teacher
 from workers.embeddings import Embeddings
 from workers.judges import evaluation_set
@@ -58,6 +59,7 @@ class Work:
     """The teacher's weights are loaded here, and no server is asked."""
     gpus: int | None = None
     """Of all its teachers' servers together."""
+    shared: Shared = field(default_factory=Directory)
     write: Write = write_durably
 
     def price(self, call: Call) -> float:
@@ -103,20 +105,25 @@ def build_spec(job: Job) -> BuildSpec:
     return spec.build
 
 
-def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
+def load_work(site: Site, job: Job, write: Write | None = None) -> Work:
     """Read what draining needs. Raises `TeacherError` if the teacher can't be asked at all."""
-    spec, root = build_spec(job), site.store.root
+    spec, root, shared = build_spec(job), site.store.root, site.store.shared
+    shared.pull(seeds_path(root, job.id))
     with site.sessions.reading() as session:
         teachers = [_teacher(session, name) for name in asked_teachers(spec)]
         first = next(teacher for teacher in teachers if teacher.name == spec.teacher)
         evaluation = _evaluation(site.store, session, spec)
-        directories = {each.name: model_directory(site.store, session, each) for each in teachers}
         facts = _facts(first, token_counter(site.store, session, first.model))
+        wanted = everything if asks_nobody(spec) else light
+        directories = {
+            each.name: model_directory(site.store, session, each, wanted) for each in teachers
+        }
         if asks_nobody(spec):
             facts = replace(facts, context_tokens=context_tokens(directories[first.name]))
     return Work(
         job_id=job.id,
         root=root,
+        shared=shared,
         spec=spec,
         plan=_plan(site, job.id, spec, facts, directories[first.name], evaluation),
         endpoints=_unasked(first) if asks_nobody(spec) else find_endpoints(site, teachers),
@@ -132,7 +139,7 @@ def load_work(site: Site, job: Job, write: Write = write_durably) -> Work:
         goal=job.goal,
         cancelled=job.cancel_requested,
         signal=signal_header(spec, first, directories[first.name]),
-        write=write,
+        write=write or shared.write,
     )
 
 
@@ -165,12 +172,14 @@ def _unasked(teacher: Teacher) -> dict[str, Endpoint]:
     return {teacher.name: Endpoint(teacher.name, teacher.base_url, teacher.served_model)}
 
 
-def model_directory(store: Store, session: Session, teacher: Teacher) -> Path | None:
-    """Where a teacher's weights and tokenizer lie, if they are at hand."""
+def model_directory(
+    store: Store, session: Session, teacher: Teacher, wanted: Wanted
+) -> Path | None:
+    """Where a teacher's tokenizer, and what else is `wanted`, lies, if it is at hand."""
     if teacher.model is None:
         return None
     try:
-        return Path(store.locate_model(session, teacher.model))
+        return Path(store.locate_model(session, teacher.model, wanted))
     except Problem:
         return None
 
@@ -216,4 +225,4 @@ def _embed(site: Site, session: Session, spec: BuildSpec) -> Embeddings | None:
     if embedder is None:
         return None
     endpoint = find_endpoint(_teacher(session, embedder), site.settings)
-    return Embeddings(endpoint, site.store.root / "embeddings", httpx.Client())
+    return Embeddings(endpoint, site.store.root / "embeddings", httpx.Client(), site.store.shared)

@@ -22,6 +22,8 @@ from service.cli.failure import JOB_FAILED
 from service.cli.options import Json, load_settings, screen
 from service.db import make_engine
 from service.settings import Settings
+from service.shared import StorageError
+from service.site import open_root
 
 NEWEST_UNTESTED = (3, 14)
 ASK_S = 20
@@ -114,6 +116,17 @@ def database(settings: Settings) -> Finding:
     return Finding("database", "ok", f"{kind} answers")
 
 
+def artifacts(settings: Settings) -> Finding:
+    """Whether the artifact root can be used."""
+    if isinstance(settings.artifact_root, Path):
+        return Finding("artifacts", "ok", f"in {settings.artifact_root}")
+    try:
+        open_root(settings)[1].check()
+    except StorageError as error:
+        return Finding("artifacts", "wrong", str(error))
+    return Finding("artifacts", "ok", f"{settings.artifact_root} answers")
+
+
 def port(settings: Settings) -> Finding:
     """Whether the API can listen, or does."""
     stack = runtime.read(settings.data_dir)
@@ -179,6 +192,7 @@ CHECKS: tuple[Check, ...] = (
     vllm,
     redis,
     database,
+    artifacts,
     port,
     disk,
     data_directory,

@@ -8,6 +8,7 @@ from prompts.dataset import read_manifest
 from prompts.record import Record, Rejected
 from service import artifacts, verdicts
 from service.site import Site
+from service.store import light
 from service.tables import PendingVerdict
 from service.views import ArtifactView
 
@@ -15,7 +16,7 @@ from service.views import ArtifactView
 def head(site: Site, reference: str) -> tuple[dict[str, Any], Path]:
     """What stands above every page of a dataset, and where its files lie. Raises a 404 problem."""
     dataset = artifacts.show(site, "dataset", reference)
-    _, path = artifacts.directory(site, "dataset", dataset.id)
+    _, path = artifacts.directory(site, "dataset", dataset.id, light)
     with site.sessions.reading() as session:
         tally = verdicts.tally(session, dataset.id)
     return {

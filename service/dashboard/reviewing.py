@@ -13,6 +13,7 @@ from service.problems import Problem, bad_input
 from service.review import Verdict
 from service.routes.deps import TheSite
 from service.site import Site
+from service.store import light
 
 router = page_router()
 
@@ -54,7 +55,7 @@ def give(
     note: Annotated[str, Form(max_length=2000)] = "",
 ) -> Response:
     """Say something of a row, or take it back. Scripts get the part of the page that changed."""
-    dataset, path = artifacts.directory(site, "dataset", reference)
+    dataset, path = artifacts.directory(site, "dataset", reference, light)
     by_script = "hx-request" in request.headers
     problem = None
     try:

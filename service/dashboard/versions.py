@@ -13,6 +13,7 @@ from service.dashboard.page import page, page_router
 from service.review import Difference, difference
 from service.routes.deps import TheSite
 from service.site import Site
+from service.store import light
 from service.views import ArtifactView
 
 router = page_router()
@@ -71,7 +72,7 @@ def _samples(
         "removed": found.removed_ids,
         "changed": found.changed_ids,
     }[show]
-    _, old_path = artifacts.directory(site, "dataset", old.id)
+    _, old_path = artifacts.directory(site, "dataset", old.id, light)
     before, after = rows.some(old_path, ids), rows.some(new_path, ids)
     return [
         {"id": id, "before": _side(before.get(id)), "after": _side(after.get(id))} for id in ids

@@ -71,7 +71,7 @@ def list_files(
 @router.get("/{file_id}")
 def show_file(site: TheSite, file_id: str) -> Object:
     """A file's facts."""
-    return file_object(artifacts.directory(site, "file", file_id)[0])
+    return file_object(artifacts.find(site, "file", file_id))
 
 
 @router.get("/{file_id}/content", response_class=FileResponse)
@@ -84,7 +84,7 @@ def download_file(site: TheSite, file_id: str) -> FileResponse:
 @router.delete("/{file_id}")
 def delete_file(site: TheSite, file_id: str) -> Object:
     """Delete a file that no job under way needs."""
-    file, _ = artifacts.directory(site, "file", file_id)
+    file = artifacts.find(site, "file", file_id)
     _require_free(site, file.id)
     artifacts.remove(site, file)
     return {"id": file.id, "object": "file", "deleted": True}

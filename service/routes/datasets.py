@@ -13,6 +13,7 @@ from service.routes.artifacts import artifact_router
 from service.routes.deps import TheSite
 from service.routes.examples import IMPORTS, REVIEWS
 from service.rows import RowPage, Wanted
+from service.store import light
 from service.views import ArtifactView
 
 router = artifact_router("dataset")
@@ -62,7 +63,7 @@ def show_rows(
     limit: Limit = 20,
 ) -> RowPage[Record]:
     """Accepted rows of a split, in order, filtered and searched."""
-    _, path = artifacts.directory(site, "dataset", reference)
+    _, path = artifacts.directory(site, "dataset", reference, light)
     return rows.accepted(path, split, Wanted(kind=kind, search=search, after=cursor, limit=limit))
 
 
@@ -77,6 +78,6 @@ def show_rejected(
     limit: Limit = 20,
 ) -> RowPage[Rejected]:
     """Rows that were not accepted, each with its reason and the raw completions."""
-    _, path = artifacts.directory(site, "dataset", reference)
+    _, path = artifacts.directory(site, "dataset", reference, light)
     wanted = Wanted(kind=kind, reason=reason, search=search, after=cursor, limit=limit)
     return rows.rejected(path, wanted)

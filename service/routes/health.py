@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.addresses import ALIVE, READY
 from service.broker import QUEUES
 from service.routes.deps import TheSite
+from service.shared import StorageError
 from service.site import Site
 from service.tables import Teacher
 
@@ -27,8 +28,9 @@ class Health(BaseModel):
 
     status: Literal["ok", "degraded", "down"]
     """degraded: jobs are taken but start late, for the broker or a queue's workers are away; down:
-    the database is away."""
+    the database or the artifacts' bucket is away."""
     database: bool
+    artifacts: bool
     broker: bool
     workers: dict[str, int]
     """Queue -> how many workers answered for it just now."""
@@ -43,19 +45,44 @@ def show_alive() -> Alive:
     return Alive()
 
 
-@router.get(READY, responses={503: {"model": Health, "description": "The database is away."}})
+AWAY = "The database, or the artifacts' bucket, is away."
+
+
+@router.get(READY, responses={503: {"model": Health, "description": AWAY}})
 def show_health(site: TheSite, response: Response) -> Health:
     """200 while jobs can be taken, 503 if not."""
-    teachers = _teachers(site)
-    if teachers is None:
+    teachers, artifacts = _teachers(site), _artifacts(site)
+    if teachers is None or not artifacts:
         response.status_code = 503
-        return Health(status="down", database=False, broker=False, workers={}, teachers={})
+        return Health(
+            status="down",
+            database=teachers is not None,
+            artifacts=artifacts,
+            broker=False,
+            workers={},
+            teachers=teachers or {},
+        )
     broker = site.broker.depth("control") is not None
     workers = dict.fromkeys(sorted(set(QUEUES.values())), 0)
     workers |= site.broker.workers() if broker else {}
     well = broker and all(workers.values())
     status: Literal["ok", "degraded"] = "ok" if well else "degraded"
-    return Health(status=status, database=True, broker=broker, workers=workers, teachers=teachers)
+    return Health(
+        status=status,
+        database=True,
+        artifacts=True,
+        broker=broker,
+        workers=workers,
+        teachers=teachers,
+    )
+
+
+def _artifacts(site: Site) -> bool:
+    try:
+        site.store.shared.check()
+    except StorageError:
+        return False
+    return True
 
 
 def _teachers(site: Site) -> dict[str, bool] | None:

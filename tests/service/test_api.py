@@ -336,6 +336,7 @@ async def test_readiness_tells_what_works(
     assert healthy == {
         "status": "ok",
         "database": True,
+        "artifacts": True,
         "broker": True,
         "workers": {"build": 1, "control": 1, "serve": 1, "train": 1},
         "teachers": {"away": False, "t": True},
