@@ -68,8 +68,11 @@ def _evaluate(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
 
 
 def _assess(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
-    names = ("dataset", "split", "teacher", "limit", "max_new_tokens", "batch_size", "threads")
+    names = ("dataset", "split", "teacher", "limit", "max_new_tokens", "batch_size", "samples")
+    names += ("threads",)
     asked = {name: vars(given)[name] for name in names if vars(given)[name] is not None}
+    if given.vllm or given.vllm_python is not None:
+        asked["vllm"] = True
     if given.verify is not None:
         asked["verify"] = {"kind": given.verify}
     try:
@@ -78,7 +81,7 @@ def _assess(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
         raise BadInput("that can't be evaluated", tell_problems(error)) from error
     from trainer.assess import assess
 
-    found = assess(given.model, spec, emit)
+    found = assess(given.model, spec, emit, given.vllm_python)
     if given.out is not None:
         write(given.out, found.model_dump_json(indent=1))
     return found.model_dump(mode="json")
@@ -133,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument("--limit", type=int, help="rows; default 200")
     evaluating.add_argument("--max-new-tokens", type=int, help="of each answer; default 160")
     evaluating.add_argument("--batch-size", type=int, help="default 16")
+    evaluating.add_argument("--samples", type=int, help="answers to show; default 5")
+    evaluating.add_argument("--vllm", action="store_true", help="its speed in vLLM too")
+    evaluating.add_argument("--vllm-python", type=Path, help="interpreter that has vLLM")
     evaluating.add_argument("--verify", help="verifier's kind; default the dataset's own")
     evaluating.add_argument("--out", type=Path, help="gets the figures, JSON")
     evaluating.add_argument("--threads", type=int, help="CPU threads; default all cores")

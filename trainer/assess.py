@@ -20,18 +20,17 @@ from prompts.record import Kind, Record
 from prompts.spec import BuildSpec, CotBuild, IclBuild
 from prompts.verify import Verifier, VerifierSpec, VerifyError, make_verifier
 from prompts.verify.spec import NoVerifier
-from trainer.data import TokenRow, collate, encode, read_records, render_prompts
+from trainer.beside import answer, positions, shown, speed_in_vllm, speed_of, texts_of
+from trainer.data import TokenRow, collate, encode, read_records
 from trainer.errors import BadInput
 from trainer.events import Emit
-from trainer.generation import Answers, answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer, weight_files
 from trainer.measurement import Assessment, Estimate, bootstrap
+from trainer.memory import peak_bytes, restart_peak
 from trainer.methods.teacher import check_vocabularies
 from trainer.objectives import forward_kl, keep, upcast
 from trainer.spec import DatasetEval
 from trainer.student import last_hidden
-
-NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,11 @@ class Checks:
     """Where a chain of thought has its answer."""
 
 
-def assess(model_dir: str | Path, spec: DatasetEval, emit: Emit) -> Assessment:
-    """Measure a model on rows of a dataset's split.
+def assess(
+    model_dir: str | Path, spec: DatasetEval, emit: Emit, vllm_python: Path | None = None
+) -> Assessment:
+    """Measure a model on rows of a dataset's split; with `spec.vllm`, its speed in vLLM too, of
+    `vllm_python` or the environment beside this one.
 
     Raises BadInput for what is no model or dataset, a split without rows, and a teacher with
     another vocabulary.
@@ -64,16 +66,16 @@ def assess(model_dir: str | Path, spec: DatasetEval, emit: Emit) -> Assessment:
     verifier = _verifier(checks.spec)
     emit("phase", {"name": "evaluate", "detail": f"{model_dir} on {len(records)} rows"})
     tokenizer, model = load_tokenizer(model_dir), load_model(model_dir)
-    teacher = _teacher(spec, tokenizer)
-    limit = _positions(model)
+    check_teacher(spec, tokenizer)
+    limit = positions(model)
     rows = encode(records, tokenizer, limit, end_ids(model, tokenizer))
     kept = {row.row for row in rows.rows}
     records = [record for record in records if record.id in kept]
+    restart_peak()
+    answers = answer(model, tokenizer, records, spec)
+    peak, texts = peak_bytes(), texts_of(answers, tokenizer)
+    teacher = load_model(spec.teacher) if spec.teacher else None
     read = read_rows(model, teacher, rows.rows, spec.batch_size)
-    answers = _answers(model, tokenizer, records, spec)
-    texts = [
-        str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip() for ids in answers.ids
-    ]
     figures = _figures(read, records, texts, checks, verifier, spec)
     return Assessment(
         model=str(model_dir),
@@ -84,6 +86,10 @@ def assess(model_dir: str | Path, spec: DatasetEval, emit: Emit) -> Assessment:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         weight_bytes=sum(path.stat().st_size for path in weight_files(model_dir)),
         tokens_per_s=answers.tokens_per_s,
+        speed=speed_of(answers),
+        vllm=speed_in_vllm(model_dir, model, tokenizer, records, spec, vllm_python),
+        peak_memory_bytes=peak,
+        samples=shown(records, texts, teacher and (teacher, tokenizer), spec),
         cut=answers.cut,
         verifier=checks.spec.kind if figures["accuracy"] else None,
         why=_why(figures, spec),
@@ -227,11 +233,10 @@ def _verifier(spec: VerifierSpec) -> Verifier:
         ) from error
 
 
-def _teacher(spec: DatasetEval, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
-    if spec.teacher is None:
-        return None
-    check_vocabularies(tokenizer, load_tokenizer(spec.teacher))
-    return load_model(spec.teacher)
+def check_teacher(spec: DatasetEval, tokenizer: PreTrainedTokenizerBase) -> None:
+    """BadInput where the teacher has other tokens, before anything is measured."""
+    if spec.teacher is not None:
+        check_vocabularies(tokenizer, load_tokenizer(spec.teacher))
 
 
 def _kept_logits(
@@ -245,20 +250,3 @@ def _kept_logits(
 def _add(sums: list[float], owners: Sequence[int], values: torch.Tensor) -> None:
     for owner, value in zip(owners, values.tolist(), strict=True):
         sums[owner] += value
-
-
-def _answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[Record],
-    spec: DatasetEval,
-) -> Answers:
-    prompts = render_prompts([record.prompt for record in records], tokenizer)
-    room = _positions(model) - max(map(len, prompts))
-    ends = end_ids(model, tokenizer)
-    limit = max(1, min(spec.max_new_tokens, room))
-    return answer_greedily(model, prompts, limit, spec.batch_size, ends)
-
-
-def _positions(model: PreTrainedModel) -> int:
-    return int(model.config.get_text_config().to_dict().get("max_position_embeddings", NO_LIMIT))

@@ -19,6 +19,7 @@ from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer, weight_files
 from trainer.measurement import Accuracy, Measurement, wilson
+from trainer.memory import peak_bytes, restart_peak
 from trainer.objectives import forward_kl, keep, upcast
 from trainer.spec import EvalSpec
 from trainer.student import last_hidden
@@ -57,7 +58,9 @@ def measure(
     rows = read_rows(Path(spec.data), spec.limit_per_skill)
     tokenizer = load_tokenizer(model_dir)
     model = load_model(model_dir)
+    restart_peak()
     answers = _ask(model, tokenizer, rows, spec)
+    peak = peak_bytes()
     kl, kl_tokens = None, 0
     if reference is not None and kl_rows:
         kl, kl_tokens = mean_kl(load_model(reference), model, kl_rows)
@@ -69,6 +72,9 @@ def measure(
         generated_tokens=answers.tokens,
         seconds=answers.seconds,
         tokens_per_s=answers.tokens_per_s,
+        prefill_tokens_per_s=answers.prefill_tokens_per_s,
+        decode_tokens_per_s=answers.decode_tokens_per_s,
+        peak_memory_bytes=peak,
         cut=answers.cut,
         kl=kl,
         kl_tokens=kl_tokens,

@@ -22,6 +22,10 @@ class Answers:
     tokens: int
     """Tokens generated, end tokens included."""
     seconds: float
+    prompt_tokens: int
+    """Tokens of the prompts, padding left out."""
+    prefill_seconds: float
+    """Wall time of the prompts' own processing, each answer's first token with it."""
 
     @property
     def cut(self) -> int:
@@ -32,6 +36,17 @@ class Answers:
     def tokens_per_s(self) -> float:
         """Generated tokens over wall time, prompts' own processing included."""
         return self.tokens / max(self.seconds, 1e-9)
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """Prompt tokens over the wall time of their processing."""
+        return self.prompt_tokens / max(self.prefill_seconds, 1e-9)
+
+    @property
+    def decode_tokens_per_s(self) -> float | None:
+        """Tokens behind each answer's first over the wall time they took; None without any."""
+        behind = self.tokens - len(self.ids)
+        return behind / max(self.seconds - self.prefill_seconds, 1e-9) if behind else None
 
 
 def answer_greedily(
@@ -45,18 +60,26 @@ def answer_greedily(
 
     Prompts of like length go together, padded on the left; rows that ended leave the batch.
     """
-    started = time.monotonic()
+    started, prefill_seconds = time.monotonic(), 0.0
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(prompts), batch_size):
         chosen = by_length[start : start + batch_size]
-        made = _answer_batch(model, [prompts[i] for i in chosen], max_new_tokens, end_ids)
+        made, first = _answer_batch(model, [prompts[i] for i in chosen], max_new_tokens, end_ids)
+        prefill_seconds += first
         for index, answer in zip(chosen, made, strict=True):
             answers[index] = answer
     seconds = time.monotonic() - started
     ended = tuple(bool(answer) and answer[-1] in end_ids for answer in answers)
     ids = tuple(tuple(a[:-1] if e else a) for a, e in zip(answers, ended, strict=True))
-    return Answers(ids, ended, sum(map(len, answers)), seconds)
+    return Answers(
+        ids,
+        ended,
+        tokens=sum(map(len, answers)),
+        seconds=seconds,
+        prompt_tokens=sum(map(len, prompts)),
+        prefill_seconds=prefill_seconds,
+    )
 
 
 @torch.no_grad()  # not inference mode: a student in training goes on with what it caches here
@@ -65,13 +88,15 @@ def _answer_batch(
     prompts: list[Sequence[int]],
     max_new_tokens: int,
     end_ids: frozenset[int],
-) -> list[list[int]]:
+) -> tuple[list[list[int]], float]:
+    """The answers, and the seconds until each had its first token."""
+    started, first = time.monotonic(), 0.0
     answers: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
     step_ids, mask = left_padded(prompts, model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
-    for _ in range(max_new_tokens):
+    for step in range(max_new_tokens):
         logits = model(
             input_ids=step_ids,
             attention_mask=mask,
@@ -80,7 +105,9 @@ def _answer_batch(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        chosen = logits.argmax(dim=-1).tolist()
+        chosen = logits.argmax(dim=-1).tolist()  # waits for the device
+        if step == 0:
+            first = time.monotonic() - started
         for row, token in zip(alive, chosen, strict=True):
             answers[row].append(token)
         going = [index for index, token in enumerate(chosen) if token not in end_ids]
@@ -94,7 +121,7 @@ def _answer_batch(
         step_ids = torch.tensor([[chosen[index]] for index in going], device=model.device)
         positions = positions[picked, -1:] + 1
         mask = torch.cat([mask, mask.new_ones((len(going), 1))], dim=1)
-    return answers
+    return answers, first
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

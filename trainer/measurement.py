@@ -39,6 +39,12 @@ class Measurement(Frozen):
     seconds: float
     """Wall time of generation alone, loading left out."""
     tokens_per_s: float
+    prefill_tokens_per_s: float | None = None
+    """Prompt tokens over the wall time of their processing; None where it was not timed."""
+    decode_tokens_per_s: float | None = None
+    """Tokens behind each answer's first over the wall time they took."""
+    peak_memory_bytes: int | None = None
+    """Most bytes held while it answered."""
     cut: int = 0
     """Answers that met the limit of new tokens before their end."""
     kl: float | None = None
@@ -59,6 +65,31 @@ class Estimate(Frozen):
     low: float
     high: float
     rows: int
+
+
+class Speed(Frozen):
+    """How fast an engine is with a model, many prompts at once, on one machine."""
+
+    engine: str
+    prefill_tokens_per_s: float
+    """Prompt tokens over the wall time until all prompts had their first token."""
+    decode_tokens_per_s: float | None
+    """Tokens generated behind the first over the wall time they took; None where answers ended
+    with their first."""
+
+
+class Sample(Frozen):
+    """One prompt's answers side by side."""
+
+    id: str
+    prompt: str
+    """Its last message."""
+    dataset: str
+    """The row's completion."""
+    model: str
+    """The model's, greedily."""
+    teacher: str | None = None
+    """The teacher's, greedily, where one was named."""
 
 
 class Assessment(Frozen):
@@ -88,6 +119,12 @@ class Assessment(Frozen):
     weight_bytes: int
     tokens_per_s: float
     """Generated, all batches."""
+    speed: Speed
+    """In transformers."""
+    vllm: Speed | None = None
+    peak_memory_bytes: int
+    """While it answered: of the GPU, or resident ones of the process, libraries included."""
+    samples: tuple[Sample, ...] = ()
     cut: int
     """Answers that met the limit of new tokens before their end."""
     why: dict[str, str] = Field(default_factory=dict)

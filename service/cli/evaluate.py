@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from service.cli.options import Json, Screen, screen
 from service.cli.trainer import run_trainer
@@ -18,6 +19,8 @@ FIGURES = {
     "top1_agreement": ("likeliest token is the teacher's", 3),
 }
 """Figures with an interval: what they are, and their decimals."""
+SHOWN = 300
+"""Characters of a text; --json has the whole of it."""
 
 
 def evaluate(
@@ -34,13 +37,19 @@ def evaluate(
     verify: Annotated[
         str | None, typer.Option(help="Verifier's kind; by default what the dataset names.")
     ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Answers to show side by side.")] = 5,
+    vllm: Annotated[bool, typer.Option(help="Measure its speed in vLLM too.")] = False,
+    vllm_python: Annotated[
+        Path | None, typer.Option(help="Python of vLLM's environment; means --vllm.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a model on a dataset: perplexity, right answers, distance from a teacher, bytes."""
+    """Measure a model on a dataset: perplexity, right answers, distance from a teacher, cost."""
     out = screen(as_json)
     asked = {"split": split, "teacher": teacher, "limit": limit, "max-new-tokens": max_new_tokens}
-    asked |= {"verify": verify, "threads": threads}
+    asked |= {"verify": verify, "threads": threads, "samples": samples}
+    asked |= {"vllm-python": vllm_python}
     words = [f"--{name}={value}" for name, value in asked.items() if value is not None]
     named = ["evaluate", "--model", model, "--dataset", str(dataset), *words]
     found = run_trainer(named, "The evaluation", lambda event: _heard(event, out))
@@ -48,6 +57,8 @@ def evaluate(
         out.document(found)
         return
     out.console.print(draw(found))
+    if found["samples"]:
+        out.console.print(draw_samples(found["samples"]))
     for line in notes(found):
         out.say(line)
 
@@ -62,8 +73,29 @@ def draw(found: dict[str, Any]) -> Table:
             table.add_row(title, value, f"{low} to {high}")
     table.add_row("parameters", f"{found['parameters']:,}", "")
     table.add_row("bytes of weights", f"{found['weight_bytes']:,}", "")
-    table.add_row("generated tokens/s", f"{found['tokens_per_s']:.0f}", "")
+    table.add_row("peak memory, bytes", f"{found['peak_memory_bytes']:,}", "")
+    table.add_row("generated tokens/s", f"{found['tokens_per_s']:,.0f}", "")
+    for speed in filter(None, (found["speed"], found["vllm"])):
+        decode = speed["decode_tokens_per_s"]
+        prefill = f"{speed['prefill_tokens_per_s']:,.0f}"
+        table.add_row(f"prefill tokens/s, {speed['engine']}", prefill, "")
+        said = "-" if decode is None else f"{decode:,.0f}"
+        table.add_row(f"decode tokens/s, {speed['engine']}", said, "")
     return table
+
+
+def draw_samples(samples: list[dict[str, Any]]) -> Table:
+    """A row for each prompt, the answers side by side; text is never taken for markup."""
+    teacher = any(sample["teacher"] is not None for sample in samples)
+    columns = ["prompt", "dataset", "model", *(["teacher"] if teacher else [])]
+    table = Table(*columns, show_lines=True)
+    for sample in samples:
+        table.add_row(*(Text(_short(sample[column] or "")) for column in columns))
+    return table
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= SHOWN else f"{words[:SHOWN]} …"
 
 
 def notes(found: dict[str, Any]) -> list[str]:

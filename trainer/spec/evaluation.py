@@ -35,4 +35,8 @@ class DatasetEval(Frozen):
     """How answers are compared; None takes what the dataset was built with."""
     resamples: int = Field(2000, ge=100)
     """Of the bootstrap that gives the intervals."""
+    samples: int = Field(5, ge=0)
+    """Answers to show beside the dataset's and the teacher's."""
+    vllm: bool = False
+    """Whether to serve the model with vLLM too, and measure its speed there."""
     threads: int | None = Field(None, ge=1)
