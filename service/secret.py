@@ -1,7 +1,9 @@
 """The installation's own secret, from which cookies and login links are signed."""
 
+import hmac
 import os
 import secrets
+from hashlib import sha256
 from pathlib import Path
 
 from service.settings import Settings
@@ -23,6 +25,11 @@ def secret_of(settings: Settings) -> bytes:
     if not path.exists():
         _make(path)
     return _strong(path.read_bytes(), str(path))
+
+
+def derived(settings: Settings, purpose: str) -> str:
+    """A password that follows from the secret: the same for a purpose each time."""
+    return hmac.new(secret_of(settings), purpose.encode(), sha256).hexdigest()
 
 
 def _make(path: Path) -> None:

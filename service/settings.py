@@ -120,6 +120,8 @@ class Settings(BaseSettings):
     """How many build jobs `retort up` works on at once, each with its own window of requests."""
     vllm_python: AbsolutePath = Field(default_factory=_default_vllm_python)
     """Python of the environment that holds vLLM."""
+    serve_host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*)$")
+    """Name or IPv4 address by which other hosts reach the models that this one serves."""
     min_free_bytes: int = Field(default=256 * 2**20, ge=0)
     """Uploads and publications that would leave less than this on disk are refused."""
     upload_limit_bytes: int = Field(default=50 * 2**30, ge=1)

@@ -8,14 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import SecretStr
+
 from service import chain, events, jobs, teachers
+from service.access import is_loopback
 from service.probe import Probe
 from service.problems import Problem
 from service.shared import StorageError
+from service.secret import derived
 from service.site import Site
 from service.spec import ServeJob
 from service.tables import Job, State, Teacher
 from service.teachers import Registration
+from service.vault import seal
 from trainer.compress.vllm_server import Engine, find_engine
 from trainer.errors import BadInput
 from workers import stopping
@@ -122,7 +127,15 @@ class _Serving:
             log=self._site.settings.data_dir / "work" / self.job.id / "vllm.log",
             max_model_len=spec.max_model_len,
             max_logprobs=spec.max_logprobs,
+            host=self._site.settings.serve_host,
+            key=self._key(),
         )
+
+    def _key(self) -> str | None:
+        """What a server that other machines reach asks for: the same each time, for builds that
+        wait for it to come back know it."""
+        settings = self._site.settings
+        return None if is_loopback(settings.serve_host) else derived(settings, self.job.id)
 
     def _engine(self) -> Engine:
         try:
@@ -209,6 +222,7 @@ class _Serving:
             name=plan.name,
             base_url=plan.base_url,
             served_model=plan.name,
+            api_key=SecretStr(plan.key) if plan.key else None,
             # The reference, for other hosts may have it elsewhere.
             model=spec.model if Path(plan.model).is_dir() else None,
         )
@@ -221,7 +235,8 @@ class _Serving:
             # The lease first: a zombie must not take the name away from its successor.
             if not write_job(session, self._lease, {"waiting_for": None}):
                 raise LeaseLostError(self.job.id)
-            teachers.register(session, registration, probe, serve_job_id=self.job.id)
+            sealed = seal(self._site.settings, plan.key) if plan.key else None
+            teachers.register(session, registration, probe, self.job.id, sealed)
         self._was_ready = True
         self._missed, self._probed_at = 0, time.monotonic()
         seconds = round(time.monotonic() - server.started_at, 1)

@@ -36,11 +36,15 @@ class ServerPlan:
     log: Path
     max_model_len: int | None = None
     max_logprobs: int = 20
+    host: str = "127.0.0.1"
+    """Name or address by which others reach this machine."""
+    key: str | None = None
+    """What requests must show; None where no other machine gets there."""
 
     @property
     def base_url(self) -> str:
         """Of the OpenAI-compatible API."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.host}:{self.port}/v1"
 
 
 class VllmServer:
@@ -67,9 +71,11 @@ class VllmServer:
     def answers(self, timeout_s: float) -> bool:
         """Whether it completes one token in time. Its health route stays green on hung engines."""
         body = {"model": self.plan.name, "prompt": "1", "max_tokens": 1}
+        url = f"http://127.0.0.1:{self.plan.port}/v1/completions"
+        headers = {"Authorization": f"Bearer {self.plan.key}"} if self.plan.key else None
         try:
-            with httpx.Client(trust_env=False, timeout=timeout_s) as client:
-                return client.post(f"{self.plan.base_url}/completions", json=body).is_success
+            with httpx.Client(trust_env=False, timeout=timeout_s, headers=headers) as client:
+                return client.post(url, json=body).is_success
         except httpx.HTTPError:
             return False
 
@@ -99,7 +105,7 @@ def command(plan: ServerPlan) -> list[str]:
     options = {
         "--model": plan.model,
         "--served-model-name": plan.name,
-        "--host": "127.0.0.1",
+        "--host": "0.0.0.0" if plan.key else "127.0.0.1",
         "--port": str(plan.port),
         "--max-logprobs": str(plan.max_logprobs),
     }
@@ -122,7 +128,8 @@ def environment(plan: ServerPlan) -> dict[str, str]:
     if _on_cpu(plan):
         # GiB; without it vLLM takes a share of all memory.
         variables |= {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    return variables | inherited
+    # Not on the command line, where everybody on the machine could read it.
+    return variables | inherited | ({"VLLM_API_KEY": plan.key} if plan.key else {})
 
 
 def port_is_free(port: int) -> bool:

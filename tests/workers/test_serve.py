@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import socket
 import sys
@@ -13,6 +14,7 @@ import pytest
 from service import jobs
 from service.site import Site
 from service.tables import State, Teacher
+from service.vault import unseal
 from tests.conftest import ROOT
 from tests.workers.conftest import get_job, new_site, wait_for
 from tests.workers.test_child import put
@@ -33,10 +35,12 @@ here = Path(__file__).parent
 if (here / "broken").exists():
     sys.exit("ValueError: this fake is broken")
 options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+key = os.environ.get("VLLM_API_KEY")
 class Handler(BaseHTTPRequestHandler):
     def answer(self, body):
         data = json.dumps(body).encode()
-        self.send_response(200)
+        known = key is None or self.headers["Authorization"] == f"Bearer {{key}}"
+        self.send_response(200 if known else 401)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -47,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.answer({{"choices": [{{"message": {{"content": "x"}}, "text": "x"}}]}})
 (here / "starts").open("a").write(f"{{os.getpid()}}\\n")
-ThreadingHTTPServer(("127.0.0.1", int(options["--port"])), Handler).serve_forever()
+ThreadingHTTPServer((options["--host"], int(options["--port"])), Handler).serve_forever()
 '''
 
 
@@ -114,6 +118,31 @@ def test_a_served_model_is_a_teacher_until_it_is_cancelled(site: Site) -> None:
     assert (job.state, job.reason) == (State.SUCCEEDED, "stopped")
     assert not psutil.pid_exists(starts(site)[-1])
     assert not teacher(site).probe["ok"]
+
+
+def test_a_server_that_other_hosts_reach_asks_for_a_key(site: Site) -> None:
+    # 0.0.0.0 stands for another host's way here: no loopback address, and it leads to this machine.
+    settings = site.settings.model_copy(update={"serve_host": "0.0.0.0"})
+    site = dataclasses.replace(site, settings=settings)
+    job_id = put_serve(site)
+    thread = in_thread(site, job_id)
+    wait_for(lambda: is_ready(site, job_id))
+
+    found = teacher(site)
+    assert found.base_url.startswith("http://0.0.0.0:")
+    assert found.api_key_sealed is not None
+    key = unseal(settings, found.api_key_sealed)
+    assert key not in " ".join(psutil.Process(starts(site)[-1]).cmdline())
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        headers = [{}, {"Authorization": f"Bearer {key}"}]
+        asked = [client.get(f"{found.base_url}/models", headers=each) for each in headers]
+    assert [answer.status_code for answer in asked] == [401, 200]
+    # Taken up again, it asks for the same key: builds that wait for it hold that one.
+    os.kill(starts(site)[0], 9)
+    wait_for(lambda: len(starts(site)) == 2 and is_ready(site, job_id))
+    assert unseal(settings, teacher(site).api_key_sealed or "") == key
+    jobs.cancel(site, job_id)
+    thread.join(60)
 
 
 def test_a_server_that_dies_is_started_again_at_its_place(site: Site) -> None:
