@@ -14,8 +14,8 @@ from service import chain, events, jobs, teachers
 from service.access import is_loopback
 from service.probe import Probe
 from service.problems import Problem
-from service.shared import StorageError
 from service.secret import derived
+from service.shared import StorageError
 from service.site import Site
 from service.spec import ServeJob
 from service.tables import Job, State, Teacher
