@@ -13,7 +13,8 @@ from trainer.report.chain import Chain
 from trainer.report.derive import Derived, derive
 from trainer.report.drawing import Plot
 from trainer.report.lineage import draw_lineage
-from trainer.report.page import html, markdown
+from trainer.report.model_page import FOLDER
+from trainer.report.page import html, markdown, page_files
 from trainer.report.plots import all_plots
 
 FORMAT = 1
@@ -22,7 +23,7 @@ MANIFEST = "manifest.json"
 
 
 def run(chain_file: Path, out: Path, emit: Emit) -> dict[str, Any]:
-    """Write report.html, report.md, report.json, plots/ and, last, manifest.json.
+    """Write report.html, report.md, report.json, plots/, models/ and, last, manifest.json.
 
     A directory without a manifest is an unfinished report. Raises BadInput for a file that is no
     chain.
@@ -71,6 +72,7 @@ def _files(chain: Chain, derived: Derived, plots: tuple[Plot, ...]) -> dict[str,
     }
     return {
         **{f"plots/{plot.name}.svg": plot.svg for plot in plots},
+        **page_files(chain, derived),
         "report.md": markdown(chain, derived, plots),
         "report.html": html(chain, derived, plots),
         "report.json": json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -78,7 +80,8 @@ def _files(chain: Chain, derived: Derived, plots: tuple[Plot, ...]) -> dict[str,
 
 
 def _write(out: Path, files: dict[str, str], chain: Chain, derived: Derived) -> None:
-    (out / "plots").mkdir(parents=True, exist_ok=True)
+    for folder in ("plots", FOLDER):
+        (out / folder).mkdir(parents=True, exist_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)
     listed = {}
     for name, content in files.items():

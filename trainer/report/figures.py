@@ -36,7 +36,14 @@ class ModelFigures(Frozen):
     """Bytes over those of the model it was made from."""
     tokens_per_s: float | None = None
     """Generated, in transformers, on the chain's machine."""
+    prefill_tokens_per_s: float | None = None
+    """Of prompts, in transformers."""
+    decode_tokens_per_s: float | None = None
+    """Behind each answer's first token, in transformers."""
+    peak_memory_bytes: int | None = None
+    """While it answered, in transformers."""
     vllm_tokens_per_s: float | None = None
+    vllm_prefill_tokens_per_s: float | None = None
     seconds: float | None = None
     """Wall time of the step that made it."""
     teacher_tokens: int | None = None
@@ -91,6 +98,7 @@ def _figures(chain: Chain, row: ModelRow, name: str) -> ModelFigures:
     measured = measurement(row)
     skills = measured.skills if measured else {}
     stage = row.stage
+    serving = stage.serving if stage else None
     weight_bytes = _weight_bytes(row)
     return ModelFigures(
         id=row.id,
@@ -107,7 +115,11 @@ def _figures(chain: Chain, row: ModelRow, name: str) -> ModelFigures:
         bytes_of_teacher=_over(weight_bytes, find(chain, "teacher")),
         bytes_of_source=_over(weight_bytes, _source(chain, row)),
         tokens_per_s=measured.tokens_per_s if measured else None,
-        vllm_tokens_per_s=stage.serving.vllm_tokens_per_s if stage and stage.serving else None,
+        prefill_tokens_per_s=measured.prefill_tokens_per_s if measured else None,
+        decode_tokens_per_s=measured.decode_tokens_per_s if measured else None,
+        peak_memory_bytes=measured.peak_memory_bytes if measured else None,
+        vllm_tokens_per_s=serving.vllm_tokens_per_s if serving else None,
+        vllm_prefill_tokens_per_s=serving.vllm_prefill_tokens_per_s if serving else None,
         seconds=stage.seconds if row.seconds is None and stage else row.seconds,
         teacher_tokens=row.teacher_tokens,
         why=_reasons(row),

@@ -14,8 +14,9 @@ from trainer.report.chain import Chain, Recipe
 from trainer.report.derive import Derived
 from trainer.report.drawing import FORBIDDEN, Plot
 from trainer.report.figures import named_apart
+from trainer.report.model_page import FOLDER, model_pages
 from trainer.report.palette import DARK, LIGHT, css, themed
-from trainer.report.sections import all_tables
+from trainer.report.sections import all_tables, samples_table
 
 SECTIONS = {
     "rows": "dataset",
@@ -29,14 +30,12 @@ SECTIONS = {
 def html(chain: Chain, derived: Derived, plots: tuple[Plot, ...]) -> str:
     """One file that needs nothing else: styles and drawings within, no script, no address."""
     environment = _environment(autoescape=True)
-    style = environment.from_string(_source(environment, "style.css"))
-    colours = {"light": Markup(css(LIGHT)), "dark": Markup(css(DARK))}
     drawings = [
         {"title": plot.title, "name": plot.name, "drawing": Markup(themed(plot.svg))}
         for plot in plots
     ]
     return environment.get_template("report.html.j2").render(
-        **_facts(chain, derived, drawings), style=Markup(style.render(**colours))
+        **_facts(chain, derived, drawings), style=_style(environment)
     )
 
 
@@ -49,6 +48,29 @@ def markdown(chain: Chain, derived: Derived, plots: tuple[Plot, ...]) -> str:
         .render(**_facts(chain, derived, drawings))
     )
     return re.sub(r"\n{3,}", "\n\n", rendered).strip() + "\n"
+
+
+def page_files(chain: Chain, derived: Derived) -> dict[str, str]:
+    """A page and a card (Markdown, with what a hub reads of it) for each model, by file."""
+    pages, environment = _environment(autoescape=True), _environment(autoescape=False)
+    named = named_apart(chain)
+    samples, style = samples_table(chain.training), _style(pages)
+    files = {}
+    for one in model_pages(named, derived):
+        given = {"chain": named, "one": one, "samples": samples}
+        page, card = (
+            made.get_template(f"model.{ending}.j2")
+            for made, ending in ((pages, "html"), (environment, "md"))
+        )
+        files[one.address] = page.render(**given, style=style)
+        rendered = re.sub(r"\n{3,}", "\n\n", card.render(**given))
+        files[f"{FOLDER}/{one.name}.md"] = rendered.strip() + "\n"
+    return files
+
+
+def _style(environment: Environment) -> Markup:
+    style = environment.from_string(_source(environment, "style.css"))
+    return Markup(style.render(light=Markup(css(LIGHT)), dark=Markup(css(DARK))))
 
 
 def _facts(chain: Chain, derived: Derived, drawings: list[dict[str, Any]]) -> dict[str, Any]:
@@ -64,6 +86,7 @@ def _facts(chain: Chain, derived: Derived, drawings: list[dict[str, Any]]) -> di
         "chain": named,
         "derived": derived,
         "tables": all_tables(named, derived),
+        "pages": model_pages(named, derived),
         "plots": sections,
         "caveats": caveats(chain),
         "elapsed": text.duration(derived.seconds) if derived.seconds is not None else None,

@@ -32,6 +32,9 @@ def measured(cot: int, icl: int, others: int, parameters: int, size: int, speed:
         generated_tokens=20_000,
         seconds=20_000 / speed,
         tokens_per_s=speed,
+        prefill_tokens_per_s=9 * speed,
+        decode_tokens_per_s=1.1 * speed,
+        peak_memory_bytes=100 * size,
     )
 
 

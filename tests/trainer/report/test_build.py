@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.trainer.report.made_up import made_up_chain
 from trainer.errors import BadInput
@@ -143,10 +144,45 @@ def test_the_page_needs_nothing_from_anywhere(made):
     assert not {"script", "link", "img", "iframe"} & set(found.tags)
     addresses = [value for name, value in found.attributes if name in ("href", "src", "xlink:href")]
     assert addresses
-    assert all(address.startswith("#") for address in addresses)
+    beside = [address for address in addresses if not address.startswith("#")]
+    assert len(beside) == len(set(beside)) == 7  # a page for each model, made with it
+    assert all((made / address).is_file() for address in beside)
     source = (made / "report.html").read_text()
     assert "@import" not in source
     assert re.findall(r"url\((?!#)", source) == []
+
+
+def test_a_page_for_each_model_has_its_figures_and_leads_back(made):
+    pages = sorted((made / "models").glob("*.html"))
+    assert [path.stem for path in pages] == [
+        *("01-teacher", "02-student-base", "03-student", "04-wanda", "05-depth", "06-svd"),
+        "07-svd-ptq",
+    ]
+    for path, model in zip(pages, data(made)["derived"]["models"], strict=True):
+        parsed = Page(path.read_text())
+        assert "script" not in parsed.tags
+        assert [value for name, value in parsed.attributes if name == "href"] == ["../report.html"]
+        cells = {row[0]: row[1] for rows in parsed.tables.values() for row in rows if len(row) > 1}
+        assert cells["parameters"] == f"{model['parameters']:,}"
+        assert cells["accuracy, cot"].split()[0] == f"{model['skills']['cot']['correct'] / 2:.1f}%"
+        assert cells["prefill tokens/s"].startswith("—") is (model["prefill_tokens_per_s"] is None)
+    svd = (made / "models" / "06-svd.html").read_text()
+    assert "down_proj: 51" in svd  # what the method says
+    assert "mean |Δ log p|" in svd
+    stopped = (made / "models" / "05-depth.html").read_text()
+    assert "not met: mean accuracy fell by 0.26" in stopped
+
+
+def test_a_card_has_the_measured_table_and_what_a_hub_reads(made):
+    card = (made / "models" / "06-svd.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "transformers",
+        "tags": ["retort", "compression", "svd"],
+    }
+    assert "| accuracy, cot | 56.0% (49.1–62.7) |" in body
+    assert "| bytes | 3.61 MB |" in body
+    assert "| equal completions | 93.0% |" in body
 
 
 def test_ids_are_unique_in_the_page(made):
@@ -195,6 +231,10 @@ def test_hostile_names_stay_words(hostile):
     for drawing in (hostile / "plots").iterdir():
         tags = {element.tag for element in ET.parse(drawing).iter()}
         assert not [tag for tag in tags if tag.endswith("script")]
+    for each in (hostile / "models").glob("*.html"):
+        assert "script" not in Page(each.read_text()).tags
+    for each in (hostile / "models").glob("*.md"):
+        assert "<script" not in each.read_text()
     written = (hostile / "report.md").read_text()
     body = written[: written.index("Recipe:")]
     assert "<script" not in body

@@ -1,0 +1,132 @@
+"""A page and a card for each model of a chain: all that was measured of it, in one place."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from trainer.report import cells, text
+from trainer.report.cells import Cell, label
+from trainer.report.chain import Chain, ModelRow
+from trainer.report.derive import Derived
+from trainer.report.figures import MEAN, ModelFigures
+from trainer.report.grid import Table, facts
+
+FOLDER = "models"
+TAGS = {"teacher": "teacher", "base": "base", "student": "distillation", "stage": "compression"}
+
+
+@dataclass(frozen=True)
+class ModelPage:
+    """One model, its tables, and where its page stands."""
+
+    row: ModelRow
+    name: str
+    """Of its files, without an ending."""
+    figures: Table
+    stage: Table | None
+    front: str
+    """Of the card, in YAML."""
+
+    @property
+    def address(self) -> str:
+        """From the report's own page."""
+        return f"{FOLDER}/{self.name}.html"
+
+
+def model_pages(chain: Chain, derived: Derived) -> tuple[ModelPage, ...]:
+    """In the chain's order; `chain` with its labels told apart."""
+    labels = {row.id: row.label for row in chain.models}
+    pairs = zip(chain.models, derived.models, strict=True)
+    return tuple(
+        ModelPage(
+            row=row,
+            name=f"{place:02d}-{_slug(row.label)}",
+            figures=_figures(model, derived, labels.get(row.source or "")),
+            stage=_stage(row),
+            front=_front(row),
+        )
+        for place, (row, model) in enumerate(pairs, start=1)
+    )
+
+
+def _figures(model: ModelFigures, derived: Derived, source: str | None) -> Table:
+    why = model.why
+    untimed = why.get("tokens_per_s", "not timed when this model was measured")
+    unserved = why.get("vllm_tokens_per_s", "compared after stages only")
+    unknown = "the bytes of one of the two are not known"
+    made = model.role in ("student", "stage")
+    said: dict[str, Cell] = {}
+    for skill in derived.skills:
+        measured = model.skills.get(skill)
+        lacking = why.get("skills", f"{skill} was not measured for this model")
+        found = cells.accuracy(measured) if measured else cells.missing(lacking)
+        said[f"accuracy, {skill}"] = found
+    for skill in (*derived.skills, MEAN):
+        if skill in model.gap_closed:
+            said[f"gap closed, {skill}"] = cells.gap(model.gap_closed[skill])
+    for skill, gained in model.gained.items():
+        said[f"points gained, {skill}"] = cells.change(gained)
+    if made:
+        said["made from"] = label(source, "the chain doesn't list its source")
+    said |= {
+        "parameters": cells.count(model.parameters, why.get("parameters")),
+        "bytes": cells.size(model.weight_bytes, why.get("weight_bytes")),
+        "bytes, of teacher's": cells.times(model.bytes_of_teacher, unknown),
+        "tokens/s": cells.speed(model.tokens_per_s, untimed),
+        "prefill tokens/s": cells.speed(model.prefill_tokens_per_s, untimed),
+        "decode tokens/s": cells.speed(model.decode_tokens_per_s, untimed),
+        "peak memory": cells.size(model.peak_memory_bytes, untimed),
+        "tokens/s, vLLM": cells.speed(model.vllm_tokens_per_s, unserved),
+        "prefill tokens/s, vLLM": cells.speed(model.vllm_prefill_tokens_per_s, unserved),
+    }
+    if made:
+        untold = why.get("seconds", "the run told none")
+        said["wall time"] = cells.duration(model.seconds, untold)
+    return facts("Figures", said)
+
+
+def _stage(row: ModelRow) -> Table | None:
+    stage = row.stage
+    if stage is None:
+        return None
+    heal, serving = stage.heal, stage.serving
+    unserved = stage.serving_note or "not compared with vLLM"
+    healed = "none"
+    if heal is not None:
+        healed = f"{heal.method}, {text.count(heal.steps)} steps"
+    return facts(
+        "Stage",
+        {
+            "kind": label(stage.kind),
+            "gate": label("met" if stage.passed else f"not met: {' '.join(stage.failures)}"),
+            "KL from source": cells.small(stage.kl_from_source, "no dataset to take it over"),
+            "KL from start": cells.small(stage.after.kl_from_start, "no dataset to take it over"),
+            "completion tokens of those": cells.count(stage.kl_tokens, None),
+            "parameters not zero": cells.count(stage.after.shape.nonzero, None),
+            "layers": cells.count(stage.after.shape.layers, None),
+            "calibration rows": cells.count(stage.calibration_rows, None),
+            "heal": label(healed),
+            "vLLM": label(serving.vllm_version if serving else None, unserved),
+            "mean |Δ log p|": cells.small(
+                serving.mean_logprob_difference if serving else None, unserved
+            ),
+            "equal completions": cells.percent(serving.equal_completions)
+            if serving
+            else cells.missing(unserved),
+        },
+    )
+
+
+def _front(row: ModelRow) -> str:
+    """What a hub reads of a card."""
+    tags = ["retort", TAGS[row.role]]
+    if row.stage is not None:
+        tags.append(row.stage.kind)
+    told: dict[str, Any] = {"library_name": "transformers", "tags": tags}
+    return yaml.safe_dump(told, sort_keys=False).rstrip()
+
+
+def _slug(words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:40] or "model"
