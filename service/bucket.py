@@ -183,7 +183,9 @@ class Bucket:
         if not kept.is_file():
             try:
                 with self._asking():
-                    self._keep_manifest(folder, self._s3.cat_file(self._key(kept)))
+                    self._keep_manifest(
+                        folder, self._s3.cat_file(self._key(kept), max_concurrency=1)
+                    )
             except FileNotFoundError:
                 return {}
         listed: dict[str, Any] = json.loads(kept.read_bytes())["files"]
@@ -228,7 +230,8 @@ class Bucket:
             status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
             if status >= 500 or status in AGAIN:
                 raise self._away(error) from error
-            raise self._refused(f"{answer['Error'].get('Code')}: {error}") from error
+            refused = "the credentials are refused, " if isinstance(error, PermissionError) else ""
+            raise self._refused(f"{refused}{answer['Error'].get('Code')}: {error}") from error
 
     def _require_bucket(self, error: FileNotFoundError) -> None:
         answer = _answer(error)

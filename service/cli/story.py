@@ -87,7 +87,7 @@ def describe(event: Event) -> str | None:
             return f"accuracy {skills(data.get('skills', {}))}"
         case "stage":
             return _stage(data)
-        case "crash" | "warning" | "disk_full" | "teacher_unreachable" | "waiting":
+        case "crash" | "warning" | "disk_full" | "storage_away" | "teacher_unreachable" | "waiting":
             return f"{event.type.replace('_', ' ')}: {data.get('detail')}"
         case "published":
             return f"published {data.get('kind')} {data.get('id')} ({data.get('name')})"

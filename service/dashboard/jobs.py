@@ -222,7 +222,7 @@ def _line(event: Event, job: JobDetail) -> dict[str, Any]:
         "part": part or "",
         "type": event.type.replace("_", " "),
         "words": words.event_words(event.type, event.data),
-        "bad": event.type in ("crash", "error", "disk_full")
+        "bad": event.type in ("crash", "error", "disk_full", "storage_away")
         or event.data.get("state") == State.FAILED,
     }
 

@@ -1,4 +1,5 @@
-"""Two hosts: data directories of their own, PostgreSQL and Redis by URL, one artifact root."""
+"""Two hosts: data directories of their own, PostgreSQL and Redis by URL, one artifact root: a
+directory that they share, or a bucket."""
 
 import os
 import signal
@@ -20,6 +21,7 @@ from service.site import Site, open_site
 from service.tables import State
 from tests.service.conftest import cluster
 from tests.service.postgres import PrivateCluster
+from tests.service.s3 import bucket, s3_server
 from tests.workers.conftest import (
     LEASE_S,
     StubTeacher,
@@ -33,7 +35,7 @@ from tests.workers.conftest import (
 )
 from workers import redis_server
 
-__all__ = ["cluster"]
+__all__ = ["bucket", "cluster", "s3_server"]
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -97,14 +99,17 @@ def answers(port: int) -> bool:
         return False
 
 
-@pytest.fixture
-def installation(tmp_path: Path, cluster: PrivateCluster, redis_url: str) -> Iterator[Site]:
+@pytest.fixture(params=["directory", "bucket"])
+def installation(
+    tmp_path: Path, cluster: PrivateCluster, redis_url: str, request: pytest.FixtureRequest
+) -> Iterator[Site]:
     """As its API host sees it."""
+    shared = request.param == "directory"
     settings = Settings(
         data_dir=tmp_path / "api",
         database_url=cluster.new_database(),
         broker_url=redis_url,
-        artifact_root=tmp_path / "shared",
+        artifact_root=tmp_path / "shared" if shared else request.getfixturevalue("bucket"),
         lease_s=LEASE_S,
         reconcile_s=0.5,
     )
