@@ -34,12 +34,12 @@ class Faculty:
         chain = [teacher.name for teacher in work.spec.teachers]
         for name in reversed(list(work.endpoints)):
             self.askers[name] = self._asker(name)
-        if work.in_process:
-            self._scorer = Scorer(work.spec.teacher, work.directories[work.spec.teacher])
-            self.askers[work.spec.teacher].answer = self._scorer.answer
             if work.spec.teachers_mode == "fallback" and name in chain[:-1]:
                 after = chain[chain.index(name) + 1]
                 self.askers[name].instead = self.askers[after]
+        if work.in_process:
+            self._scorer = Scorer(work.spec.teacher, work.directories[work.spec.teacher])
+            self.askers[work.spec.teacher].answer = self._scorer.answer
 
     async def start(self) -> None:
         """Meet all teachers, before anything is asked. Raises `TeacherError`."""
