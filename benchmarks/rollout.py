@@ -80,7 +80,9 @@ def ours(
 
     def step() -> None:
         samples = student(
-            lambda one: draw(one.model, _prompts(rows), Drawing(limit), ends, generator)
+            lambda one: draw(
+                one.model, _prompts(rows), Drawing(limit), ends, chances(rows, limit, generator)
+            )
         )
         drawn.append(pad([answered(rows[one.prompt], one.ids) for one in samples]))
         stepped(student, drawn[0])
@@ -122,7 +124,8 @@ def mixed(
 
     def step() -> None:
         drawing = Drawing(limit, teacher_mix=0.2)
-        samples = draw(model, _prompts(rows), drawing, ends, generator, teacher)
+        even = chances(rows, limit, generator)
+        samples = draw(model, _prompts(rows), drawing, ends, even, teacher)
         counts.append(sum(len(one.ids) for one in samples))
 
     return timed(step), counts[0]
@@ -133,7 +136,8 @@ def cold(
 ) -> list[list[int]]:
     """Answers at a temperature at which the likeliest token is as good as sure."""
     drawing = Drawing(limit, temperature=1e-5)
-    made = draw(model, _prompts(rows), drawing, ends, torch.Generator().manual_seed(0))
+    even = chances(rows, limit, torch.Generator().manual_seed(0))
+    made = draw(model, _prompts(rows), drawing, ends, even)
     return [one.ids for one in made]
 
 
@@ -165,6 +169,12 @@ def generated(
         pad_token_id=0,
     )
     return [_until_end(row, ends) for row in made[:, ids.shape[1] :].tolist()]
+
+
+def chances(rows: list[TokenRow], limit: int, generator: torch.Generator) -> Tensor:
+    """What decides the draws."""
+    made: Tensor = torch.rand(len(rows), limit, generator=generator, dtype=torch.float64)
+    return made
 
 
 def _prompts(rows: list[TokenRow]) -> list[list[int]]:

@@ -137,7 +137,8 @@ class DistilTrainer(transformers.Trainer):
         if passes is None:
             return batches
         rank, seed = self.args.process_index, self._optimization.seed
-        return passes(model, batches, Moment(self.state.global_step, seed, rank))
+        moment = Moment(self.state.global_step, seed, rank, _ranks(self))
+        return passes(model, batches, moment)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Stops at a gradient that isn't finite, before the optimizer takes it: clipping would

@@ -19,7 +19,7 @@ from trainer.identity import digest_of
 from trainer.loading import end_ids, load_model, load_tokenizer, make_model, read_config
 from trainer.methods import METHODS, Setting, check_confidence
 from trainer.methods.method import Encode
-from trainer.plan import Plan, make_plan
+from trainer.plan import Plan, layout, make_plan
 from trainer.spec import Optimization, TrainSpec, WithTeacher
 from trainer.student import Objective, check_size
 
@@ -85,6 +85,7 @@ def make_objective(run: Prepared, emit: Emit) -> Objective:
         end_ids(run.model, run.tokenizer),
         run.max_length,
         run.spec.optimization.batch_size,
+        layout(run.spec.optimization),
         emit,
     )
     return METHODS[run.spec.method].objective(run.spec, setting)

@@ -50,31 +50,34 @@ def draw(
     prompts: Sequence[Sequence[int]],
     drawing: Drawing,
     end_ids: frozenset[int],
-    generator: torch.Generator,
+    chances: Tensor,
     teacher: PreTrainedModel | None = None,
 ) -> list[Sample]:
-    """Answers to all prompts, in their order; the generator decides each draw.
+    """Answers to all prompts, in their order.
 
-    Rows that ended leave the batch. With a teacher its log-probabilities come along, from the
-    same pass that mixes it in; both models must have one vocabulary.
+    chances [B, T], even between 0 and 1 in fp64: of each answer's each token, so that what is
+    drawn depends on nothing but the answer's own, whoever is drawn beside it. Rows that ended leave
+    the batch. With a teacher its log-probabilities come along, from the same pass that mixes it in;
+    both models must have one vocabulary.
     """
     runs = [_Run(model, prompts, drawing.samples) for model in (student, teacher) if model]
     made = [Sample(i, [], [], [], []) for i in range(len(prompts)) for _ in range(drawing.samples)]
     alive = list(range(len(made)))
-    for _ in range(drawing.max_new_tokens):
-        logprobs = [tempered(run.logits(), drawing.temperature).float().cpu() for run in runs]
+    chances = chances.to(student.device)
+    for place in range(drawing.max_new_tokens):
+        logprobs = [tempered(run.logits(), drawing.temperature) for run in runs]
         size = min(one.shape[-1] for one in logprobs)
         each = [one[:, :size] for one in logprobs]
         mixture = _mixture(each, drawing.teacher_mix)
-        chosen = torch.multinomial(mixture.exp(), 1, generator=generator)
+        chosen = _chosen(mixture, chances[alive, place])
         _note(made, alive, chosen, mixture, each)
         tokens = chosen.squeeze(1).tolist()
-        going = [place for place, token in enumerate(tokens) if token not in end_ids]
+        going = [row for row, token in enumerate(tokens) if token not in end_ids]
         if not going:
             break
-        alive = [alive[place] for place in going]
+        alive = [alive[row] for row in going]
         for run in runs:
-            run.feed(going, [tokens[place] for place in going])
+            run.feed(going, [tokens[row] for row in going])
     return made
 
 
@@ -136,6 +139,14 @@ def _mixture(logprobs: list[Tensor], teacher_mix: float) -> Tensor:
         return logprobs[0]
     student, teacher = (one.exp() for one in logprobs)
     return ((1 - teacher_mix) * student + teacher_mix * teacher).log()
+
+
+def _chosen(logprobs: Tensor, chances: Tensor) -> Tensor:
+    """[B, V], [B] -> [B, 1]: the token in whose share of the whole the chance falls. In fp64: a sum
+    over a large vocabulary in fp32 loses the rare tokens. What has no share is never chosen."""
+    shares = logprobs.double().exp().cumsum(dim=-1)
+    reached = chances[:, None] * shares[:, -1:]
+    return torch.searchsorted(shares, reached, right=True).clamp(max=logprobs.shape[-1] - 1)
 
 
 def _note(

@@ -4,7 +4,8 @@ B batch, T tokens, V vocabulary, D width, K kept positions.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -63,12 +64,25 @@ class Moment:
     step: int
     seed: int
     rank: int
+    ranks: int = 1
 
     def generator(self, purpose: int) -> torch.Generator:
         """Random numbers of this step: a function of the moment, so that a resumed run draws
         what it would have drawn."""
         entropy = np.random.SeedSequence([self.seed, self.step, self.rank, purpose])
         return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+    def chances(self, names: Sequence[str], each: int, length: int) -> Tensor:
+        """[len(names) * each, length] even numbers between 0 and 1, of each name its own: neither
+        its rank nor what shares its batch matters."""
+        drawn = np.empty((len(names) * each, length))
+        for place, name in enumerate(names):
+            key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+            for sample in range(each):
+                entropy = np.random.SeedSequence([self.seed, self.step, key, sample])
+                generator = np.random.Generator(np.random.PCG64(entropy))
+                drawn[place * each + sample] = generator.random(length)
+        return torch.from_numpy(drawn)
 
 
 Wrapped = Callable[[Callable[["Student"], Any]], Any]

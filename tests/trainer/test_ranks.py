@@ -12,6 +12,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from tests.trainer.conftest import make_records
+from tests.trainer.methods.every import FIELDS, records_of, training_by
 from tests.trainer.methods.made import spec_of
 from tests.trainer.test_training import weights
 from trainer.events import silent
@@ -24,13 +25,36 @@ TWO = {"epochs": 1, "batch_size": 4, "eval_steps": 2, "checkpoint_steps": 2}
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one_and_draw_for_themselves(tmp_path: Path) -> None:
-    """An on-policy run only has to arrive, with finite weights, for each rank draws its own
-    answers; on one row, so that the other rank has none."""
+def test_two_ranks_train_as_one_also_where_one_has_no_rows(tmp_path: Path) -> None:
+    """With measurements and the best weights; an on-policy run on one row only has to arrive."""
     prepare(tmp_path)
     launch("cpu-2.yaml", "tests.trainer.rank_run", tmp_path / "kd", "17", tmp_path / "gkd", "1")
     assert furthest_from_one_process(tmp_path) < 1e-5
     assert finite(tmp_path / "gkd")
+
+
+@pytest.mark.slow
+def test_every_method_learns_the_same_on_two_ranks(tmp_path: Path) -> None:
+    """Four rows on each of two ranks, or eight on one: on-policy methods draw the same answers,
+    for what a row draws is its own. The last step has five rows: three and two."""
+    few = {"max_steps": 3, "sample_rows": 0, "eval_steps": 100, "checkpoint_steps": 100}
+    with contextlib.ExitStack() as stack:
+        places: list[Path | str] = []
+        for method in FIELDS:
+            halves = stack.enter_context(training_by(tmp_path, method, **few, batch_size=4))
+            (tmp_path / method).mkdir()
+            (tmp_path / method / "spec.json").write_text(halves.model_dump_json())
+            places += [tmp_path / method, "13"]
+        launch("cpu-2.yaml", "tests.trainer.rank_run", *places)
+        apart = {}
+        for method in FIELDS:
+            whole = stack.enter_context(training_by(tmp_path, method, **few, batch_size=8))
+            given = records_of(method, 13)
+            one = weights(train_on(whole, given, [], tmp_path / "one" / method, silent))
+            both = weights(tmp_path / method / "out/model")
+            apart[method] = max(float((one[name] - both[name]).abs().max()) for name in one)
+    # Steps move a weight by up to 1e-2 each; other answers, or another count, move it otherwise.
+    assert max(apart.values()) < 2e-4, apart
 
 
 @pytest.mark.slow

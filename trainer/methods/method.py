@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prompts.record import Record
 from trainer.data import TokenRow, TokenRows
 from trainer.events import Emit
+from trainer.plan import Layout
 from trainer.student import Objective
 
 Encode = Callable[[Sequence[Record]], TokenRows]
@@ -29,6 +30,8 @@ class Setting:
     end_ids: frozenset[int]
     max_length: int
     batch_size: int
+    lay: Layout
+    """How rows become a batch: padded or packed."""
     emit: Emit
 
 

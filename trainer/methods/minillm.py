@@ -5,6 +5,7 @@ K kept positions.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,15 +15,15 @@ from trainer.batch import Batch, pad
 from trainer.methods.hard import cross_entropy_losses
 from trainer.methods.method import Setting
 from trainer.methods.off_policy import towards
-from trainer.methods.on_policy import ANSWERS, TEXT, no_answers, room
+from trainer.methods.on_policy import TEXT, no_answers, room, sample
 from trainer.methods.teacher import Teacher, load_teacher
 from trainer.methods.text import read_text
 from trainer.objectives import weighted
 from trainer.objectives.divergences import reverse
 from trainer.objectives.policy import policy_term, returns
-from trainer.rollout import Drawing, Sample, answered, draw
+from trainer.rollout import Drawing, Sample, answered
 from trainer.spec import MiniLLM
-from trainer.student import Losses, Moment, Objective, Seen, Student, Wrapped, gathered
+from trainer.student import Losses, Moment, Objective, Seen, Wrapped
 
 COLUMNS = ("advantage", "old_logprob", "importance")
 
@@ -34,13 +35,11 @@ def minillm(spec: MiniLLM, setting: Setting) -> Objective:
     drawing = Drawing(room(spec, setting), samples=spec.samples, teacher_mix=spec.teacher_mix)
 
     def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
-        generator = moment.generator(ANSWERS)
         made = [
-            _drawn(spec, student, batch, drawing, setting, teacher, generator) for batch in batches
+            _drawn(spec, student, batch, drawing, setting, teacher, moment) for batch in batches
         ]
         if text:
-            rows = moment.generator(TEXT)
-            chosen = torch.randint(len(text), (setting.batch_size,), generator=rows).tolist()
+            chosen = chosen_text(len(text), setting.batch_size, moment)
             texts = pad([text[i] for i in chosen]).to(batches[0].input_ids.device)
             made.append(replace(texts, share="text"))
         return made
@@ -54,6 +53,16 @@ def minillm(spec: MiniLLM, setting: Setting) -> Objective:
         return _policy_losses(spec, teacher, targets, batch)
 
     return Objective(losses, passes)
+
+
+def chosen_text(count: int, batch_size: int, moment: Moment) -> list[int]:
+    """This rank's share of a step's texts: `batch_size` for each rank, as one rank of as many would
+    take."""
+    everywhere = replace(moment, rank=0)
+    drawn = torch.randint(
+        count, (batch_size * moment.ranks,), generator=everywhere.generator(TEXT)
+    ).tolist()
+    return [int(number) for number in drawn[moment.rank :: moment.ranks]]
 
 
 def _policy_losses(spec: MiniLLM, teacher: Teacher, targets: Tensor, batch: Batch) -> Losses:
@@ -77,24 +86,27 @@ def _drawn(
     drawing: Drawing,
     setting: Setting,
     teacher: Teacher,
-    generator: torch.Generator,
+    moment: Moment,
 ) -> Batch:
     if not batch.kept:  # a rank without rows of its own: the same terms, of nothing
         student(no_answers)
         nothing = torch.zeros(0, device=batch.input_ids.device)
         return replace(batch, columns=dict.fromkeys(COLUMNS, nothing))
-
-    def task(one: Student) -> list[Sample]:
-        one.model.eval()
-        prompts = [row.ids[: row.prompt_tokens].tolist() for row in batch.rows]
-        with gathered(one.model):
-            made = draw(one.model, prompts, drawing, setting.end_ids, generator, teacher.model)
-        one.model.train()
-        return made
-
+    task = partial(
+        sample,
+        batch=batch,
+        drawing=drawing,
+        end_ids=setting.end_ids,
+        moment=moment,
+        teacher=teacher.model,
+    )
     samples: list[Sample] = student(task)
     rows = [answered(batch.rows[one.prompt], one.ids) for one in samples]
-    return replace(pad(rows), columns=columns_of(spec, samples)).to(batch.input_ids.device)
+    laid = setting.lay(rows)
+    # Packing changes the rows' order; they are the same objects.
+    of_row = {id(row): one for row, one in zip(rows, samples, strict=True)}
+    columns = columns_of(spec, [of_row[id(row)] for row in laid.rows])
+    return replace(laid, columns=columns).to(batch.input_ids.device)
 
 
 def columns_of(spec: MiniLLM, samples: Sequence[Sample]) -> dict[str, Tensor]:

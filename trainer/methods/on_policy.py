@@ -4,8 +4,9 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from trainer.batch import Batch, pad
+from trainer.batch import Batch
 from trainer.methods.method import Setting
 from trainer.methods.off_policy import towards
 from trainer.methods.teacher import load_teacher
@@ -14,8 +15,8 @@ from trainer.rollout import Drawing, Sample, answered, draw
 from trainer.spec import MiniLLM, OnPolicy, ServedKL
 from trainer.student import Losses, Moment, Objective, Passes, Seen, Student, Wrapped, gathered
 
-COIN, ANSWERS, TEXT = 0, 1, 2
-"""What a step's random numbers are for."""
+COIN, TEXT = 0, 1
+"""What a step's random numbers are for, answers aside."""
 
 
 def gkd(spec: OnPolicy, setting: Setting) -> Objective:
@@ -42,8 +43,7 @@ def own_answers_of(share: float, drawing: Drawing, setting: Setting) -> Passes:
     def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
         if not own_answers(share, moment):
             return batches
-        generator = moment.generator(ANSWERS)
-        return [_answered(student, batch, drawing, setting, generator) for batch in batches]
+        return [_answered(student, batch, drawing, setting, moment) for batch in batches]
 
     return passes
 
@@ -65,13 +65,16 @@ def sample(
     batch: Batch,
     drawing: Drawing,
     end_ids: frozenset[int],
-    generator: torch.Generator,
+    moment: Moment,
+    teacher: PreTrainedModel | None = None,
 ) -> list[Sample]:
     """Answers to a batch's prompts: a task of the student's, dropout off."""
     student.model.eval()
     prompts = [row.ids[: row.prompt_tokens].tolist() for row in batch.rows]
+    names = [row.row for row in batch.rows]
+    chances = moment.chances(names, drawing.samples, drawing.max_new_tokens)
     with gathered(student.model):
-        made = draw(student.model, prompts, drawing, end_ids, generator)
+        made = draw(student.model, prompts, drawing, end_ids, chances, teacher)
     student.model.train()
     return made
 
@@ -84,19 +87,12 @@ def no_answers(student: Student) -> None:
 
 
 def _answered(
-    student: Wrapped,
-    batch: Batch,
-    drawing: Drawing,
-    setting: Setting,
-    generator: torch.Generator,
+    student: Wrapped, batch: Batch, drawing: Drawing, setting: Setting, moment: Moment
 ) -> Batch:
     if not batch.kept:
         student(no_answers)
         return batch
-    task = partial(
-        sample, batch=batch, drawing=drawing, end_ids=setting.end_ids, generator=generator
-    )
+    task = partial(sample, batch=batch, drawing=drawing, end_ids=setting.end_ids, moment=moment)
     made: list[Sample] = student(task)
-    return pad([answered(batch.rows[one.prompt], one.ids) for one in made]).to(
-        batch.input_ids.device
-    )
+    rows = [answered(batch.rows[one.prompt], one.ids) for one in made]
+    return setting.lay(rows).to(batch.input_ids.device)

@@ -17,6 +17,7 @@ from tests.trainer.methods.made import (
     made,
     spec_of,
 )
+from trainer.batch import pad
 from trainer.errors import BadInput
 from trainer.generation import answer_greedily
 from trainer.loading import load_model
@@ -24,21 +25,23 @@ from trainer.methods.minillm import columns_of
 from trainer.methods.on_policy import own_answers
 from trainer.objectives import cross_entropy, on_logits
 from trainer.objectives.divergences import jsd
-from trainer.rollout import Drawing, Sample, draw
+from trainer.rollout import Drawing, Sample, _chosen, draw
 from trainer.student import Moment
 
 END = frozenset({3})
 PROMPTS = [[2, 8, 9], [2, 10], [2, 8, 9, 11, 12]]
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(5)
+def even(answers: int, length: int) -> torch.Tensor:
+    """Chances of so many answers."""
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(answers, length, generator=generator, dtype=torch.float64)
 
 
 def test_nearly_cold_draws_are_the_greedy_answers() -> None:
     """The cache, the left padding and the leaving of finished rows, against the greedy path."""
     model = make_model(initializer_range=0.5)
-    cold = draw(model, PROMPTS, Drawing(12, temperature=1e-4), END, generator())
+    cold = draw(model, PROMPTS, Drawing(12, temperature=1e-4), END, even(3, 12))
     greedy = answer_greedily(model, PROMPTS, 12, 3, END)
     found = [tuple(one.ids[:-1] if one.ids[-1] == 3 else one.ids) for one in cold]
     assert found == list(greedy.ids)
@@ -47,7 +50,7 @@ def test_nearly_cold_draws_are_the_greedy_answers() -> None:
 def test_draws_follow_the_mixture_and_note_both_models() -> None:
     student, teacher = make_model(), make_model(1)
     drawing = Drawing(1, samples=4000, teacher_mix=0.3)
-    samples = draw(student, [PROMPTS[0]], drawing, END, generator(), teacher)
+    samples = draw(student, [PROMPTS[0]], drawing, END, even(4000, 1), teacher)
     with torch.no_grad():
         q, p = (
             m(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].softmax(-1)
@@ -64,7 +67,7 @@ def test_draws_follow_the_mixture_and_note_both_models() -> None:
 
 def test_several_answers_share_a_prompt_and_end_by_themselves() -> None:
     model = make_model(initializer_range=0.02)
-    samples = draw(model, PROMPTS, Drawing(40, samples=3), END, generator())
+    samples = draw(model, PROMPTS, Drawing(40, samples=3), END, even(9, 40))
     assert [one.prompt for one in samples] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert len({len(one.ids) for one in samples}) > 2
     assert all(3 not in one.ids[:-1] for one in samples)
@@ -110,8 +113,41 @@ def test_a_step_draws_by_its_number_and_seed_alone(tmp_path: Path) -> None:
         return learnt(student, [all_rows(run)], moment)[0].input_ids.flatten().tolist()
 
     assert drawn(NOW) == drawn(NOW)
-    others = (Moment(4, 0, 0), Moment(3, 1, 0), Moment(3, 0, 1))
-    assert all(drawn(other) != drawn(NOW) for other in others)
+    assert all(drawn(other) != drawn(NOW) for other in (Moment(4, 0, 0), Moment(3, 1, 0)))
+    assert drawn(Moment(3, 0, 1)) == drawn(NOW)
+
+
+def test_what_a_row_draws_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    """So that ranks and accumulation learn from the same answers."""
+    run, student = made(spec_of(tmp_path, "gkd", max_new_tokens=8, samples=2))
+    (whole,) = learnt(student, [all_rows(run)])
+    parts = learnt(student, [pad(run.rows.rows[4:]), pad(run.rows.rows[:4])])
+    answers = [row.ids.tolist() for row in whole.rows]
+    assert answers[8:] + answers[:8] == [r.ids.tolist() for part in parts for r in part.rows]
+    assert len({tuple(answer) for answer in answers}) > 6
+
+
+def test_a_token_without_a_share_is_never_chosen() -> None:
+    logprobs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).log().expand(5, 5)
+    chances = torch.tensor([0.0, 0.4999, 0.5, 0.9999999, 1.0], dtype=torch.float64)
+    found = _chosen(logprobs, chances).squeeze(1).tolist()
+    assert found[:4] == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("method", ["gkd", "minillm"])
+def test_own_answers_are_packed_too(tmp_path: Path, method: str) -> None:
+    fields = {"max_new_tokens": 8, "samples": 2}
+    padded, plain = made(spec_of(tmp_path, method, **fields))
+    packing = spec_of(tmp_path, method, **fields, optimization={"packing": True})
+    _, packed = made(packing)
+    (one,) = learnt(plain, [all_rows(padded)])
+    (other,) = learnt(packed, [all_rows(padded)])
+    assert other.segments is not None
+    assert other.input_ids.shape[0] < one.input_ids.shape[0]
+    assert other.kept == one.kept
+    assert loss_of(packed, other)[0].item() == pytest.approx(
+        loss_of(plain, one)[0].item(), rel=1e-4
+    )
 
 
 def test_lambda_is_the_share_of_steps_with_own_answers() -> None:

@@ -1,0 +1,75 @@
+"""Every method: packed rows cost what padded ones do, passes that are added up what one pass does,
+and rows that don't count add nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainer.methods.every import FIELDS, records_of, training_by
+from tests.trainer.methods.made import NOW, made
+from trainer.batch import Batch, silence
+from trainer.data import TokenRow
+from trainer.methods import METHODS
+from trainer.plan import layout
+from trainer.spec import TrainSpec
+from trainer.student import Student
+
+ROWS = 9
+
+
+def test_every_method_is_here() -> None:
+    assert FIELDS.keys() == METHODS.keys()
+
+
+def ready(spec: TrainSpec) -> tuple[tuple[TokenRow, ...], Student]:
+    run, student = made(spec, records_of(spec.method, ROWS))
+    return run.rows.rows, student.double()
+
+
+def step(
+    student: Student, parts: Sequence[Sequence[TokenRow]], spec: TrainSpec, quiet: int = 0
+) -> tuple[float, list[Tensor]]:
+    """Loss and gradients of an optimizer step, as the loop makes them; `quiet` passes have rows of
+    which no token counts."""
+    batches = [layout(spec.optimization)(list(part)) for part in parts]
+    batches += [silence(batches[0]) for _ in range(quiet)]
+    if student.objective.passes is not None:
+        with torch.no_grad():
+            batches = student.objective.passes(student, batches, NOW)
+    student.zero_grad()
+    total = 0.0
+    for batch in batches:
+        count = float(sum(other.kept for other in batches if other.share == batch.share))
+        loss = student(lambda one, b=batch, c=count: one.loss(b, c))[0]
+        loss.backward()
+        total += loss.item()
+    return total, [p.grad.clone() for p in student.parameters() if p.grad is not None]
+
+
+def close(first: tuple[float, list[Tensor]], second: tuple[float, list[Tensor]]) -> None:
+    """Teachers compute in fp32 whatever the student does, a stored signal holds it too."""
+    assert second[0] == pytest.approx(first[0], rel=2e-5)
+    assert len(first[1]) == len(second[1]) > 0
+    for ours, theirs in zip(first[1], second[1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", FIELDS)
+def test_packed_accumulated_and_whole_are_one(tmp_path: Path, method: str) -> None:
+    with (
+        training_by(tmp_path, method) as spec,
+        training_by(tmp_path, method, packing=True) as packing,
+    ):
+        rows, student = ready(spec)
+        whole = step(student, [rows], spec)
+        assert any(float(gradient.abs().max()) > 0 for gradient in whole[1])
+        # Unequal parts: a mean of means would be another number.
+        close(whole, step(student, [rows[:2], rows[2:]], spec))
+        close(whole, step(student, [rows], spec, quiet=1))
+        _, packed = ready(packing)
+        batches: list[Batch] = [layout(packing.optimization)(list(rows))]
+        assert batches[0].segments is not None
+        close(whole, step(packed, [rows], packing))
