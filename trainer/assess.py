@@ -89,7 +89,7 @@ def assess(
         speed=speed_of(answers),
         vllm=speed_in_vllm(model_dir, model, tokenizer, records, spec, vllm_python),
         peak_memory_bytes=peak,
-        samples=shown(records, texts, teacher and (teacher, tokenizer), spec),
+        samples=shown(records, texts, (teacher, tokenizer) if teacher else None, spec),
         cut=answers.cut,
         verifier=checks.spec.kind if figures["accuracy"] else None,
         why=_why(figures, spec),

@@ -27,6 +27,16 @@ TYPES = {
         families.LowRankQwen3Model,
         families.LowRankQwen3ForCausalLM,
     ),
+    "gemma": (
+        families.LowRankGemmaConfig,
+        families.LowRankGemmaModel,
+        families.LowRankGemmaForCausalLM,
+    ),
+    "gemma2": (
+        families.LowRankGemma2Config,
+        families.LowRankGemma2Model,
+        families.LowRankGemma2ForCausalLM,
+    ),
 }
 """Dense `model_type` -> configuration, decoder, decoder with head."""
 

@@ -1,6 +1,12 @@
 """Decoders with low-rank linears, one set of types for each dense family that has them."""
 
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma2Model,
+    GemmaConfig,
+    GemmaForCausalLM,
+    GemmaModel,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
@@ -75,4 +81,10 @@ LowRankQwen2Config, LowRankQwen2Model, LowRankQwen2ForCausalLM = make_types(
 )
 LowRankQwen3Config, LowRankQwen3Model, LowRankQwen3ForCausalLM = make_types(
     "qwen3", Qwen3Config, Qwen3Model, Qwen3ForCausalLM
+)
+LowRankGemmaConfig, LowRankGemmaModel, LowRankGemmaForCausalLM = make_types(
+    "gemma", GemmaConfig, GemmaModel, GemmaForCausalLM
+)
+LowRankGemma2Config, LowRankGemma2Model, LowRankGemma2ForCausalLM = make_types(
+    "gemma2", Gemma2Config, Gemma2Model, Gemma2ForCausalLM
 )

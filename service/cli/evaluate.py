@@ -49,7 +49,7 @@ def evaluate(
     out = screen(as_json)
     asked = {"split": split, "teacher": teacher, "limit": limit, "max-new-tokens": max_new_tokens}
     asked |= {"verify": verify, "threads": threads, "samples": samples}
-    asked |= {"vllm-python": vllm_python}
+    asked |= {"vllm-python": str(vllm_python) if vllm_python else None}
     words = [f"--{name}={value}" for name, value in asked.items() if value is not None]
     named = ["evaluate", "--model", model, "--dataset", str(dataset), *words]
     found = run_trainer(named, "The evaluation", lambda event: _heard(event, out))

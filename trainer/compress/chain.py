@@ -13,11 +13,13 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from trainer.checkpoint import publish
+from trainer.compress.backend import name_backend
+from trainer.compress.expected import obstacles
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
 from trainer.compress.heal import heal_model, with_threads
 from trainer.compress.making import TRAINING, make, write
 from trainer.compress.measuring import digest_model
-from trainer.compress.plan import SERVED, Plan, make_plan, no_kernel
+from trainer.compress.plan import SERVED, Plan, make_plan
 from trainer.compress.points import RATIO_FIELDS, Point, lay_out
 from trainer.compress.report import (
     HealFacts,
@@ -30,7 +32,6 @@ from trainer.compress.serving import compare_with_vllm
 from trainer.compress.vllm_server import ServerFailed
 from trainer.errors import BadInput
 from trainer.events import Emit
-from trainer.loading import read_config
 from trainer.spec import CompressSpec, StageSpec
 
 VERSION = 2
@@ -117,10 +118,11 @@ def _run_stage(
     emit("phase", {"name": f"stage {index}: {point.label}", "detail": str(source)})
     made = make(plan, stage, source, directory, digest, emit)
     healed = _heal(plan, stage, directory, emit)
+    name_backend(directory / "model")
     emit("phase", {"name": f"stage {index}: measure", "detail": str(directory / "model")})
     started = time.monotonic()
     found = _measure(plan, point, source, directory / "model", reports)
-    serving, note = _compare(plan, stage, directory, emit)
+    serving, note = _compare(plan, index, stage, directory, emit)
     failures = [
         *find_failures(stage.gate, found.before, found.after, found.kl_from_source),
         *find_serving_failures(serving, note),
@@ -199,7 +201,7 @@ def _keep_tokenizer(made: Path, model: Path) -> None:
 
 
 def _compare(
-    plan: Plan, stage: StageSpec, directory: Path, emit: Emit
+    plan: Plan, index: int, stage: StageSpec, directory: Path, emit: Emit
 ) -> tuple[ServingComparison | None, str]:
     """The comparison with vLLM, or why there is none."""
     if stage.kind not in SERVED:
@@ -208,9 +210,8 @@ def _compare(
         return None, "not checked: serve_check is off"
     if plan.engine is None:
         return None, "not checked: no vLLM was found; name one with --vllm-python"
-    dtype = str(read_config(directory / "model").get("dtype"))
-    if no_kernel(stage, plan.engine, dtype):
-        return None, f"not checked: {plan.engine.wheel} has no kernel for {stage.kind}'s scheme"
+    if why := obstacles(plan.expected[index], plan.engine.wheel):
+        return None, f"not checked: {'; '.join(why)}"
     emit("phase", {"name": "serving check", "detail": f"vLLM {plan.engine.version}"})
     try:
         prompts = plan.measuring.prompts()

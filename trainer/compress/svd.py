@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from trainer.compress.layout import find_layers, pick_linears
 from trainer.compress.moments import DAMPING, Collect, Moments, collect, damped_cholesky
 from trainer.compress.outcome import Outcome
+from trainer.compress.rank_search import within_loss
 from trainer.compress.ranks import (
     Matrix,
     error,
@@ -186,20 +187,49 @@ def _choose_ranks(
         }
         return ranks, {"parameter_ratio": ratio}
     matrices = _spectra(stage, model, rows, gather)
-    if stage.max_relative_error is not None:
+    said: dict[str, Any] = {}
+    if stage.max_loss_increase is not None:
+        factors = _largest(stage, model, matrices, rows, gather)
+        found = within_loss(model, matrices, factors, rows, stage.max_loss_increase)
+        ranks = found.ranks
+        said = {"loss_before": found.loss_before, "loss_after": found.loss_after}
+    elif stage.max_relative_error is not None:
         ranks = within_error(matrices, stage.max_relative_error)
     else:
         ranks = within_parameters(matrices, int(ratio * sum(m * n for m, n in shapes.values())))
+    return ranks, {**said, **_beside_uniform(matrices, ranks)}
+
+
+def _beside_uniform(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> dict[str, Any]:
+    """What was spent, and what the same share for every target would lose."""
     spent = parameters(matrices, ranks)
-    share = spent / sum(m * n for m, n in shapes.values())
-    even = {name: rank_for(name, shape, share) for name, shape in shapes.items()}
-    return ranks, {
+    share = spent / sum(m * n for m, n in (matrix.shape for matrix in matrices.values()))
+    even = {name: rank_for(name, matrix.shape, share) for name, matrix in matrices.items()}
+    return {
         "parameter_ratio": share,
         "error_by_loss": error(matrices, ranks),
         "error_uniform": error(matrices, even),
         "parameters_by_loss": spent,
         "parameters_uniform": parameters(matrices, even),
     }
+
+
+def _largest(
+    stage: SvdFactorize,
+    model: PreTrainedModel,
+    matrices: Mapping[str, Matrix],
+    rows: Sequence[TokenRow],
+    gather: Collect,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Factors at the largest rank that saves parameters, by full name."""
+    layout, found = find_layers(model), {}
+    for index, moments in enumerate(gather(model, rows)):
+        linears = pick_linears(layout.layers[index], stage.targets)
+        scales = _scales(stage, {name: moments[name] for name in linears})
+        for name, linear in linears.items():
+            full, weight = f"{layout.name}.{index}.{name}", linear.weight.detach().double()
+            found[full] = factorize(weight, scales[name], matrices[full].most)
+    return found
 
 
 def ratio_for_bytes(

@@ -155,6 +155,9 @@ class SvdFactorize(Stage):
     """Search ranks for a model of at most so many bytes of weights, instead of a ratio."""
     max_relative_error: float | None = Field(None, gt=0, lt=1)
     """Search the smallest ranks whose outputs lose at most this, instead of a ratio."""
+    max_loss_increase: float | None = Field(None, gt=0)
+    """Search the smallest ranks with which the model loses at most so many nats per token of the
+    calibration rows, instead of a ratio."""
     scaling: Literal["whitening", "activation", "none"] = "whitening"
     """SVD-LLM (arXiv:2403.07378), ASVD (arXiv:2312.05821), or the plain Eckart-Young truncation."""
     alpha: float = Field(0.5, ge=0, le=1)
@@ -168,14 +171,18 @@ class SvdFactorize(Stage):
 
     @model_validator(mode="after")
     def _one_way_to_say_how_much(self) -> "SvdFactorize":
-        given = {"max_bytes": self.max_bytes, "max_relative_error": self.max_relative_error}
+        given = {
+            "max_bytes": self.max_bytes,
+            "max_relative_error": self.max_relative_error,
+            "max_loss_increase": self.max_loss_increase,
+        }
         searched = [name for name, value in given.items() if value is not None]
-        if len(searched) == 2 or (searched and self.parameter_ratio != 0.6):
-            raise ValueError("give one of parameter_ratio, max_bytes and max_relative_error")
+        if len(searched) > 1 or (searched and self.parameter_ratio != 0.6):
+            raise ValueError(f"give one of parameter_ratio, {', '.join(given)}")
         if self.sweep is not None and (searched or self.parameter_ratio != 0.6):
             raise ValueError("sweep replaces parameter_ratio: leave that and searches out")
-        if self.max_relative_error is not None and self.ranks == "uniform":
-            raise ValueError("max_relative_error chooses ranks by loss: set ranks: by_loss")
+        if searched and searched[0] != "max_bytes" and self.ranks == "uniform":
+            raise ValueError(f"{searched[0]} chooses ranks by loss: set ranks: by_loss")
         if self.rank_multiple != 1 and self.ranks == "by_loss":
             raise ValueError("rank_multiple is read by ranks: uniform alone")
         if self.alpha != 0.5 and self.scaling != "activation":

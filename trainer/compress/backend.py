@@ -1,0 +1,26 @@
+"""Which of vLLM's models runs a directory: named in its config.json where vLLM's own can't."""
+
+import json
+from pathlib import Path
+
+from trainer.compress.expected import DERIVES_HEAD_SIZE
+from trainer.loading import read_config
+
+BACKEND = "TransformersForCausalLM"
+"""vLLM's name for running a model as transformers does. transformers itself goes by the model's
+type and doesn't read it."""
+
+
+def name_backend(model_dir: Path) -> None:
+    """Have vLLM run a model as transformers does whose head size its own would get wrong."""
+    config = read_config(model_dir)
+    if config.get("model_type") not in DERIVES_HEAD_SIZE:
+        return
+    heads, size = config["num_attention_heads"], config.get("head_dim")
+    if size is None or heads * size == config["hidden_size"]:
+        return
+    path = model_dir / "config.json"
+    written = path.with_name(".config.json.writing")
+    text = json.dumps({**config, "architectures": [BACKEND]}, indent=2, ensure_ascii=False)
+    written.write_text(text + "\n", "utf-8")
+    written.replace(path)
