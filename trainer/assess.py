@@ -23,6 +23,7 @@ from prompts.verify.spec import NoVerifier
 from trainer.beside import answer, positions, shown, speed_in_vllm, speed_of, texts_of
 from trainer.data import TokenRow, collate, encode, read_records
 from trainer.errors import BadInput
+from trainer.evaluate import capped
 from trainer.events import Emit
 from trainer.loading import end_ids, load_model, load_tokenizer, weight_files
 from trainer.measurement import Assessment, Estimate, bootstrap
@@ -244,7 +245,7 @@ def _kept_logits(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """[K, V] and the tokens that came, [K]."""
     kept, targets = keep(last_hidden(model, ids), ids, mask)
-    return upcast(model.get_output_embeddings()(kept)), targets
+    return capped(model, upcast(model.get_output_embeddings()(kept))), targets
 
 
 def _add(sums: list[float], owners: Sequence[int], values: torch.Tensor) -> None:

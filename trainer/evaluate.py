@@ -134,7 +134,19 @@ def mean_kl(
 def _kept_logits(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     kept, _ = keep(last_hidden(model, ids), ids, mask)
     head = model.get_output_embeddings()
-    return upcast(head(kept))
+    return capped(model, upcast(head(kept)))
+
+
+def capped(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
+    """Logits as a model gives them that caps them softly behind its head (Gemma 2)."""
+    cap = soft_cap(model)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def soft_cap(model: PreTrainedModel) -> float | None:
+    """Of a model's logits; None for most."""
+    cap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
+    return cap
 
 
 def _ask(

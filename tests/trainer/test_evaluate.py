@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from prompts.record import Message
+from tests.trainer.compress.families import make
+from tests.trainer.compress.models import token_rows
 from tests.trainer.conftest import make_model, make_records, make_tokenizer, save_model
+from trainer.assess import read_rows as read_dataset_rows
 from trainer.data import collate, encode
 from trainer.errors import BadInput
 from trainer.evaluate import EvalRow, is_right, mean_kl, measure, read_rows
@@ -133,6 +137,34 @@ def test_mean_kl_is_the_dense_one_and_zero_for_the_same_model() -> None:
         count,
     )
     assert mean_kl(model, model, rows)[0] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_logits_are_capped_as_the_model_caps_them() -> None:
+    """A Gemma 2 whose cap shows: its own logits against what the measures compute."""
+    model, plain = (make("gemma2", final_logit_softcapping=cap) for cap in (0.5, None))
+    rows = token_rows(3)
+    kl, tokens = mean_kl(plain, model, rows)
+    total = 0.0
+    for row in rows:
+        ids = torch.from_numpy(row.ids.astype("int64"))[None]
+        with torch.no_grad():
+            p, q = (one(ids).logits[0, row.prompt_tokens - 1 : -1] for one in (plain, model))
+        p, q = p.double().log_softmax(-1), q.double().log_softmax(-1)
+        total += float((p.exp() * (p - q)).sum())
+    assert kl == pytest.approx(total / tokens, rel=1e-4)
+    read = read_dataset_rows(model, None, rows, 2)
+    assert sum(read.nats) == pytest.approx(float(nats_of(model, rows)), rel=1e-5)
+
+
+def nats_of(model: Any, rows: Any) -> float:
+    """Cross-entropy of completions, by the model's own logits."""
+    total = 0.0
+    for row in rows:
+        ids = torch.from_numpy(row.ids.astype("int64"))[None]
+        with torch.no_grad():
+            found = model(ids).logits[0, row.prompt_tokens - 1 : -1].log_softmax(-1)
+        total -= float(found.gather(1, ids[0, row.prompt_tokens :, None]).sum())
+    return total
 
 
 def test_a_measurement_counts_what_is_there(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tests.trainer.compress.families import make
 from tests.trainer.compress.world import write_dataset, write_model, write_questions
+from tests.trainer.conftest import save_model
 from trainer.compress.chain import run
 from trainer.compress.forecast import forecast
 from trainer.compress.gate import GateFailed
@@ -184,6 +186,19 @@ def test_factors_are_trained_as_they_are(inputs: dict[str, str], tmp_path: Path)
     assert report.heal is not None
     assert report.heal.kl_after is not None
     assert report.heal.kl_after < (report.heal.kl_before or 0)
+
+
+def test_a_model_with_capped_logits_is_compressed_but_not_trained(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Gemma 2: what is measured is capped as its own logits are; losses know no cap."""
+    model = save_model(tmp_path / "gemma2", make("gemma2", vocab_size=61))  # type: ignore[arg-type]
+    given = {**inputs, "model": str(model)}
+    narrow = {"kind": "width", "feed_forward": 24, "hidden": 20}
+    stages = run(make_spec(given, narrow, {"kind": "svd"}), tmp_path / "out", silent)
+    assert all((report.kl_from_source or 0) > 0 for report in stages)
+    with pytest.raises(BadInput, match="changes its logits after the head"):
+        run(make_spec(given, {**narrow, "heal": HEAL}), tmp_path / "healed", silent)
 
 
 def test_calibration_rows_and_branches_matter(inputs: dict[str, str], tmp_path: Path) -> None:
