@@ -18,6 +18,7 @@ from prompts.spec import (
     RescoreBuild,
     Shots,
 )
+from prompts.spec.methods import Magpie, SelfInstruct
 from prompts.template import TemplateError, compile_template
 from prompts.tools import ToolsError, tools_of
 from prompts.turns import TurnsError, earlier_turns
@@ -35,6 +36,10 @@ class SpecError(ValueError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+class PoolError(SeedError):
+    """What is wrong with the pool of demonstrations, be it a file of its own or the seeds."""
 
 
 class TeacherLimitError(ValueError):
@@ -115,9 +120,10 @@ def check_build(
     """Reads all seeds, and the pool if the build needs one; returns how many seeds there are.
 
     `pool`: the lines of the pool file, or a second reading of the seeds file if the spec names no
-    pool. Raises SeedError, whose message says which of the files is meant, and SpecError.
+    pool. Raises SeedError, of the pool a PoolError, and SpecError.
     """
     check_checks(spec)
+    _check_template(spec)
     count = sum(1 for _ in _first_judged(spec, read_seeds(spec, seeds)))
     if isinstance(spec, Shots) and spec.demonstrations:
         if pool is None:
@@ -125,7 +131,8 @@ def check_build(
         try:
             read_pool(spec, pool)
         except SeedError as error:
-            raise SeedError(error.line, f"(pool) {error.problem}") from error
+            raise PoolError(error.line, error.problem) from error
+    _check_target(spec, count)
     return count
 
 
@@ -149,6 +156,27 @@ def check_checks(spec: BuildSpec) -> None:
         if structured > 1:
             problem = "a server keeps to one schema; say structured of one check only"
             raise SpecError(f"checks.{place}.structured", problem)
+
+
+def _check_template(spec: BuildSpec) -> None:
+    """Raises SpecError for a prompt that is the same for every seed."""
+    if isinstance(spec, RescoreBuild) or spec.turns is not None:
+        return
+    shots = isinstance(spec, Shots)
+    sources = [spec.template, *([spec.system] if spec.system is not None else [])]
+    templates = [compile_template(source, demonstrations=shots) for source in sources]
+    if not any(template.fields or template.shows_demonstrations for template in templates):
+        raise SpecError("template", "shows no field of the seeds: all would be asked the same")
+
+
+def _check_target(spec: BuildSpec, seeds: int) -> None:
+    """Raises SpecError for more rows than there are seeds, where rows come of seeds alone."""
+    method = spec.method if isinstance(spec, InstructionBuild) else None
+    if isinstance(method, SelfInstruct | Magpie) or spec.incremental:
+        return
+    if (spec.target_rows or 0) > seeds:
+        problem = f"{spec.target_rows} rows can't come of {seeds} seeds: ask for fewer, or for all"
+        raise SpecError("target_rows", problem)
 
 
 def check_python(spec: BuildSpec, allowed: bool) -> None:

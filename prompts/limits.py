@@ -16,11 +16,11 @@ class Budget(Frozen):
     completion_tokens: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)
     """Of prompts and completions together."""
-    wall_s: float | None = Field(None, gt=0)
+    wall_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Seconds since the job began, pauses left out."""
-    gpu_s: float | None = Field(None, gt=0)
+    gpu_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     """`wall_s` times the GPUs that the teacher's registration says its server has."""
-    price: float | None = Field(None, gt=0)
+    price: float | None = Field(None, gt=0, allow_inf_nan=False)
     """In the currency of the registered teacher's prices."""
 
     @model_validator(mode="after")

@@ -4,6 +4,9 @@ Templates come from users. What jinja2's own sandbox leaves open is closed here:
 ranges or nested without end, macros that call themselves, texts multiplied or padded to gigabytes.
 """
 
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
@@ -21,6 +24,10 @@ LONGEST_PRODUCT = 10_000
 """Characters or entries that a multiplication may make."""
 LARGEST_NUMBER = 10**12
 DEEPEST_LOOP = 2
+MOST_TURNS = 100_000
+"""Of all loops together, in one prompt."""
+LONGEST_CPU_S = 2.0
+"""Of one prompt, by the processor's clock: a backstop behind the other bounds."""
 
 _FORBIDDEN: dict[type[nodes.Node], str] = {
     nodes.Macro: "macros",
@@ -32,9 +39,47 @@ _FORBIDDEN: dict[type[nodes.Node], str] = {
     nodes.Block: "blocks",
 }
 _PADDING_FILTERS = ("center", "format", "indent", "batch", "slice", "xmlattr", "wordwrap")
+_COUNTED = "counted"
 _PADDING_METHODS = frozenset(
     {"center", "ljust", "rjust", "zfill", "format", "format_map", "expandtabs", "translate"}
 )
+
+
+class _Spent(threading.local):
+    """What the prompt that this thread renders has cost so far."""
+
+    turns = 0
+    until_s = float("inf")
+
+
+_spent = _Spent()
+
+
+def begin() -> None:
+    """A prompt is rendered from here on, in this thread."""
+    _spent.turns, _spent.until_s = 0, time.thread_time() + LONGEST_CPU_S
+
+
+def look_at_clock() -> None:
+    """Raises SecurityError once the prompt has taken too long."""
+    if time.thread_time() > _spent.until_s:
+        raise SecurityError(f"it takes more than {LONGEST_CPU_S:g} s of processor time")
+
+
+def count_turns(tree: nodes.Template) -> None:
+    """Has every loop of a parsed template count its turns."""
+    for loop in tree.find_all(nodes.For):
+        where = loop.lineno
+        loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=where)
+
+
+def _counted(entries: Iterable[Any]) -> Iterator[Any]:
+    for entry in entries:
+        _spent.turns += 1
+        if _spent.turns > MOST_TURNS:
+            raise SecurityError(f"its loops take more than {MOST_TURNS:,} turns")
+        look_at_clock()
+        yield entry
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -67,6 +112,7 @@ def make_environment() -> Sandbox:
     )
     environment.globals["range"] = _short_range
     del environment.globals["lipsum"]
+    environment.filters[_COUNTED] = _counted
     for name in _PADDING_FILTERS:
         del environment.filters[name]
     return environment

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from prompts.record import Seed
+from prompts.schemas import finite
 from prompts.seen import Seen, digest16
 
 LONGEST_LINE = 8 * 2**20
@@ -70,7 +71,7 @@ def _decoded(number: int, line: bytes) -> str:
 
 def _parsed(number: int, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=finite)
         if "\\u" in text:
             plain = json.dumps(value, ensure_ascii=False)
             plain.encode()
@@ -79,6 +80,8 @@ def _parsed(number: int, text: str) -> dict[str, Any]:
         hint = "each line must be one complete JSON object"
         problem = f"malformed JSON at column {error.colno} ({error.msg}); {hint}"
         raise SeedError(number, problem) from None
+    except SeedError:
+        raise
     except UnicodeEncodeError:
         raise SeedError(number, "holds half of a \\u surrogate pair, which is no text") from None
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,15 @@ import jinja2
 from jinja2 import meta, nodes
 from pydantic import AfterValidator
 
-from prompts.sandbox import LONGEST_SOURCE, LONGEST_TEXT, forbidden, make_environment
+from prompts.sandbox import (
+    LONGEST_SOURCE,
+    LONGEST_TEXT,
+    begin,
+    count_turns,
+    forbidden,
+    look_at_clock,
+    make_environment,
+)
 
 DEMONSTRATIONS = "demonstrations"
 """The one variable of a template that doesn't come from the seed."""
@@ -78,7 +86,10 @@ def compile_template(source: str, demonstrations: bool = False) -> Template:
         problem = forbidden(tree)
         if problem is not None:
             raise TemplateError(problem)
-        compiled = _ENVIRONMENT.from_string(source)
+        parsed = _ENVIRONMENT.parse(source)
+        count_turns(parsed)
+        code = _ENVIRONMENT.compile(parsed)
+        compiled = jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.make_globals(None))
     except jinja2.TemplateSyntaxError as error:
         problem = f"the template has a syntax error in line {error.lineno}: {error.message}"
         raise TemplateError(problem) from None
@@ -101,8 +112,10 @@ def required_fields(source: str, demonstrations: bool = False) -> frozenset[str]
 def _bounded(parts: Iterator[str]) -> str:
     kept: list[str] = []
     length = 0
+    begin()
     for part in parts:
         kept.append(part)
+        look_at_clock()
         length += len(part)
         if length > LONGEST_TEXT:
             raise ValueError(f"it grows beyond {LONGEST_TEXT:,} characters")
@@ -111,6 +124,8 @@ def _bounded(parts: Iterator[str]) -> str:
 
 def _check_source(source: str) -> str:
     compile_template(source)
+    if not source.strip():
+        raise TemplateError("the template is empty")
     return source
 
 

@@ -4,23 +4,15 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from pydantic import AfterValidator, Field, TypeAdapter
 from pydantic import ValidationError as PydanticError
 
 from prompts.record import Frozen, Message, Seed, ToolCall
+from prompts.schemas import check_schema, misfit, read_json
 
 
 class ToolsError(ValueError):
     """Functions in a seed that no server takes."""
-
-
-def _check_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"no JSON schema: {error.message}") from None
-    return schema
 
 
 class ToolFunction(Frozen):
@@ -28,7 +20,7 @@ class ToolFunction(Frozen):
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
     description: str | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(_check_schema)] = Field(
+    parameters: Annotated[dict[str, Any], AfterValidator(check_schema)] = Field(
         default_factory=lambda: {"type": "object", "properties": {}}
     )
     """A JSON schema of its arguments."""
@@ -81,12 +73,12 @@ def calls_fault(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> str | None:
         if name not in known:
             return f"it calls {name!r}; there are {', '.join(known) or 'no functions'}"
         try:
-            arguments = json.loads(call.function.arguments)
-            Draft202012Validator(known[name].parameters).validate(arguments)
-        except (ValueError, RecursionError):
+            arguments = read_json(call.function.arguments)
+        except ValueError:
             return f"the arguments of {name!r} are no JSON: {call.function.arguments[:200]!r}"
-        except ValidationError as error:
-            return f"the arguments of {name!r}: {error.message[:300]}"
+        fault = misfit(known[name].parameters, arguments)
+        if fault is not None:
+            return f"the arguments of {name!r}: {fault}"
     return None
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from prompts.intake import (
+    PoolError,
     SpecError,
     TeacherLimitError,
     check_build,
@@ -179,6 +180,9 @@ class _Checker:
             check_python(spec, self._site.settings.allow_python_verifiers)
             shots = source_lines(self._site, spec, pool.id if pool is not None else spec.seeds)
             check_build(spec, source_lines(self._site, spec), shots)
+        except PoolError as error:
+            of = f"{pool.name} ({pool.id})" if pool is not None else f"{spec.seeds}"
+            self._fault(f"{location}.pool", f"{of}: {error}")
         except SeedError as error:
             self._fault(f"{location}.seeds", f"{spec.seeds}: {error}")
         except SpecError as error:

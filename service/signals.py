@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from prompts.signal import template_sha256, tokenizer_sha256, vocabulary_size
-from prompts.spec import BuildSpec, RescoreBuild, SignalRefusedError, check_signal
+from prompts.spec import BuildSpec, RescoreBuild, Shots, SignalRefusedError, check_signal
 from prompts.spec.asked import asks_nobody
 from service.problems import Problem
 from service.spec import ServeJob
@@ -73,15 +73,23 @@ def tokenizer_fault(
     """Why the workers couldn't write rows as the teacher's tokens, where a build needs that; None
     if they can, or need not."""
     teacher = session.get(Teacher, spec.teacher)
-    writes_ids = isinstance(spec, RescoreBuild) or not spec.takes_seeds
-    if not writes_ids or (serve is None and teacher is None):
+    if serve is None and teacher is None:
         return None
     model = serve.model if serve is not None else teacher and teacher.model
     directory = _directory(store, session, model) if model else None
     if directory is not None and tokenizer_sha256(directory) and template_sha256(directory):
         return None
+    if isinstance(spec, Shots) and spec.demonstration_tokens is not None:
+        return (
+            "demonstration_tokens is counted with tokenizer.json and chat template of teacher"
+            f" {spec.teacher!r}, which are not at hand: register it with its directory as `model`,"
+            " or leave demonstration_tokens out"
+        )
+    if not isinstance(spec, RescoreBuild) and spec.takes_seeds:
+        return None
+    kind = spec.kind if spec.takes_seeds else "magpie"
     return (
-        f"a {spec.kind} build writes token ids itself, and tokenizer.json and chat template of "
+        f"a {kind} build writes token ids itself, and tokenizer.json and chat template of "
         f"teacher {spec.teacher!r} are not at hand: register it with its directory as `model`"
     )
 

@@ -1,15 +1,9 @@
 """The checks that a spec lists: what is wrong with a reply by one of them."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
-from jsonschema.validators import extend
 
 from prompts.checks.always import Reply, begins_with, plain
 from prompts.checks.language import likely_language
@@ -24,6 +18,7 @@ from prompts.checks.spec import (
 )
 from prompts.patterns import PatternTimeoutError, found
 from prompts.record import Reason
+from prompts.schemas import misfit, read_json
 
 LONGEST_JSON = 1_000_000
 """Characters of a completion that is read as JSON."""
@@ -94,14 +89,10 @@ def schema_fault(check: JsonSchemaCheck, reply: Reply) -> str | None:
     if len(reply.text) > LONGEST_JSON:
         return f"{len(reply.text)} characters are too many to read as JSON"
     try:
-        value = json.loads(_unfenced(reply.text))
-        error = best_match(_validator(json.dumps(check.json_schema)).iter_errors(value))
-    except (ValueError, RecursionError) as problem:
+        value = read_json(_unfenced(reply.text))
+    except ValueError as problem:
         return f"no JSON: {problem}"
-    if error is None:
-        return None
-    place = "/".join(str(part) for part in error.absolute_path)
-    return f"at {place or 'its root'}: {error.message[:300]}"
+    return misfit(check.json_schema, value)
 
 
 def refusal_fault(check: RefusalCheck, reply: Reply) -> str | None:
@@ -149,22 +140,3 @@ def _rejects(check: RowCheck) -> bool:
 def _unfenced(text: str) -> str:
     fenced = re.fullmatch(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", text, re.DOTALL)
     return fenced.group(1) if fenced else text
-
-
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """`pattern` as jsonschema has it, in bounded time."""
-    if not isinstance(instance, str):
-        return
-    try:
-        if not found(pattern, instance):
-            yield ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
-    except PatternTimeoutError as error:
-        yield ValidationError(str(error))
-
-
-_Bounded = extend(Draft202012Validator, {"pattern": _pattern})
-
-
-@lru_cache(maxsize=32)
-def _validator(schema: str) -> Any:
-    return _Bounded(json.loads(schema))

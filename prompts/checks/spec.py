@@ -2,12 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from prompts.patterns import compile_pattern
 from prompts.record import Frozen
+from prompts.schemas import check_schema
 from prompts.template import TemplateSource, compile_template
 
 JUDGE_TEMPLATE = (
@@ -84,24 +83,9 @@ class JsonSchemaCheck(Frozen):
     """The completion is JSON that a schema (draft 2020-12) takes; a ```json fence may be around."""
 
     kind: Literal["json_schema"]
-    json_schema: dict[str, Any]
+    json_schema: Annotated[dict[str, Any], AfterValidator(check_schema)]
     structured: bool = False
     """Tell the server the schema, so that it lets the teacher write nothing else."""
-
-    @field_validator("json_schema")
-    @classmethod
-    def _is_one(cls, schema: dict[str, Any]) -> dict[str, Any]:
-        try:
-            Draft202012Validator.check_schema(schema)
-        except SchemaError as error:
-            place = "/".join(str(part) for part in error.absolute_path)
-            raise ValueError(f"no JSON schema, at {place or 'its root'}: {error.message}") from None
-        for reference in _references(schema):
-            if not reference.startswith("#"):
-                raise ValueError(
-                    f"$ref {reference!r}: only references within it (#/...) are followed"
-                )
-        return schema
 
 
 class RefusalCheck(Frozen):
@@ -177,12 +161,3 @@ CheckSpec = Annotated[
     | JudgeCheck,
     Field(discriminator="kind"),
 ]
-
-
-def _references(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
-        return own + [found for inner in value.values() for found in _references(inner)]
-    if isinstance(value, list):
-        return [found for inner in value for found in _references(inner)]
-    return []

@@ -1,7 +1,8 @@
 """What to ask next for a row, or how it ended: pure in the seed and its ledger entries."""
 
 from prompts.plan.ends import content_hash
-from prompts.plan.plan import Plan, Step, make_plan
+from prompts.plan.make import make_plan
+from prompts.plan.plan import Plan, Step
 from prompts.plan.request import (
     REFUSED,
     SCORES,

@@ -12,7 +12,7 @@ from prompts.checks import first_fault
 from prompts.checks.judge import judges_of
 from prompts.checks.rows import findings
 from prompts.checks.spec import JsonSchemaCheck
-from prompts.demonstrations import Embed, Pool, arrange, choose, group_of, make_pool
+from prompts.demonstrations import Pool, arrange, choose, group_of
 from prompts.demonstrations.pool import query_text
 from prompts.overlap import EvaluationSet
 from prompts.plan.ends import Ending
@@ -30,8 +30,7 @@ from prompts.split import input_key
 from prompts.template import Template, TemplateError, compile_template
 from prompts.tools import tools_of
 from prompts.turns import earlier_turns
-from prompts.verify import Verifier, make_verifier
-from prompts.verify.spec import NoVerifier
+from prompts.verify import Verifier
 
 SLOW_CHECKS = frozenset({"regex", "json_schema", "personal_data", "language"})
 SAMPLES, HINT = 0, 1
@@ -107,20 +106,30 @@ class Plan:
 
     def _row(self, seed: Seed) -> Row:
         key = input_key(self.template, seed)
-        chosen: tuple[Seed, ...] = ()
-        fault = None
-        if isinstance(self.spec, Shots) and self.pool is not None and self.spec.demonstrations:
-            chosen = choose(self.pool, self.spec, seed, key)
-            if len(chosen) < self.spec.demonstrations:
-                wanted = self.spec.demonstrations
-                fault = f"the pool holds {len(chosen)} for this row, the spec asks for {wanted}"
-            elif self.spec.demonstration_tokens is not None:
-                chosen, fault = self._within(
-                    self.spec, self.spec.demonstration_tokens, seed, chosen
-                )
-            chosen = arrange(self.spec, seed, chosen)
         tools = self.spec.tools if isinstance(self.spec, InstructionBuild) else None
-        return Row(seed, key, chosen, self._prompt(seed, chosen), tools_of(seed, tools), fault)
+        chosen: tuple[Seed, ...] = ()
+        few, prompt, fault = None, tuple[Message, ...](), None
+        try:
+            if isinstance(self.spec, Shots) and self.pool is not None and self.spec.demonstrations:
+                chosen, few = self._shown(self.spec, self.pool, seed, key)
+            prompt = self._prompt(seed, chosen)
+        except TemplateError as error:  # The seed alone went; with these beside it, it doesn't.
+            fault = Reason.PROMPT_TOO_LONG, str(error)
+        if few is not None:
+            fault = Reason.TOO_FEW_DEMONSTRATIONS, few
+        return Row(seed, key, chosen, prompt, tools_of(seed, tools), fault)
+
+    def _shown(
+        self, spec: Shots, pool: Pool, seed: Seed, key: str
+    ) -> tuple[tuple[Seed, ...], str | None]:
+        """The demonstrations of a row, as they are shown; why they don't do, if they don't."""
+        chosen, fault = choose(pool, spec, seed, key), None
+        if len(chosen) < spec.demonstrations:
+            wanted = spec.demonstrations
+            fault = f"the pool holds {len(chosen)} for this row, the spec asks for {wanted}"
+        elif spec.demonstration_tokens is not None:
+            chosen, fault = self._within(spec, spec.demonstration_tokens, seed, chosen)
+        return arrange(spec, seed, chosen), fault
 
     def _prompt(self, seed: Seed, demos: tuple[Seed, ...]) -> tuple[Message, ...]:
         user = Message(role="user", content=self.template.render(seed, demos))
@@ -162,7 +171,7 @@ class Plan:
     def _unfit(self, row: Row) -> tuple[Reason, str] | None:
         """Why a row is not asked at all."""
         if row.fault is not None:
-            return Reason.TOO_FEW_DEMONSTRATIONS, row.fault
+            return row.fault
         text = query_text(self.template, row.seed) if self.evaluation else ""
         for known in self.evaluation:
             overlap = known.find(text)
@@ -259,61 +268,6 @@ class Plan:
     ) -> Ending:
         calls = [known[place] for place in sorted(known)]
         return Ending(Kind(self.spec.kind), row, self.teacher, calls, judgements)
-
-
-def make_plan(
-    spec: AskedBuild,
-    pool: Sequence[Seed] | None,
-    teacher: TeacherFacts,
-    evaluation: Sequence[EvaluationSet] = (),
-    embed: Embed | None = None,
-    allow_python: bool = False,
-) -> Plan:
-    """The plan of a build.
-
-    `pool`: labelled seeds, for builds with demonstrations; see `prompts.intake.read_pool`.
-    `evaluation`: sets of which nothing may be asked or shown. `embed`: texts to vectors, for
-    selectors that go by embeddings. `allow_python`: verifiers may be functions of the user's.
-    Raises ValueError if a build with demonstrations gets no pool, another one gets one, the teacher
-    isn't the one that the spec names, embeddings or a tokenizer are needed and missing, or a
-    verifier is not allowed or can't be loaded.
-    """
-    if teacher.name != spec.teacher:
-        raise ValueError(f"the spec names the teacher {spec.teacher!r}, given is {teacher.name!r}")
-    shots = isinstance(spec, Shots)
-    verify = NoVerifier() if isinstance(spec, InstructionBuild) else spec.verify
-    return Plan(
-        spec=spec,
-        teacher=teacher,
-        template=compile_template(spec.template, demonstrations=shots),
-        system=None if spec.system is None else compile_template(spec.system),
-        pool=_pool(spec, pool, teacher, tuple(evaluation), embed),
-        verifier=make_verifier(verify, allow_python),
-        evaluation=tuple(evaluation),
-    )
-
-
-def _pool(
-    spec: AskedBuild,
-    pool: Sequence[Seed] | None,
-    teacher: TeacherFacts,
-    evaluation: tuple[EvaluationSet, ...],
-    embed: Embed | None,
-) -> Pool | None:
-    if not isinstance(spec, Shots) or (isinstance(spec, CotBuild) and not spec.demonstrations):
-        if pool is not None:
-            raise ValueError(f"this build of kind {spec.kind!r} takes no pool")
-        return None
-    if pool is None and spec.demonstrations:
-        raise ValueError("a build with demonstrations needs its pool")
-    if spec.embedder is not None and embed is None:
-        raise ValueError(f"selector {spec.selector.kind!r} needs embeddings")
-    if spec.demonstration_tokens is not None and teacher.count_tokens is None:
-        raise ValueError(
-            f"demonstration_tokens needs the tokenizer of teacher {teacher.name!r} on this machine:"
-            " register it with its `model`, or leave demonstration_tokens out"
-        )
-    return make_pool(spec, pool or (), evaluation, embed)
 
 
 def _fault(sample: Sample) -> Fault:

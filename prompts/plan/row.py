@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from hashlib import sha256
 
-from prompts.record import Message, Seed
+from prompts.record import Message, Reason, Seed
 from prompts.tools import Tool
 
 
@@ -18,8 +18,8 @@ class Row:
     prompt: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     """The functions that may be called."""
-    fault: str | None = None
-    """Why its demonstrations don't do; then nothing is asked."""
+    fault: tuple[Reason, str] | None = None
+    """Why nothing is asked: its demonstrations don't do, or no prompt can be made of them."""
 
     @property
     def demo_ids(self) -> tuple[str, ...]:

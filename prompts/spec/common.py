@@ -4,12 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from prompts.checks.judge import judges_of
 from prompts.checks.spec import CheckSpec
 from prompts.limits import Budget, Smoke, TeacherShare
 from prompts.record import Frozen
 from prompts.spec.likeness import NearDuplicates, Novelty
 from prompts.spec.sampling import Sampling, Split
 from prompts.spec.signal import Signal
+from prompts.spec.written import check_written
 from prompts.template import TemplateSource
 
 SeedSource = (
@@ -37,7 +39,7 @@ class Build(Frozen):
     incremental: bool | str = False
     """Ask only for seeds that the newest version of this dataset hasn't, and take its rows over;
     or the version to begin from, as `name@version` or its id."""
-    name: str = "dataset"
+    name: str = Field("dataset", min_length=1, max_length=200, pattern=r"^[^@/\s][^@/\r\n]*$")
     """The dataset's name; each build of a name is a new version."""
     system: TemplateSource | None = None
     """A system message before every prompt; a template too."""
@@ -77,12 +79,23 @@ class Build(Frozen):
 
     @model_validator(mode="before")
     @classmethod
+    def _is_written(cls, given: Any) -> Any:
+        check_written(given)
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
     def _first_teacher(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("teachers") and "teacher" not in given:
             first = given["teachers"][0] if isinstance(given["teachers"], list | tuple) else None
             name = first.get("name") if isinstance(first, dict) else first and first.name
             return given | {"teacher": name}
         return given
+
+    @property
+    def calls_a_row(self) -> int:
+        """Requests that an accepted row takes, at least."""
+        return 1 + len(judges_of(self.checks))
 
     @property
     def takes_seeds(self) -> bool:
@@ -108,15 +121,19 @@ class Build(Frozen):
             raise ValueError(
                 f"target_rows of {self.target_rows} can't come of a limit of {self.limit} seeds"
             )
-        asked = self.budget.requests if self.budget is not None else None
-        if asked is not None and (self.target_rows or 0) > asked:
+        asked, each = self.budget.requests if self.budget is not None else None, self.calls_a_row
+        if asked is not None and (self.target_rows or 1) * each > asked:
+            rows = f"target_rows of {self.target_rows}" if self.target_rows else "a single row"
             raise ValueError(
-                f"target_rows of {self.target_rows} can't come of budget.requests {asked}"
+                f"{rows} can't come of budget.requests {asked}: a row takes {each} or more"
             )
         if self.incremental and self.signal is not None:
             raise ValueError(
                 "signal: an incremental build can't take over the earlier rows' signal"
             )
-        if asked is not None and self.smoke is not None and self.smoke.rows > asked:
-            raise ValueError(f"smoke.rows of {self.smoke.rows} exceed budget.requests {asked}")
+        if asked is not None and self.smoke is not None and self.smoke.rows * each > asked:
+            raise ValueError(
+                f"smoke.rows of {self.smoke.rows} exceed budget.requests {asked}: a row takes"
+                f" {each} or more"
+            )
         return self

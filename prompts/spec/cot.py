@@ -63,6 +63,11 @@ class CotBuild(Shots):
     rationalise: Rationalise | None = None
     """Ask again, with a hint, where every sample is wrong."""
 
+    @property
+    def calls_a_row(self) -> int:
+        """All samples are asked side by side."""
+        return self.samples + super().calls_a_row - 1
+
     @model_validator(mode="before")
     @classmethod
     def _pattern_fits_the_verifier(cls, given: Any) -> Any:

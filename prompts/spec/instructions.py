@@ -55,6 +55,17 @@ class InstructionBuild(Build):
         return self
 
     @model_validator(mode="after")
+    def _writes_enough(self) -> "InstructionBuild":
+        if isinstance(self.method, SelfInstruct | Magpie):
+            most = self.method.rounds * self.method.rows_per_round
+            if (self.target_rows or 0) > most:
+                raise ValueError(
+                    f"target_rows of {self.target_rows} can't come of {self.method.rounds} rounds"
+                    f" of {self.method.rows_per_round} rows"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _fills_nothing_from_seeds(self) -> "InstructionBuild":
         if self.takes_seeds:
             return self

@@ -14,6 +14,8 @@ _NUMBER = re.compile(
 )
 _IN_TEXT = re.compile(rf"(?<![\w.])[+-]?\s?[$€£]?{_AMOUNT}(?:\s?/\s?{_AMOUNT})?%?(?!\w)")
 _MARK = "####"
+LONGEST_NUMBER = 1_000
+"""Characters: a teacher that loops writes the same digit thousands of times."""
 _MINUS = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " "})
 
 
@@ -30,6 +32,8 @@ def to_number(text: str) -> Fraction | None:
     closing full stop. A percent sign is a unit, not a division: `50%` is 50, as gold answers have
     it.
     """
+    if len(text) > LONGEST_NUMBER:
+        return None  # Python turns no longer text into an integer, and no answer is one.
     match = _NUMBER.fullmatch(text.translate(_MINUS).strip().removesuffix("."))
     if match is None or (match["sign"] and match["inner"]):
         return None

@@ -1,12 +1,12 @@
 from typing import get_args
 
 from prompts.demonstrations import SELECTORS, choose, make_pool
-from prompts.record import Seed
+from prompts.record import Rejected, Seed
 from prompts.spec import IclBuild
 from prompts.spec.selectors import SelectorSpec
 from prompts.split import input_key, split_of
 from prompts.template import compile_template
-from tests.prompts.making import labelled, spec_of
+from tests.prompts.making import labelled, plan_of, spec_of
 
 
 def chosen(spec: IclBuild, seeds: list[Seed], query: Seed) -> list[str]:
@@ -75,3 +75,11 @@ def test_every_entry_is_equally_likely() -> None:
 def test_the_registry_holds_what_the_spec_allows() -> None:
     union = get_args(get_args(SelectorSpec)[0])
     assert set(SELECTORS) == {selector.model_fields["kind"].default for selector in union}
+
+
+def test_a_row_that_does_not_go_with_its_demonstrations_ends_and_the_build_goes_on() -> None:
+    pool = [{**seed, "input": f"{seed['input']} " + "x" * 1_500_000} for seed in labelled(30)]
+    step = plan_of(spec_of("icl", demonstrations=4), pool).next({"id": "q", "input": "q"}, [])
+    assert isinstance(step, Rejected)
+    assert (step.reason, step.prompt) == ("prompt_too_long", ())
+    assert "grows beyond" in step.detail

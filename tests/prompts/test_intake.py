@@ -3,6 +3,8 @@ from typing import Any
 import pytest
 
 from prompts.intake import (
+    PoolError,
+    SpecError,
     TeacherLimitError,
     check_build,
     check_teacher,
@@ -79,9 +81,9 @@ def test_seeds_lacking_what_the_template_shows_of_demonstrations_are_refused() -
 def test_a_pool_smaller_than_a_prompt_is_refused() -> None:
     spec = spec_of("icl", demonstrations=4)
     lines = lines_of(*labelled(3))
-    with pytest.raises(SeedError, match="asks for 4 demonstrations"):
+    with pytest.raises(PoolError, match="asks for 4 demonstrations"):
         check_build(spec, lines, lines)
-    with pytest.raises(SeedError, match=r"\(pool\) the file holds no seeds"):
+    with pytest.raises(PoolError, match="the file holds no seeds"):
         check_build(spec, lines, [])
     with pytest.raises(ValueError, match="needs a pool"):
         check_build(spec, lines)
@@ -97,3 +99,25 @@ def test_what_the_teacher_cannot_give_is_refused() -> None:
     check_teacher(spec, 101)
     with pytest.raises(TeacherLimitError, match="max_tokens is 100"):
         check_teacher(spec, 100)
+
+
+def test_a_template_that_says_the_same_to_all_is_refused() -> None:
+    with pytest.raises(SpecError, match="template: shows no field of the seeds"):
+        check_build(spec_of("cot", template="Write a number."), lines_of(*questions(3)))
+    assert check_build(spec_of("if", template="Go on.", turns="t"), lines_of(*TALKS)) == 2
+    of_the_system = spec_of("cot", template="Write a number.", system="{{ question }}")
+    assert check_build(of_the_system, lines_of(*questions(3))) == 3
+
+
+TALKS = [
+    {"t": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
+    for n in range(2)
+]
+
+
+def test_more_rows_than_seeds_are_refused() -> None:
+    lines = lines_of(*questions(3))
+    assert check_build(spec_of("cot", target_rows=3), lines) == 3
+    with pytest.raises(SpecError, match="target_rows: 4 rows can't come of 3 seeds"):
+        check_build(spec_of("cot", target_rows=4), lines)
+    assert check_build(spec_of("cot", target_rows=4, incremental="d@1"), lines) == 3

@@ -46,6 +46,9 @@ def test_templates_that_are_refused_at_once(source: str, words: str) -> None:
         "{{ 'x'.zfill(n) }}",
         "{% set f = 'x'.center %}{{ f(10**9) }}",
         "{% for i in range(1000) %}{% for j in range(1000) %}{{ long }}{% endfor %}{% endfor %}",
+        "{% for i in range(999) %}{% for j in range(999) %}{% endfor %}{% endfor %}",
+        "{% for i in long %}{% for j in long %}{% set k = i %}{% endfor %}{% endfor %}",
+        "{% for i in range(999) %}{% set k = huge | replace('a', 'b') %}{% endfor %}",
         "{{ a.__class__.__base__.__subclasses__() }}",
         "{{ a['__cl' ~ 'ass__'] }}",
         "{{ (a|attr('__class__')).mro() }}",
@@ -57,7 +60,9 @@ def test_templates_that_are_refused_at_once(source: str, words: str) -> None:
 def test_templates_that_burn_or_escape_end_soon_with_an_error(source: str) -> None:
     started = time.process_time()
     with pytest.raises(TemplateError, match="can't be rendered"):
-        compile_template(source).render({"a": "text", "n": 10**9, "long": "word " * 200})
+        compile_template(source).render(
+            {"a": "text", "n": 10**9, "long": "word " * 200, "huge": "a" * 3_000_000}
+        )
     assert time.process_time() - started < 10
 
 
@@ -68,3 +73,9 @@ def test_ordinary_templates_are_rendered() -> None:
     )
     text = compile_template(source).render({"rows": [[1, 2], [3]], "a": "b "})
     assert text == "2,4,;6,;---380 1 2B"
+
+
+def test_each_prompt_has_its_own_bounds() -> None:
+    source = "{% for i in range(900) %}{% for j in range(100) %}{% endfor %}{% endfor %}{{ a }}"
+    template = compile_template(source)
+    assert [template.render({"a": n}) for n in "xyz"] == ["x", "y", "z"]

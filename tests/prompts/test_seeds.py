@@ -124,12 +124,13 @@ def test_it_streams() -> None:
     ("line", "words"),
     [
         (b'{"q": "' + b"x" * (8 * 2**20) + b'"}', "is 8.0 MiB long, at most 8 go"),
-        (b'{"q": "a\\u0000b"}', "holds a NUL"),
+        (b'{"q": "a\\u0000b"}', "^line 2: holds a NUL"),
+        (b'{"q": 1e400}', "1e400 is too large for a number"),
         (b'{"a": {"\\u0000": 1}}', "holds a NUL"),
         (b'{"q": "\\ud83d"}', "surrogate"),
         (b'{"q": "a\x00b"}', "malformed JSON"),
     ],
-    ids=["long", "NUL", "NUL in a key", "half a pair", "raw NUL"],
+    ids=["long", "NUL", "beyond a float", "NUL in a key", "half a pair", "raw NUL"],
 )
 def test_lines_that_no_prompt_can_hold(line: bytes, words: str) -> None:
     with pytest.raises(SeedError, match=words) as caught:

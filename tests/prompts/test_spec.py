@@ -234,3 +234,60 @@ def test_no_part_of_a_spec_is_forgotten() -> None:
 def test_a_bad_spec_is_refused(kind: str, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         spec_of(kind, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"template": "{{ question }}\0"}, "template: holds a NUL"),
+        ({"system": "\ud800"}, "system: holds half of a surrogate pair"),
+        ({"sampling": {"stop": ["\0"]}}, "sampling.stop.0: holds a NUL"),
+        ({"seeds": [{"question": "a\udfff"}]}, "seeds.0.question: holds half"),
+        ({"seeds": [{"que\0stion": "a"}]}, "a name in seeds.0: holds a NUL"),
+        ({"columns": {"a": "b\0"}}, "columns.a: holds a NUL"),
+        ({"template": " \n"}, "the template is empty"),
+        ({"name": "a/b"}, "name"),
+        ({"name": "a@2"}, "name"),
+        ({"name": ""}, "name"),
+        ({"budget": {"wall_s": float("inf")}}, "budget.wall_s"),
+    ],
+)
+def test_what_no_server_or_database_takes_is_refused_by_its_path(
+    fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        spec_of("cot", **fields)
+
+
+def test_nests_without_end_are_refused() -> None:
+    nest: Any = []
+    for _ in range(5_000):
+        nest = [nest]
+    with pytest.raises(ValidationError, match="nested more than 128 deep"):
+        spec_of("cot", seeds=[{"question": "a", "x": nest}])
+
+
+JUDGE = {"kind": "judge", "rubric": "r", "threshold": 5}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"target_rows": 2, "budget": {"requests": 15}}, "target_rows of 2 .* 8 or more"),
+        ({"budget": {"requests": 7}}, "a single row can't come of budget.requests 7"),
+        ({"smoke": {"rows": 4}, "budget": {"requests": 31}}, "smoke.rows of 4 exceed"),
+        ({"checks": [JUDGE], "budget": {"requests": 8}}, "a row takes 9 or more"),
+    ],
+)
+def test_a_budget_that_no_row_fits_into_is_refused(fields: dict[str, Any], words: str) -> None:
+    sampled = {"samples": 8, "sampling": {"temperature": 1.0}}
+    with pytest.raises(ValidationError, match=words):
+        spec_of("cot", **sampled, **fields)
+    assert spec_of("cot", **sampled, target_rows=2, budget={"requests": 16})
+
+
+def test_more_rows_than_rounds_write_are_refused() -> None:
+    method = {"kind": "magpie", "rounds": 2, "rows_per_round": 5}
+    assert spec_of("if", seeds=(), method=method, target_rows=10)
+    with pytest.raises(ValidationError, match="target_rows of 11 can't come of 2 rounds of 5"):
+        spec_of("if", seeds=(), method=method, target_rows=11)

@@ -79,3 +79,10 @@ def test_the_gold_answer(gold: object, answer: str) -> None:
 def test_a_gold_answer_without_one_number_is_refused(gold: object) -> None:
     with pytest.raises(GoldError):
         gold_answer(gold)
+
+
+@pytest.mark.parametrize("answer", ["9" * 5_000, "1/" + "3" * 5_000, "0." + "1" * 5_000])
+def test_an_answer_without_end_is_no_number(answer: str) -> None:
+    assert not same_number(answer, "9")
+    with pytest.raises(GoldError):
+        gold_answer(answer)

@@ -132,7 +132,7 @@ def test_every_fault_is_listed(site: Site) -> None:
 def test_demonstrations_come_from_the_seeds_or_the_pool(site: Site) -> None:
     few = add_file(site, '{"input": "i", "output": "o"}\n')
     fields = {"kind": "icl", "teacher": "t", "seeds": few}
-    assert "(pool)" in of_build(site, **fields)["build.seeds"]
+    assert "asks for 4 demonstrations" in of_build(site, **fields)["build.pool"]
 
     pool = add_file(site, LABELLED, "pool.jsonl")
     checked = preflight.check(site, spec(kind="build", build=fields | {"pool": "pool.jsonl"}))

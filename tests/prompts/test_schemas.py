@@ -1,0 +1,61 @@
+"""Schemas that can't work are refused; what a model writes always gets a verdict."""
+
+import time
+from typing import Any
+
+import pytest
+
+from prompts.schemas import check_schema, misfit, read_json
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (nested(2_000), "nested more than 64 deep"),
+        ({"type": "nope"}, "no JSON schema, at type"),
+        ({"$ref": "http://example.com/x"}, "only references within it"),
+        ({"items": [{"$dynamicRef": "x.json"}]}, "no JSON schema|only references within it"),
+        ({"properties": {"a": {"$ref": "#/$defs/a"}}}, "leads nowhere"),
+        ({"$ref": "#name"}, "leads nowhere"),
+    ],
+)
+def test_schemas_that_cannot_work_are_refused(schema: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_schema(schema)
+
+
+def test_references_within_are_followed() -> None:
+    schema = {"$defs": {"a": {"type": "integer"}}, "items": {"$ref": "#/$defs/a"}}
+    assert misfit(check_schema(schema), [1, 2]) is None
+    assert "at 1: 'x' is not of type" in (misfit(schema, [1, "x"]) or "")
+
+
+@pytest.mark.parametrize("text", ["1e400", "NaN", "[-Infinity]", "9" * 5_000, "[" * 100_000])
+def test_what_is_no_number_is_no_json(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        read_json(text)
+
+
+def test_a_schema_that_refers_to_itself_without_end_gives_a_verdict() -> None:
+    assert "can't be compared" in (misfit(check_schema({"$ref": "#"}), {}) or "")
+
+
+def test_patterns_that_explode_end() -> None:
+    begun = time.process_time()
+    text = "a" * 40 + "!"
+    assert "was not done" in (misfit({"pattern": "(a|aa)+$"}, text) or "")
+    assert "was not done" in (misfit({"patternProperties": {"(a|aa)+$": {}}}, {text: 1}) or "")
+    assert time.process_time() - begun < 30
+
+
+def test_names_by_pattern_are_looked_at() -> None:
+    schema = check_schema({"patternProperties": {"^n": {"type": "integer"}}})
+    assert misfit(schema, {"n1": 1, "other": "x"}) is None
+    assert "at n1: 'x' is not of type" in (misfit(schema, {"n1": "x"}) or "")
