@@ -1,14 +1,18 @@
-"""Jobs that were submitted one by one and still make a chain: who made what a job started from."""
+"""Who was made from what: an artifact's family, and the jobs behind one that was submitted by
+itself."""
 
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from prompts.record import Frozen
 from service.tables import Artifact, Job
 
 MOST = 60
 """Ancestors that are looked at: a loop can't be, a very long row of compressions can."""
+LOOKED_AT = 500
+"""How many of the newest models and reports are asked whether they came from an artifact."""
 
 
 def behind(session: Session, job: Job) -> list[Job]:
@@ -31,6 +35,53 @@ def dataset_of(session: Session, model_id: str) -> str | None:
         for found in _inputs(session, each, "dataset"):
             return found.id
     return None
+
+
+class Relative(Frozen):
+    """One in an artifact's family."""
+
+    id: str
+    """Of something that was not made here: the directory or hub name, as it was given."""
+    kind: str
+    """`outside` for what was not made here."""
+    name: str
+    version: int | None
+    bytes: int | None
+    job_id: str | None
+    inputs: tuple[str, ...]
+
+
+def family(session: Session, artifact_id: str) -> list[Relative]:
+    """An artifact, all that it was made from (as far as 60 of them), and what was made from it, of
+    the newest models and reports."""
+    found: dict[str, Relative] = {}
+    waiting = [artifact_id]
+    while waiting and len(found) < MOST:
+        next_id = waiting.pop(0)
+        if next_id not in found:
+            found[next_id] = _relative(next_id, session.get(Artifact, next_id))
+            waiting += found[next_id].inputs
+    newest = select(Artifact).where(Artifact.kind.in_(["model", "report"]))
+    for artifact in session.scalars(newest.order_by(Artifact.id.desc()).limit(LOOKED_AT)):
+        if artifact_id in artifact.inputs and len(found) < MOST:
+            found[artifact.id] = _relative(artifact.id, artifact)
+    return list(found.values())
+
+
+def _relative(id: str, artifact: Artifact | None) -> Relative:
+    if artifact is None:
+        name = id.rstrip("/").rpartition("/")[2] or id
+        nothing = {"version": None, "bytes": None, "job_id": None}
+        return Relative(id=id, kind="outside", name=name, inputs=(), **nothing)
+    return Relative(
+        id=id,
+        kind=artifact.kind,
+        name=artifact.name,
+        version=artifact.version,
+        bytes=artifact.bytes,
+        job_id=artifact.job_id,
+        inputs=tuple(artifact.inputs),
+    )
 
 
 def report_of(session: Session, job_ids: Sequence[str]) -> str | None:

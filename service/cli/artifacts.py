@@ -1,16 +1,13 @@
-"""Commands about what lies in the store: upload, datasets, models, reports."""
+"""Commands about what lies in the store: upload, datasets, models."""
 
 import tempfile
-import webbrowser
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markdown import Markdown
 from rich.table import Table
 
-from service.addresses import API
 from service.cli.client import Api
 from service.cli.failure import bad_input
 from service.cli.options import Json, Screen, Url, connect, screen
@@ -48,7 +45,7 @@ def upload(
 @datasets.command("list")
 def list_datasets(as_json: Json = False, url: Url = None) -> None:
     """List datasets, newest first."""
-    _list(connect(url), screen(as_json), "datasets", ("accepted", "rejected", "kinds"))
+    list_artifacts(connect(url), screen(as_json), "datasets", ("accepted", "rejected", "kinds"))
 
 
 @datasets.command("show")
@@ -128,7 +125,7 @@ def download_dataset(
     api = connect(url)
     found = api.get(f"/datasets/{reference}")
     target = out or Path(f"{found['name']}-v{found['version']}")
-    _download(api, f"/datasets/{reference}/download", target)
+    download(api, f"/datasets/{reference}/download", target)
     _say_place(screen(as_json), found, target)
 
 
@@ -154,7 +151,7 @@ def push_dataset(
         found = api.get(f"/datasets/{reference}")
         message = f"{found['name']} version {found['version']} ({found['id']})"
         with tempfile.TemporaryDirectory(prefix="retort-push-") as folder:
-            _download(api, f"/datasets/{reference}/download", Path(folder))
+            download(api, f"/datasets/{reference}/download", Path(folder))
             place = hub.push(client, Path(folder), repo, private=private, message=message)
     except hub.PushError as error:
         raise bad_input(error.title, error.detail) from error
@@ -167,7 +164,7 @@ def push_dataset(
 @models.command("list")
 def list_models(as_json: Json = False, url: Url = None) -> None:
     """List models, newest first."""
-    _list(connect(url), screen(as_json), "models", ("role", "method"))
+    list_artifacts(connect(url), screen(as_json), "models", ("role", "method"))
 
 
 @models.command("show")
@@ -180,6 +177,18 @@ def show_model(reference: Reference, as_json: Json = False, url: Url = None) -> 
         _describe(out, found)
 
 
+@datasets.command("lineage")
+def show_dataset_lineage(reference: Reference, as_json: Json = False, url: Url = None) -> None:
+    """Show what a dataset was made from, and what was made from it."""
+    _lineage(connect(url), screen(as_json), f"/datasets/{reference}/lineage")
+
+
+@models.command("lineage")
+def show_model_lineage(reference: Reference, as_json: Json = False, url: Url = None) -> None:
+    """Show what a model was made from, and what was made from it."""
+    _lineage(connect(url), screen(as_json), f"/models/{reference}/lineage")
+
+
 @models.command("download")
 def download_model(
     reference: Reference, out: Out = None, as_json: Json = False, url: Url = None
@@ -188,54 +197,11 @@ def download_model(
     api = connect(url)
     found = api.get(f"/models/{reference}")
     target = out or Path(f"{found['name']}-v{found['version']}")
-    _download(api, f"/models/{reference}/download", target)
+    download(api, f"/models/{reference}/download", target)
     _say_place(screen(as_json), found, target)
 
 
-def list_reports(as_json: Json = False, url: Url = None) -> None:
-    """List reports, newest first."""
-    _list(connect(url), screen(as_json), "reports", ())
-
-
-def report(
-    reference: Annotated[
-        str, typer.Argument(metavar="JOB|REPORT", help="A recipe's job or a report.")
-    ],
-    to_open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    out: Out = None,
-    as_json: Json = False,
-    url: Url = None,
-) -> None:
-    """Show a report; with --out download it, with --open look at it in the browser."""
-    api, display = connect(url), screen(as_json)
-    found = api.get(f"/reports/{_report_id(api, reference)}")
-    page = f"{api.url}{API}/reports/{found['id']}/report.html"
-    if out is not None:
-        _download(api, f"/reports/{found['id']}/download", out)
-    if as_json:
-        display.document(found | {"page": page} | ({"out": str(out)} if out else {}))
-        return
-    if to_open:
-        webbrowser.open(page)
-    text = api.text(f"/reports/{found['id']}/files/report.md")
-    if display.console.is_terminal:
-        display.console.print(Markdown(text))
-    else:
-        display.say(text)
-    display.say(f"page: {page}")
-    display.say(f"files: {out or found['location']}")
-
-
-def _report_id(api: Api, reference: str) -> str:
-    if not reference.startswith("job-"):
-        return reference
-    job = api.get(f"/jobs/{reference}")
-    if not job["result"].get("report"):
-        raise bad_input("No report yet", f"{reference} is {job['state']} and has no report")
-    return str(job["result"]["report"])
-
-
-def _list(api: Api, out: Screen, kind: str, columns: tuple[str, ...]) -> None:
+def list_artifacts(api: Api, out: Screen, kind: str, columns: tuple[str, ...]) -> None:
     page = api.get(f"/{kind}", limit=50)
     if out.json:
         out.document(page)
@@ -265,6 +231,21 @@ def _describe(out: Screen, found: dict[str, Any]) -> None:
             out.say(f"  {name:<9} {_short(value)}")
 
 
+def _lineage(api: Api, out: Screen, path: str) -> None:
+    found = api.get(path)
+    if out.json:
+        out.document(found)
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("id", "kind", "name", "version", "made by", "from"):
+        table.add_column(column, overflow="fold")
+    for one in found:
+        version = "" if one["version"] is None else str(one["version"])
+        made = (one["kind"], one["name"], version, one["job_id"] or "")
+        table.add_row(one["id"], *made, ", ".join(one["inputs"]))
+    out.console.print(table)
+
+
 def _short(value: Any) -> str:
     if value is None:
         return ""
@@ -275,7 +256,7 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _download(api: Api, path: str, target: Path) -> None:
+def download(api: Api, path: str, target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise bad_input("The place is taken", f"{target} isn't empty; give another with --out")
     with tempfile.NamedTemporaryFile(suffix=".zip") as archive:

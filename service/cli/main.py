@@ -15,6 +15,7 @@ from service.cli import (
     health,
     jobs,
     keys,
+    reports,
     schedules,
     stack,
     teachers,
@@ -53,8 +54,8 @@ app.command("upload")(artifacts.upload)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(files.app, name="files")
-app.command("report")(artifacts.report)
-app.command("reports")(artifacts.list_reports)
+app.command("report")(reports.report)
+app.command("reports")(reports.list_reports)
 app.add_typer(artifacts.datasets, name="datasets")
 app.add_typer(artifacts.models, name="models")
 app.add_typer(teachers.app, name="teachers")

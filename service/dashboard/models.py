@@ -9,20 +9,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import access, ancestry, artifacts, jobs
+from service.ancestry import Relative
 from service.dashboard import drawing, words
 from service.dashboard.drawing import Box
 from service.dashboard.page import page, page_router, require, see
 from service.routes.deps import TheSite
 from service.spec import ServeJob
-from service.tables import Artifact, Job, State
+from service.tables import Job, State
 from service.views import ArtifactView
 
 router = page_router()
 
 PAGE = 50
-ANCESTORS = 60
-LOOKED_AT = 500
-"""How many of the newest models and reports are asked whether they came from this one."""
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 """What a teacher's name can't hold."""
 PLACES = {"dataset": "/datasets/", "model": "/models/", "report": "/api/v1/reports/"}
@@ -54,7 +52,7 @@ def show_model(request: Request, site: TheSite, reference: str) -> HTMLResponse:
     """One model."""
     model = artifacts.show(site, "model", reference)
     with site.sessions.reading() as session:
-        boxes = _family(session, model.id)
+        boxes = {one.id: _box(one) for one in ancestry.family(session, model.id)}
         report = _report(session, model)
         served = _served(session, model.id)
     measured = model.summary.get("measurement") or {}
@@ -102,36 +100,15 @@ def _facts(model: ArtifactView) -> list[tuple[str, Any]]:
     ]
 
 
-def _family(session: Session, id: str) -> dict[str, Box]:
-    """The model, all that it was made from, and what was made from it."""
-    boxes: dict[str, Box] = {}
-    open_ids = [id]
-    while open_ids and len(boxes) < ANCESTORS:
-        next_id = open_ids.pop(0)
-        artifact = session.get(Artifact, next_id)
-        if next_id in boxes:
-            continue
-        boxes[next_id] = _box(next_id, artifact)
-        open_ids += boxes[next_id].inputs
-    newest = select(Artifact).where(Artifact.kind.in_(["model", "report"]))
-    for artifact in session.scalars(newest.order_by(Artifact.id.desc()).limit(LOOKED_AT)):
-        if id in artifact.inputs and len(boxes) < ANCESTORS:
-            boxes[artifact.id] = _box(artifact.id, artifact)
-    return boxes
-
-
-def _box(id: str, artifact: Artifact | None) -> Box:
-    if artifact is None:
-        # A directory or hub name that lies outside of the store.
-        title = id.rstrip("/").rpartition("/")[2] or id
-        return Box(id, "outside", title, "not made here", None, ())
-    place = PLACES.get(artifact.kind)
-    link = f"{place}{artifact.id}" if place else None
-    if artifact.kind == "report":
+def _box(one: Relative) -> Box:
+    if one.kind == "outside":
+        return Box(one.id, one.kind, one.name, "not made here", None, ())
+    place = PLACES.get(one.kind)
+    link = f"{place}{one.id}" if place else None
+    if one.kind == "report":
         link = f"{link}/report.html"
-    note = f"{artifact.kind} · {words.size(artifact.bytes)}"
-    title = f"{artifact.name} v{artifact.version}"
-    return Box(id, artifact.kind, title, note, link, tuple(artifact.inputs))
+    note = f"{one.kind} · {words.size(one.bytes)}"
+    return Box(one.id, one.kind, f"{one.name} v{one.version}", note, link, one.inputs)
 
 
 def _report(session: Session, model: ArtifactView) -> str | None:

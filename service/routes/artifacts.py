@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, StreamingResponse
 
-from service import artifacts
+from service import ancestry, artifacts
+from service.ancestry import Relative
 from service.archive import zipped
 from service.routes.deps import PROBLEMS, TheSite
 from service.store import ArtifactKind
@@ -29,6 +30,16 @@ def artifact_router(kind: ArtifactKind) -> APIRouter:
     @router.get("/{reference}", summary=f"Show a {kind}", operation_id=f"show_{kind}")
     def show_artifact(site: TheSite, reference: str) -> ArtifactView:
         return artifacts.show(site, kind, reference)
+
+    @router.get(
+        "/{reference}/lineage",
+        summary=f"What a {kind} was made from, and what was made from it",
+        operation_id=f"show_{kind}_lineage",
+    )
+    def show_lineage(site: TheSite, reference: str) -> list[Relative]:
+        found = artifacts.find(site, kind, reference)
+        with site.sessions.reading() as session:
+            return ancestry.family(session, found.id)
 
     @router.get(
         "/{reference}/download",

@@ -24,6 +24,7 @@ CLI = Path(__file__).resolve().parents[3] / "service" / "cli"
 ROUTES = (job_routes, files, datasets, models, reports, teachers, schedules)
 ELSEWHERE = {
     ("GET", "/reports/{reference}/{path:path}"),  # a page for a browser: `report --open`
+    ("GET", "/reports/{reference}/lineage"),  # a report shows its own
     ("GET", "/datasets/{reference}/files/{path:path}"),  # `datasets download` brings them all
     ("GET", "/models/{reference}/files/{path:path}"),
     ("GET", "/reports/{reference}/files/{path:path}"),
@@ -115,6 +116,10 @@ def test_files_models_and_teachers(
     model = add_model(site, tmp_path / "m", "student", [], role="student")
     assert cli("models", "download", model, "--out", "here", "--url", api).code == 0
     assert Path("here/config.json").is_file()
+    small = add_model(site, tmp_path / "s", "small", [model, "/models/base"], role="stage")
+    family = json.loads(cli("models", "lineage", model, "--json", "--url", api).out)
+    assert [one["id"] for one in family] == [model, small]
+    assert "outside" in cli("models", "lineage", small, "--url", api).out
     add_teacher(site)
     assert "model m" in cli("teachers", "show", "t", "--url", api).out
     assert "no reports" in cli("reports", "--url", api).out

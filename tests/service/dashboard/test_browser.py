@@ -22,7 +22,7 @@ from service.keys import NewKey
 from service.settings import broker_socket
 from service.site import Site
 from tests.service.dashboard.hostile_teacher import MODEL, hostile_teacher
-from tests.service.dashboard.world import XSS
+from tests.service.dashboard.world import XSS, add_dataset, answered, hostile
 from tests.workers.conftest import new_site, wait_for
 from tests.workers.test_workers import redis_at
 
@@ -42,6 +42,8 @@ PLACES = (
     "/jobs/new",
     "/datasets",
     "/datasets/sums",
+    "/datasets/hostile",
+    "/datasets/hostile?part=rejected",
     "/datasets/sums/facts",
     "/datasets/sums/diff",
     "/datasets/sums/verdicts",
@@ -327,6 +329,8 @@ def schedules_it_and_sees_it_run(page: Page) -> None:
 
 
 def walks_by_keyboard_on_a_phone(stack: Stack, page: Page) -> None:
+    folder = stack.site.settings.data_dir / "made-up"
+    add_dataset(stack.site, folder, hostile(answered(16)), "hostile")
     page.set_viewport_size({"width": 390, "height": 844})
     for place in PLACES:
         page.goto(f"{stack.url}{place}")
