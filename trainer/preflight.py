@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,7 +101,9 @@ _BYTES = defaultdict(lambda: 4.0, {"bfloat16": 2.0, "float16": 2.0})
 
 def measured(run: Prepared, emit: Emit) -> float:
     """Seconds of a step, the first left out: it warms up."""
-    student = Student(run.model, make_objective(run, emit), run.spec.optimization.precision)
+    closing = ExitStack()
+    objective = make_objective(run, emit, closing)
+    student = Student(run.model, objective, run.spec.optimization.precision)
     spec = run.spec.model_copy(
         update={"optimization": run.spec.optimization.model_copy(update={"keep": "last"})}
     )
@@ -112,6 +115,6 @@ def measured(run: Prepared, emit: Emit) -> float:
     def stamp(model: nn.Module) -> None:
         stamps.append(time.monotonic())
 
-    with tempfile.TemporaryDirectory() as place:
+    with closing, tempfile.TemporaryDirectory() as place:
         fit(few, student, Path(place), silent, stamp)
     return (stamps[-1] - stamps[0]) / (len(stamps) - 1)

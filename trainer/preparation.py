@@ -1,7 +1,9 @@
 """Everything a run needs, checked before its first step."""
 
+import atexit
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -75,8 +77,12 @@ def prepare(
     return Prepared(spec, model, tokenizer, rows, held_rows, both, limit, plan, digest)
 
 
-def make_objective(run: Prepared, emit: Emit) -> Objective:
-    """The method's, over training and validation rows; loads a teacher where it has one."""
+def make_objective(run: Prepared, emit: Emit, closing: ExitStack | None = None) -> Objective:
+    """The method's, over training and validation rows; loads a teacher where it has one. What must
+    end with the run is left to `closing`, without it to the process's own end."""
+    if closing is None:
+        closing = ExitStack()
+        atexit.register(closing.close)
     setting = Setting(
         run.model,
         run.tokenizer,
@@ -86,6 +92,7 @@ def make_objective(run: Prepared, emit: Emit) -> Objective:
         run.max_length,
         run.spec.optimization.batch_size,
         layout(run.spec.optimization),
+        closing,
         emit,
     )
     return METHODS[run.spec.method].objective(run.spec, setting)

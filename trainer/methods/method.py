@@ -1,6 +1,7 @@
 """What a method is: functions of its spec, one after the other."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ class Setting:
     batch_size: int
     lay: Layout
     """How rows become a batch: padded or packed."""
+    closing: ExitStack
+    """What ends with the run."""
     emit: Emit
 
 

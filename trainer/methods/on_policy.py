@@ -14,6 +14,7 @@ from trainer.objectives import DIVERGENCES
 from trainer.rollout import Drawing, Sample, answered, draw
 from trainer.spec import MiniLLM, OnPolicy, ServedKL
 from trainer.student import Losses, Moment, Objective, Passes, Seen, Student, Wrapped, gathered
+from trainer.vllm_student import VllmStudent, check_drift, serve_student
 
 COIN, TEXT = 0, 1
 """What a step's random numbers are for, answers aside."""
@@ -34,18 +35,38 @@ def gkd(spec: OnPolicy, setting: Setting) -> Objective:
         term = towards(teacher, divergence, teacher.kept(batch), spec.kd_temperature)
         return Losses({spec.divergence.kind: (1.0, term)})
 
-    return Objective(losses, own_answers_of(spec.student_share, drawing, setting))
+    return Objective(losses, own_answers_of(spec, drawing, setting))
 
 
-def own_answers_of(share: float, drawing: Drawing, setting: Setting) -> Passes:
+def own_answers_of(spec: OnPolicy | ServedKL, drawing: Drawing, setting: Setting) -> Passes:
     """In a share of steps, the student's own answers to the rows' prompts in place of the rows."""
+    server = _server(spec, setting)
 
     def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
-        if not own_answers(share, moment):
+        if not own_answers(spec.student_share, moment):
             return batches
+        if server is not None:
+            student(lambda one: server.follow(one.model))
+            return [_served(student, batch, drawing, setting, moment, server) for batch in batches]
         return [_answered(student, batch, drawing, setting, moment) for batch in batches]
 
     return passes
+
+
+def _server(spec: OnPolicy | ServedKL, setting: Setting) -> VllmStudent | None:
+    if spec.vllm is None:
+        return None
+    setting.emit("phase", {"name": "vllm", "detail": "starting a server of the student"})
+    return setting.closing.enter_context(
+        serve_student(
+            spec.vllm,
+            setting.model,
+            setting.tokenizer,
+            setting.end_ids,
+            setting.max_length,
+            spec.optimization.precision,
+        )
+    )
 
 
 def own_answers(share: float, moment: Moment) -> bool:
@@ -94,5 +115,24 @@ def _answered(
         return batch
     task = partial(sample, batch=batch, drawing=drawing, end_ids=setting.end_ids, moment=moment)
     made: list[Sample] = student(task)
+    rows = [answered(batch.rows[one.prompt], one.ids) for one in made]
+    return setting.lay(rows).to(batch.input_ids.device)
+
+
+def _served(
+    student: Wrapped,
+    batch: Batch,
+    drawing: Drawing,
+    setting: Setting,
+    moment: Moment,
+    server: VllmStudent,
+) -> Batch:
+    prompts = [row.ids[: row.prompt_tokens].tolist() for row in batch.rows]
+    # A seed for each answer: the first of its chances.
+    chances = moment.chances([row.row for row in batch.rows], drawing.samples, 1)
+    seeds = (chances.squeeze(1) * 2**31).long().tolist()
+    made = server.draw(prompts, drawing, seeds)
+    if server.must_check():
+        student(lambda one: check_drift(one.model, prompts, made))
     rows = [answered(batch.rows[one.prompt], one.ids) for one in made]
     return setting.lay(rows).to(batch.input_ids.device)

@@ -50,7 +50,7 @@ def served_kl(spec: ServedKL, setting: Setting) -> Objective:
     if spec.student_share == 0:
         return Objective(losses)
     drawing = Drawing(room(spec, setting), spec.sampling_temperature, spec.samples)
-    return Objective(losses, own_answers_of(spec.student_share, drawing, setting))
+    return Objective(losses, own_answers_of(spec, drawing, setting))
 
 
 def check_served(teacher: ServedTeacher, setting: Setting) -> None:

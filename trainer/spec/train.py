@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from prompts.spec import IclBuild
 from trainer.spec.divergence import DivergenceSpec, ForwardDivergence, JensenShannon
 from trainer.spec.features import FeatureSpec
+from trainer.spec.rollouts import VllmRollouts, check_rollouts
 from trainer.spec.training import Training, WithTeacher
 
 
@@ -125,6 +126,8 @@ class ServedKL(Training):
     samples: int = Field(1, ge=1)
     """Answers to each prompt."""
     max_new_tokens: int = Field(256, ge=1)
+    vllm: VllmRollouts | None = None
+    """None draws the answers in the trainer's process."""
 
     @model_validator(mode="after")
     def _is_sound(self) -> "ServedKL":
@@ -139,6 +142,7 @@ class ServedKL(Training):
                 "cross_entropy_weight: with a student_share it would teach the student its own "
                 "answers: leave one of the two out"
             )
+        check_rollouts(self)
         return self
 
 
@@ -158,6 +162,13 @@ class OnPolicy(WithTeacher):
     samples: int = Field(1, ge=1)
     """Answers to each prompt."""
     max_new_tokens: int = Field(256, ge=1)
+    vllm: VllmRollouts | None = None
+    """None draws the answers in the trainer's process."""
+
+    @model_validator(mode="after")
+    def _weights_can_follow(self) -> "OnPolicy":
+        check_rollouts(self)
+        return self
 
 
 class MiniLLM(WithTeacher):

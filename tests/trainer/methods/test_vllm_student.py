@@ -1,0 +1,185 @@
+"""Answers drawn by a server whose weights follow the student's: shown against a FAKE of vLLM, a
+tiny model in this process that reads the weights that it is told of."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
+
+from tests.trainer.conftest import make_model, make_records
+from tests.trainer.methods.made import all_rows, learnt, loss_of, made, spec_of
+from tests.trainer.methods.served_teacher import Fake, serving
+from tests.trainer.test_training import weights
+from trainer.errors import BadInput
+from trainer.events import silent
+from trainer.methods import on_policy
+from trainer.rollout import Drawing, draw
+from trainer.spec import TrainSpec
+from trainer.training import train_on
+from trainer.vllm_student import VllmStudent, check_drift, serve_student, write_weights
+
+END = frozenset({3})
+
+
+class Engine(Fake):
+    """Draws from the weights that it was last told to read; `stale` reads none."""
+
+    stale = False
+    reloads = 0
+    bodies: list[dict[str, Any]]
+
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if path == "/reset_prefix_cache":
+            return 200, None
+        if path == "/collective_rpc":
+            assert body["method"] == "reload_weights"
+            self.reloads += 1
+            if not self.stale:
+                state = load_file(Path(body["kwargs"]["weights_path"]) / "model.safetensors")
+                missing, unknown = self.model.load_state_dict(state, strict=False)
+                assert not unknown
+                assert set(missing) <= {"lm_head.weight"}
+            return 200, {"results": [None]}
+        self.bodies.append(body)
+        if body["temperature"] > 5:
+            return 400, {"message": "too hot"}
+        return 200, {"choices": [self._drawn(body)]}
+
+    def _drawn(self, body: dict[str, Any]) -> dict[str, Any]:
+        even = torch.rand(
+            1,
+            body["max_tokens"],
+            generator=torch.Generator().manual_seed(body["seed"]),
+            dtype=torch.float64,
+        )
+        drawing = Drawing(body["max_tokens"], body["temperature"])
+        ends = frozenset(body["stop_token_ids"])
+        (one,) = draw(self.model, [body["prompt"]], drawing, ends, even)
+        return {"token_ids": one.ids, "logprobs": {"token_logprobs": one.student}}
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
+    """In the place of a server that is started."""
+    fake = Engine(make_model(7), None)  # type: ignore[arg-type]
+    fake.bodies = []
+
+    @contextmanager
+    def started(spec: Any, model: Any, tokenizer: Any, ends: Any, *rest: Any) -> Iterator[Any]:
+        folder = tmp_path / "served"
+        folder.mkdir(exist_ok=True)
+        yield VllmStudent(fake.url.removesuffix("/v1"), folder, ends, spec.in_flight)
+
+    monkeypatch.setattr(on_policy, "serve_student", started)
+    with serving(fake):
+        yield fake
+
+
+def gkd(place: Path, **fields: Any) -> TrainSpec:
+    return spec_of(place, "gkd", **{"vllm": {}, "max_new_tokens": 6, **fields})
+
+
+def test_answers_come_from_the_student_as_it_is_now(tmp_path: Path, engine: Engine) -> None:
+    run, student = made(gkd(tmp_path, samples=2))
+    (batch,) = learnt(student, [all_rows(run)])
+    assert engine.reloads == 1
+    assert torch.equal(engine.model.lm_head.weight, run.model.lm_head.weight)
+    prompts = [row.ids[: row.prompt_tokens].tolist() for row in batch.rows]
+    assert [
+        body["prompt"] for body in sorted(engine.bodies, key=lambda b: prompts.index(b["prompt"]))
+    ] == prompts
+    assert len({body["seed"] for body in engine.bodies}) == len(prompts) == 2 * len(run.rows.rows)
+    assert all(body["stop_token_ids"] == [3] for body in engine.bodies)
+    before = [row.ids.tolist() for row in batch.rows]
+    assert [row.ids.tolist() for row in learnt(student, [all_rows(run)])[0].rows] == before
+    with torch.no_grad():
+        run.model.model.layers[0].mlp.up_proj.weight.mul_(-3)
+    assert [row.ids.tolist() for row in learnt(student, [all_rows(run)])[0].rows] != before
+    assert torch.isfinite(loss_of(student, batch)[0])
+
+
+def test_a_whole_run(tmp_path: Path, engine: Engine) -> None:
+    few = {"optimization": {"max_steps": 3, "packing": True}}
+    made_by = weights(train_on(gkd(tmp_path, **few), make_records(8), [], tmp_path / "a", silent))
+    assert engine.reloads == 3
+    assert all(torch.isfinite(tensor).all() for tensor in made_by.values())
+    trained = dict(engine.model.state_dict())
+    assert any(not torch.equal(trained[name], made_by[name]) for name in made_by)
+
+
+def test_a_server_that_keeps_old_weights_is_found_out(tmp_path: Path, engine: Engine) -> None:
+    engine.stale = True
+    run, student = made(gkd(tmp_path))
+    with pytest.raises(BadInput, match=r"vLLM doesn't follow the student's weights.*nats a token"):
+        learnt(student, [all_rows(run)])
+
+
+def test_drift_is_looked_at_now_and_then(tmp_path: Path) -> None:
+    server = VllmStudent("http://127.0.0.1:9", tmp_path, END, 1)
+    looked = []
+    for number in range(1, 101):
+        server.drawings = number
+        if server.must_check():
+            looked.append(number)
+    assert looked == [1, 2, 3, 50, 100]
+
+
+def test_the_drift_is_that_of_the_log_probs(tmp_path: Path) -> None:
+    model = make_model()
+    even = torch.full((1, 5), 0.5, dtype=torch.float64)
+    samples = draw(model, [[2, 8]], Drawing(5), END, even)
+    check_drift(model.train(), [[2, 8]], samples)
+    assert model.training
+    samples[0].student[:] = [value - 0.4 for value in samples[0].student]
+    with pytest.raises(BadInput, match=r"is 0\.40 nats a token"):
+        check_drift(model, [[2, 8]], samples)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"choices": []}, "sends no token ids"),
+        ({"choices": [{"token_ids": [], "logprobs": {"token_logprobs": []}}]}, "0 tokens"),
+    ],
+)
+def test_answers_that_hold_nothing_are_refused(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, said: Any, words: str
+) -> None:
+    run, student = made(gkd(tmp_path))
+    monkeypatch.setattr(engine, "_drawn", lambda body: (said["choices"] or [{}])[0])
+    with pytest.raises(BadInput, match=words):
+        learnt(student, [all_rows(run)])
+
+
+def test_what_can_not_be_is_refused(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="leave out lora and quantize"):
+        gkd(tmp_path, lora={})
+    with pytest.raises(ValueError, match="no answers are drawn"):
+        gkd(tmp_path, student_share=0.0)
+    run, student = made(gkd(tmp_path, sampling_temperature=6.0))
+    with pytest.raises(BadInput, match=r"refuses /v1/completions with 400.*too hot"):
+        learnt(student, [all_rows(run)])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given: Any = ({}, None, None, END, 64, "fp32")
+    with pytest.raises(BadInput, match="for one process only"), serve_student(*given):
+        pass
+
+
+def test_weights_are_written_as_the_library_reads_them(tmp_path: Path) -> None:
+    model = make_model(3)
+    model.config.save_pretrained(tmp_path)
+    write_weights(model, tmp_path)
+    assert not (tmp_path / ".writing").exists()
+    again = LlamaForCausalLM.from_pretrained(tmp_path)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
+    assert json.loads((tmp_path / "config.json").read_text())["hidden_size"] == 32

