@@ -135,7 +135,7 @@ def test_a_cancelled_build_is_taken_up_on_another_host(
     here, there = host("here"), host("there")
     register(here, stub.url)
     stub.faults(delay_s=0.1)
-    first = submit(here, sums(100), max_in_flight=8, cache=True)
+    first = submit(here, sums(100), max_in_flight=8)
     thread = threading.Thread(target=run, args=(here, first))
     thread.start()
     wait_for(lambda: stub.stats()["answered"] > 30)
@@ -143,17 +143,24 @@ def test_a_cancelled_build_is_taken_up_on_another_host(
     thread.join()
     asked = stub.stats()["requests"]
     stub.faults(delay_s=0)
-    second = submit(there, sums(100), max_in_flight=8, cache=True)
+    second = submit(there, sums(100), max_in_flight=8)
     run(there, second)
     check_each_once(dataset_of(here, second), 100)
     assert stub.stats()["requests"] - asked <= 100 - 30
-    third = submit(here, sums(100), chunk_rows=50, cache=True)
-    run(here, third)
-    assert stub.stats()["requests"] - asked <= 100 - 30
-    assert get_job(here, third).result["requests"] == 0
     # What the datasets hold now is gone from beside them; a cancelled ledger stays.
     kept = {key.split("/")[1] for key in s3_server.objects(bucket) if key.startswith("ledger/")}
     assert kept == {first}
+
+
+def test_what_one_host_was_answered_is_cached_for_all(host: NewHost, stub: StubTeacher) -> None:
+    here, there = host("here"), host("there")
+    register(here, stub.url)
+    for site in (here, there):
+        job_id = submit(site, sums(20), cache=True)
+        run(site, job_id)
+        check_each_once(dataset_of(here, job_id), 20)
+    assert get_job(here, job_id).result["requests"] == 0
+    assert stub.stats()["requests"] == 20
 
 
 def test_rows_and_their_signal_are_assembled_on_another_host(host: NewHost) -> None:
