@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import access, dashboard, db, errors, logs, reconcile
+from service import access, dashboard, db, errors, logs, reconcile, spans
 from service.addresses import API, OPENAI
 from service.metrics import registry_of
 from service.once import Once
@@ -33,7 +33,7 @@ from service.routes import (
 from service.routes.deps import AT_THE_GATE
 from service.settings import Settings, load
 from service.site import Site, open_site
-from service.tracing import Tracing
+from service.traced import Tracing
 from service.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     site: Site = app.state.site
     logs.configure(site.settings)
+    spans.start(site.settings, "api")
     await asyncio.to_thread(db.upgrade, site.sessions.engine)
     await asyncio.to_thread(access.require_keys_elsewhere, site)
     reconciling = asyncio.create_task(_reconcile(site))
@@ -92,6 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with contextlib.suppress(asyncio.CancelledError):
         await reconciling
     await app.state.turns.close()
+    await asyncio.to_thread(spans.stop)
     site.sessions.engine.dispose()
 
 

@@ -13,7 +13,7 @@ from prompts.plan import REFUSED, Request, Tokens
 from prompts.record import Call, CallSignal, FunctionCall, ToolCall
 from prompts.spec import Sampling
 from prompts.tools import as_sent
-from service import tracing
+from service import spans, tracing
 from service.logprobs import (
     NoLogprobsError,
     read_chat_signal,
@@ -21,6 +21,7 @@ from service.logprobs import (
     signal_parameters,
 )
 from service.settings import Settings, secret
+from service.spans import Kind, Span
 from service.tables import Teacher
 from service.vault import SealedElsewhereError, unseal
 
@@ -105,14 +106,24 @@ async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request
 
     Raises `BusyError`, `NoAnswerError`, or `TeacherError` if the refusal is for the whole job.
     """
+    place = "completions" if request.tokens is not None else "chat/completions"
+    with spans.span(f"POST {place}", Kind.CLIENT, teacher=endpoint.name, row=request.row) as span:
+        return await _post(http, endpoint, request, place, span)
+
+
+async def _post(
+    http: aiohttp.ClientSession, endpoint: Endpoint, request: Request, place: str, span: Span | None
+) -> Call:
     try:
         async with http.post(
-            f"{endpoint.base_url}/{'chat/' if request.tokens is None else ''}completions",
+            f"{endpoint.base_url}/{place}",
             json=_body(endpoint, request),
             headers=endpoint.headers,
             timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
         ) as response:
             text = await response.text(errors="replace")
+            if span is not None:
+                span.attributes["http.response.status_code"] = response.status
             if response.status != 200:
                 return _refusal(endpoint, request, response, text)
             return _answer(endpoint, request, json.loads(text))

@@ -6,7 +6,9 @@ from typing import Any
 
 import aiohttp
 
+from service import spans
 from service.asking import Endpoint
+from service.spans import Kind
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,17 @@ def outgoing(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
 
 async def complete(http: aiohttp.ClientSession, endpoint: Endpoint, body: dict[str, Any]) -> Answer:
     """One attempt, whatever its status. Raises aiohttp.ClientError, OSError or TimeoutError."""
-    async with http.post(
-        f"{endpoint.base_url}/chat/completions",
-        json=outgoing(endpoint, body),
-        headers=endpoint.headers,
-        timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
-    ) as response:
-        text = await response.text(errors="replace")
+    named = spans.span("POST chat/completions", Kind.CLIENT, teacher=endpoint.name)
+    with named as span:
+        async with http.post(
+            f"{endpoint.base_url}/chat/completions",
+            json=outgoing(endpoint, body),
+            headers=endpoint.headers,
+            timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
+        ) as response:
+            text = await response.text(errors="replace")
+            if span is not None:
+                span.attributes["http.response.status_code"] = response.status
         retry_after = response.headers.get("Retry-After")
     try:
         said = json.loads(text)

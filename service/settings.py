@@ -131,6 +131,8 @@ class Settings(BaseSettings):
     trusted with the server's files."""
     tracing: bool = False
     """Carry W3C trace context from requests to jobs, workers and teachers?"""
+    traces_url: str | None = Field(None, pattern=r"^https?://\S+$")
+    """Where an OpenTelemetry collector takes spans over HTTP, with `tracing`."""
     log_format: Literal["plain", "json"] = "plain"
     """Lines for people, or a JSON object a line with the ids of jobs."""
     allow_python_verifiers: bool = False

@@ -3,7 +3,7 @@ SQL to the worker and the teacher.
 
 With `RETORT_TRACING` a request's `traceparent`, or a new one, is kept with the job that it submits;
 whoever works on the job sends it to the teacher with a span id of each request's own, and JSON logs
-carry its trace id. No spans are recorded or exported here: they are the callers' and the teacher's.
+carry its trace id. Spans are recorded by `service.spans`, where a collector takes them.
 """
 
 import re
@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 HEADER = "traceparent"
 FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
@@ -34,13 +31,20 @@ class Trace:
     """16 hex digits: of whoever asks."""
     flags: str
     """Two hex digits, passed on as they came."""
+    leaf: bool = False
+    """Whether a request from here carries this very place, not one below it."""
 
     def __str__(self) -> str:
         return f"{VERSION}-{self.trace_id}-{self.span_id}-{self.flags}"
 
-    def child(self) -> "Trace":
+    @property
+    def sampled(self) -> bool:
+        """Whether whoever began it records it."""
+        return bool(int(self.flags, 16) & 1)
+
+    def child(self, leaf: bool = False) -> "Trace":
         """A place below this one."""
-        return Trace(self.trace_id, secrets.token_hex(8), self.flags)
+        return Trace(self.trace_id, secrets.token_hex(8), self.flags, leaf)
 
 
 def begun() -> Trace:
@@ -69,7 +73,9 @@ def current() -> Trace | None:
 def outgoing() -> dict[str, str]:
     """Headers for one request to somebody else."""
     here = _current.get()
-    return {} if here is None else {HEADER: str(here.child())}
+    if here is None:
+        return {}
+    return {HEADER: str(here if here.leaf else here.child())}
 
 
 @contextmanager
@@ -80,19 +86,3 @@ def under(trace: Trace | None) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
-
-
-class Tracing:
-    """ASGI middleware: each request belongs to its caller's trace, or begins one."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = parsed(Headers(scope=scope).get(HEADER))
-        with under(given.child() if given is not None else begun()):
-            await self._app(scope, receive, send)

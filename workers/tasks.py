@@ -9,7 +9,7 @@ from functools import cache
 
 from celery.signals import worker_init, worker_process_init
 
-from service import logs
+from service import logs, spans
 from service.broker import TASKS
 from service.settings import load
 from service.site import Site, open_site
@@ -124,4 +124,6 @@ def sweep() -> None:
 @worker_init.connect  # type: ignore[untyped-decorator]  # where tasks are threads
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _log(**_: object) -> None:
-    logs.configure(load())
+    settings = load()
+    logs.configure(settings)
+    spans.start(settings, "worker")

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 from sqlalchemy import select
 
-from service import tracing
+from service import spans, tracing
 from service.site import Site
+from service.spans import Kind
 from service.tables import Job
 
 
@@ -17,6 +18,10 @@ def of_job(site: Site, job_id: str) -> Iterator[None]:
         yield
         return
     with site.sessions.reading() as session:
-        known = session.scalar(select(Job.traceparent).where(Job.id == job_id))
-    with tracing.under(tracing.parsed(known)):
+        found = session.execute(select(Job.traceparent, Job.kind).where(Job.id == job_id)).first()
+    known, kind = found if found is not None else (None, "")
+    with (
+        tracing.under(tracing.parsed(known)),
+        spans.span(f"work on {kind}", Kind.CONSUMER, job=job_id),
+    ):
         yield

@@ -1,0 +1,67 @@
+"""ASGI middleware: each request belongs to its caller's trace, or begins one, and is a span of
+it."""
+
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import spans
+from service.addresses import ALIVE, METRICS, READY
+from service.spans import Kind, Span
+from service.tracing import HEADER, begun, parsed, under
+
+UNRECORDED = (ALIVE, READY, METRICS, "/static/")
+"""What is asked all the time and tells nothing of anybody's work."""
+
+
+class Tracing:
+    """The middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = parsed(Headers(scope=scope).get(HEADER))
+        mine = given.child() if given is not None else begun()
+        with under(mine):
+            if scope["path"].startswith(UNRECORDED):
+                await self._app(scope, receive, send)
+                return
+            parent = given.span_id if given is not None else None
+            with spans.recorded(mine, parent, scope["method"], Kind.SERVER) as span:
+                await self._app(scope, receive, _noting(span, scope, send))
+
+
+def _noting(span: Span | None, scope: Scope, send: Send) -> Send:
+    """`send`, which puts the route and the status onto the span as they become known."""
+    if span is None:
+        return send
+    note: Callable[[str, object], None] = span.attributes.__setitem__
+
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            route = _route(scope)
+            note("http.request.method", scope["method"])
+            note("http.response.status_code", int(message["status"]))
+            if route is not None:
+                note("http.route", route)
+                span.name = f"{scope['method']} {route}"
+            span.failed = message["status"] >= 500
+        await send(message)
+
+    return noting
+
+
+def _route(scope: Scope) -> str | None:
+    """The path as it is documented, without anybody's ids; None where no route was found."""
+    if "route" not in scope:
+        return None
+    path: str = scope["path"]
+    for name, value in scope.get("path_params", {}).items():
+        path = path.replace(f"/{value}", f"/{{{name}}}", 1)
+    return path
