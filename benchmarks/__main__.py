@@ -20,6 +20,7 @@ from benchmarks import (
     size,
     stages,
     teacher,
+    ways,
 )
 from benchmarks.peer import NoPeerError
 from benchmarks.result import Benchmark, as_json, as_text
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "size": size.run,
     "stages": stages.run,
     "teacher": teacher.run,
+    "ways": ways.run,
 }
 
 

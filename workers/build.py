@@ -31,7 +31,15 @@ from workers.work import Work, build_spec, load_work
 
 log = logging.getLogger(__name__)
 
-BUGS = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+BUGS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RecursionError,
+)
 """What only a bug of ours raises: trying again would fail again, for ever."""
 
 

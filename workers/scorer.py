@@ -97,6 +97,9 @@ class Scorer:
             return self._pass(requests)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
+        except RuntimeError as error:  # What the device or a kernel says; again it says the same.
+            words = f"teacher {self.teacher} can't be computed with: {str(error)[:500]}"
+            raise TeacherError("teacher_crashed", words) from error
         if len(requests) == 1:
             words = f"its {_length(requests[0])} tokens need more memory than the device has"
             return [refused(requests[0], words)]

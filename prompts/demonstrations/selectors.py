@@ -7,6 +7,7 @@ demonstrations in any process.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -75,7 +76,8 @@ def by_label(pool: Pool, query: Query) -> Iterator[int]:
 
 
 def by_words(pool: Pool, query: Query) -> Iterator[int]:
-    """The highest BM25 score first; of equals, what comes first in the pool."""
+    """The highest BM25 score first; of equals, what comes first in the pool. Those that share no
+    word come last, in random order: the pool's would show every such row the same few."""
     group = query.group
     indexes = pool.groups.get(group, ())
     if not indexes:
@@ -83,7 +85,11 @@ def by_words(pool: Pool, query: Query) -> Iterator[int]:
     index = _cached(pool, f"bm25 {group}", lambda: _bm25(pool, indexes))
     words = [word for word in _words(query.text) if word in index.vocab_dict]
     scores = index.get_scores(words) if words else np.zeros(len(indexes), np.float32)
-    return (indexes[place] for place in np.argsort(-scores, kind="stable"))
+    order, alike = np.argsort(-scores, kind="stable"), int((scores > 0).sum())
+    strange = [indexes[place] for place in order[alike:]]
+    return chain(
+        (indexes[place] for place in order[:alike]), _shuffled(strange, query.generator("bm25"))
+    )
 
 
 def by_embedding(pool: Pool, query: Query) -> Iterator[int]:

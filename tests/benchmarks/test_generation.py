@@ -1,12 +1,16 @@
 """The benchmarks of generation do what they say, at a size at which their figures mean nothing."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks import asking, orchestrate, prefix, teacher
+from benchmarks import asking, orchestrate, prefix, teacher, ways
 from benchmarks.__main__ import BENCHMARKS
+from prompts.plan import Request
+from prompts.record import Record, Rejected
+from tests.prompts.making import ask, plan_of, questions, spec_of
 
 
 def test_whole_jobs_on_a_stub_are_measured_beside_a_bare_loop() -> None:
@@ -27,6 +31,39 @@ def test_the_prompts_share_their_beginning_or_do_not() -> None:
         assert found.isdisjoint(beginnings.get(fixed, ()))
         assert len(found) == (1 if fixed == "per_group" else 5)
         beginnings[fixed] = found
+
+
+def test_ways_are_those_of_committed_recipes_and_differ_in_one_thing() -> None:
+    single, voted = (ways.spec_of(recipe, 5) for recipe in ways.VOTES.values())
+    apart = {"name", "samples", "min_agreement"}
+    assert {k: v for k, v in single.items() if k not in apart} == {
+        k: v for k, v in voted.items() if k not in apart
+    }
+    assert (single.get("samples", 1), voted["samples"]) == (1, 8)
+    random, similar = (ways.spec_of(recipe, 5) for recipe in ("build-random", "build-similar"))
+    apart = {"name", "selector", "order"}
+    assert {k: v for k, v in random.items() if k not in apart} == {
+        k: v for k, v in similar.items() if k not in apart
+    }
+
+
+def saying(text: str) -> Callable[[Request], str]:
+    return lambda request: text
+
+
+def test_answers_are_judged_by_gold_that_the_build_was_not_told() -> None:
+    seeds = questions(4)
+    texts = [f"The answer is {seed['answer']}." for seed in seeds[:2]]
+    texts += ["The answer is 99.", "I can't tell."]
+
+    def rows(**fields: str) -> list[Record | Rejected]:
+        plan, said = plan_of(spec_of("cot", **fields)), zip(seeds, texts, strict=True)
+        return [ask(plan, seed, saying(text))[1] for seed, text in said]
+
+    found = ways.voted(rows(gold_field="nobody_knows"))
+    assert (found["asked"], found["accepted"]) == (4, 3)
+    assert found["right"] == pytest.approx(2 / 3)
+    assert ways.answered(rows())["right"] == pytest.approx(2 / 4)
 
 
 def test_sides_that_did_other_work_are_no_result() -> None:

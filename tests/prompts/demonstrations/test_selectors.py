@@ -65,12 +65,16 @@ def test_the_most_similar_come_first(selector: Any) -> None:
     kinds = [WORDS[int(name[1:]) % 6] for name in chosen]
     assert kinds[:10] == ["blue boat"] * 10
     assert "blue boat" not in kinds[10:]
-    assert chosen[:10] == sorted(chosen[:10], key=lambda name: int(name[1:]))  # Ties: pool's order.
+    # Ties: the pool's order.
+    assert chosen[:10] == sorted(chosen[:10], key=lambda name: int(name[1:]))
 
 
-def test_words_that_no_entry_has_leave_the_pools_order() -> None:
-    chosen = ids(spec(selector="bm25"), pool_of(), {"id": "q", "input": "zebra"})
-    assert chosen == ["d0", "d1", "d2", "d3"]
+def test_what_shares_no_word_with_the_query_comes_in_random_order() -> None:
+    queries = [{"id": f"q{place}", "input": "zebra"} for place in range(3)]
+    drawn = [ids(spec(selector="bm25"), pool_of(), query) for query in queries]
+    assert all(len(set(chosen)) == 4 for chosen in drawn)
+    assert len({tuple(chosen) for chosen in drawn}) == 3
+    assert drawn == [ids(spec(selector="bm25"), pool_of(), query) for query in queries]
 
 
 @pytest.mark.parametrize("relevance", [0.1, 0.3, 0.7, 1.0])
