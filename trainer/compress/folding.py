@@ -86,7 +86,7 @@ def tucker(tensor: Array, parameter_ratio: float) -> Decomposed:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tensorly tells of its own future changes
         (core, factors), _ = partial_tucker(
-            tensor, rank=[*ranks], modes=[0, 1], init="svd", n_iter_max=50
+            tensor, rank=[*ranks], modes=[0, 1], init="svd", n_iter_max=50, random_state=0
         )
     made = np.einsum("abpk,da,hb->dhpk", core, factors[0], factors[1])
     count = width * ranks[0] + size * ranks[1] + ranks[0] * ranks[1] * pair * heads

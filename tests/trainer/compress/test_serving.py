@@ -70,21 +70,32 @@ def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
-def test_vllm_serves_factorized_and_quantized_models_alike(tmp_path: Path) -> None:
-    """Factorized, and those factors quantized: both loaded by vLLM and compared."""
+def test_vllm_serves_a_pruned_healed_factorized_healed_and_packed_model(tmp_path: Path) -> None:
+    """What two of the chain's stages leave is loaded by vLLM: factors, and those in four bits."""
     before = psutil.Process().children(recursive=True)
+    shape = {"hidden_size": 128, "intermediate_size": 192, "initializer_range": 0.05}
+    heal = {"optimization": {"max_steps": 2, "batch_size": 8, "learning_rate": 1e-4}}
     spec = CompressSpec(
-        model=str(write_model(tmp_path / "start", initializer_range=0.05)),
+        model=str(write_model(tmp_path / "start", **shape)),
         dataset=str(write_dataset(tmp_path / "data")),
         threads=1,
-        stages=({"kind": "svd"}, {"kind": "ptq", "algorithm": "rtn"}),
+        stages=(
+            {"kind": "width", "feed_forward": 160, "heal": heal},
+            {"kind": "svd", "parameter_ratio": 0.8, "rank_multiple": 32, "heal": heal},
+            {"kind": "ptq", "scheme": "W4A16", "group_size": 32},
+        ),
     )
-    reports = run(spec, tmp_path / "out", silent)
-    for report in reports:
+    narrow, *served = run(spec, tmp_path / "out", silent)
+    assert narrow.serving is None
+    for report in served:
         assert report.passed
         assert report.serving is not None
         assert report.serving.prompts == 40  # as many different ones as the dataset has
         assert report.serving.mean_logprob_difference <= 0.05
+        assert (report.serving.vllm_prefill_tokens_per_s or 0) > 0
         stored = json.loads((Path(report.model).parent / "report.json").read_text("utf-8"))
         assert stored["serving"]["vllm_version"].startswith("vllm")
+    sizes = [report.after.shape.weight_bytes for report in (narrow, *served)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(report.heal is not None for report in (narrow, served[0]))
     assert set(psutil.Process().children(recursive=True)) <= set(before)
