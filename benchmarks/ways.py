@@ -7,6 +7,7 @@ embeddings are the demo teacher's own, pooled by a vLLM that is up before.
 """
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -29,13 +30,14 @@ from service.cli.recipes import FILE_FIELDS, read_recipe
 from service.settings import load
 from trainer.compress.vllm_server import find_engine
 from trainer.measurement import wilson
+from workers import keeper
 from workers.vllm_server import ServerPlan, command, environment, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "examples" / "recipes"
 MODEL = ROOT / "examples" / "demo" / "models" / "teacher"
 TARGET = "voted answers right more often than single ones; similar demonstrations than random ones"
-READY_S = 600.0
+READY_S, GRACE_S = 600.0, 10.0
 EMBEDDER = "embedder"
 VOTES = {"single sample": "build-single-sample", "self-consistency": "build-self-consistency"}
 SELECTORS: dict[str, tuple[str, Any]] = {
@@ -143,15 +145,16 @@ def embedder(folder: Path) -> Iterator[str]:
     plan = ServerPlan(engine, str(MODEL), EMBEDDER, free_port(), log)
     pooling = ["--runner", "pooling", "--convert", "embed"]
     with log.open("wb") as out:
+        kept = keeper.command([*command(plan), *pooling], os.getpid(), GRACE_S)
         process = subprocess.Popen(
-            [*command(plan), *pooling], env=environment(plan), stdout=out, stderr=out
+            kept, env=environment(plan), stdout=out, stderr=out, start_new_session=True
         )
     try:
         _wait(plan, process)
         yield plan.base_url
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(60 + GRACE_S)
 
 
 def _wait(plan: ServerPlan, process: "subprocess.Popen[bytes]") -> None:

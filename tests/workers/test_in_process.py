@@ -20,7 +20,7 @@ from service.problems import Problem
 from service.site import Site
 from service.spec import BuildJob, RecipeJob
 from service.tables import Job, State
-from tests.workers.conftest import LEASE_S, dataset_of, get_job, register
+from tests.workers.conftest import dataset_of, get_job, new_site, register
 from tests.workers.test_rescore import MODEL, known, records, refused, rescored, written
 from tests.workers.writing_teacher import WritingTeacher, writing_teacher
 from trainer.data import encode
@@ -44,6 +44,14 @@ SAMPLED = {
 }
 END = 4
 """The demo tokenizer's `<|end|>`."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """An installation whose leases outlast a model's loading on a busy machine."""
+    opened = new_site(tmp_path / "data", lease_s=60.0)
+    yield opened
+    opened.sessions.engine.dispose()
 
 
 @pytest.fixture
@@ -175,7 +183,7 @@ def test_it_waits_for_the_device(site: Site, stories: WritingTeacher) -> None:
     assert job.state == State.QUEUED
     assert "train job first" in (job.waiting_for or "")
     end(site, "first")
-    build.run(site, job_id, Watch(LEASE_S))
+    build.run(site, job_id, Watch(site.settings.lease_s))
     assert get_job(site, job_id).state == State.SUCCEEDED
 
 
@@ -198,12 +206,12 @@ def test_one_that_was_paused_takes_the_device_from_nobody(
     with site.sessions.writing() as session:
         assert claim_job(session, "later", "two") is not None
     pausing.resume(site, job_id)
-    build.run(site, job_id, Watch(LEASE_S))
+    build.run(site, job_id, Watch(site.settings.lease_s))
     job = get_job(site, job_id)
     assert job.state == State.RUNNING
     assert "train job later" in (job.waiting_for or "")
     end(site, "later")
-    build.run(site, job_id, Watch(LEASE_S))
+    build.run(site, job_id, Watch(site.settings.lease_s))
     assert get_job(site, job_id).state == State.SUCCEEDED
 
 

@@ -25,7 +25,6 @@ from service.spec import BuildJob
 from service.tables import State, Teacher
 from tests.conftest import ROOT
 from tests.workers.conftest import (
-    LEASE_S,
     dataset_of,
     get_job,
     new_site,
@@ -83,7 +82,7 @@ def rescored(site: Site, write: Write = write_durably, **fields: Any) -> str:
 
 def run(site: Site, spec: CotBuild | RescoreBuild, write: Write = write_durably) -> str:
     job_id = jobs.submit(site, BuildJob(kind="build", build=spec)).id
-    build.run(site, job_id, Watch(LEASE_S), write)
+    build.run(site, job_id, Watch(site.settings.lease_s), write)
     return job_id
 
 
