@@ -31,6 +31,11 @@ def apply(stage: DepthPrune, model: PreTrainedModel, rows: Sequence[TokenRow]) -
             f"At least one must stay: ask for {count - 1} at most.",
         )
     scores = IMPORTANCE[stage.importance](model, rows)
+    if not all(map(math.isfinite, scores)):
+        raise BadInput(
+            "the model's activations on the calibration rows are not finite",
+            "Layers can't be ranked by them. Check that the model answers at all, in fp32.",
+        )
     removed = sorted(range(count), key=lambda index: (scores[index], index))[: stage.layers]
     remove_layers(model, removed)
     return Outcome(model, {stage.importance: scores, "removed_layers": sorted(removed)})

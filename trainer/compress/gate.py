@@ -1,5 +1,7 @@
 """What a stage may lose, and what happens when it loses more."""
 
+import math
+
 from trainer.compress.report import ModelFacts, ServingComparison, StageReport
 from trainer.spec import Gate
 
@@ -25,6 +27,8 @@ def find_failures(
 ) -> list[str]:
     """Why the stage does not pass, a sentence each; empty where it does."""
     failures = []
+    if kl_from_source is not None and not math.isfinite(kl_from_source):
+        failures.append("Its outputs are not finite: KL from the model before is no number.")
     if gate.max_accuracy_drop is not None and before.measurement and after.measurement:
         was, now = before.measurement.mean_accuracy, after.measurement.mean_accuracy
         if was - now > gate.max_accuracy_drop:

@@ -63,6 +63,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     start, dataset = _paths(spec)
     emit("phase", {"name": "load", "detail": str(start)})
     tokenizer, model = load_tokenizer(start), load_model(start)
+    check_weights(start, model)
     expected = check_stages(spec, model, emit)
     if spec.evaluate is not None:
         read_rows(Path(spec.evaluate.data))
@@ -98,6 +99,16 @@ def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> tupl
     found = forecast(spec, model)
     emit("phase", {"name": "plan", "detail": tell(spec, found)})
     return tuple(one.expected for one in found)
+
+
+def check_weights(start: Path, model: PreTrainedModel) -> None:
+    """From weights that are no numbers nothing can be made, and magnitude alone wouldn't notice."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise BadInput(
+                f"{start} has weights that are not finite",
+                f"The first are in {name}. Start from a model that answers.",
+            )
 
 
 def check_calibration(index: int, stage: StageSpec, rows: Sequence[TokenRow]) -> None:

@@ -343,6 +343,19 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
     assert digest_model(source) == before
 
 
+def test_weights_that_are_no_numbers_are_named_before_anything_runs(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Magnitude pruning would take them for large ones."""
+    source = shutil.copytree(inputs["model"], tmp_path / "broken")
+    model = load_model(source)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(source)
+    with pytest.raises(BadInput, match=r"not finite: The first are in .*layers\.1\.mlp\.up_proj"):
+        run(make_spec({**inputs, "model": str(source)}, {"kind": "magnitude"}), tmp_path, silent)
+
+
 def test_a_model_that_is_quantized_already_is_refused(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:

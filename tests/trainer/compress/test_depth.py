@@ -92,6 +92,15 @@ def test_the_least_influential_layer_goes_first() -> None:
     assert len(again.model.model.layers) == 1
 
 
+@pytest.mark.parametrize("importance", ["block_influence", "perplexity"])
+def test_activations_that_are_not_finite_rank_nothing(importance: str) -> None:
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("inf")
+    with pytest.raises(BadInput, match="are not finite"):
+        depth.apply(DepthPrune(kind="depth", importance=importance), model, token_rows())
+
+
 def test_removing_all_layers_is_refused() -> None:
     with pytest.raises(BadInput, match="3 of 3 layers"):
         depth.apply(DepthPrune(kind="depth", layers=3), tiny_llama(), token_rows())

@@ -42,6 +42,12 @@ def test_kl_has_a_bound_of_its_own() -> None:
     assert find_failures(Gate(), facts(90), facts(90), 99.0) == []
 
 
+def test_outputs_that_are_no_numbers_pass_no_gate() -> None:
+    for gate in (Gate(), Gate(max_kl=0.2), Gate(max_accuracy_drop=None)):
+        (failure,) = find_failures(gate, facts(90), facts(90), float("nan"))
+        assert "not finite" in failure
+
+
 def test_an_engine_that_disagrees_or_fails_counts_a_missing_one_does_not() -> None:
     assert find_serving_failures(comparison(True), "") == []
     assert "differently" in find_serving_failures(comparison(False), "")[0]
