@@ -8,8 +8,9 @@ from prompts.signal import template_sha256, tokenizer_sha256, vocabulary_size
 from prompts.spec import BuildSpec, RescoreBuild, Shots, SignalRefusedError, check_signal
 from prompts.spec.asked import asks_nobody
 from service.problems import Problem
+from service.shared import Wanted
 from service.spec import ServeJob
-from service.store import Store
+from service.store import Store, everything, light
 from service.tables import Teacher
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -56,7 +57,8 @@ def in_process_fault(
         )
         return "in_process", words
     teacher = session.get(Teacher, spec.teacher)
-    directory = _directory(store, session, teacher.model or "") if teacher is not None else None
+    model = teacher.model if teacher is not None else None
+    directory = _directory(store, session, model, everything) if model else None
     if directory is None:
         return None  # `tokenizer_fault` says it, or that the teacher is unknown.
     if not any(any(directory.glob(pattern)) for pattern in WEIGHTS):
@@ -76,7 +78,7 @@ def tokenizer_fault(
     if serve is None and teacher is None:
         return None
     model = serve.model if serve is not None else teacher and teacher.model
-    directory = _directory(store, session, model) if model else None
+    directory = _directory(store, session, model, light) if model else None
     if directory is not None and tokenizer_sha256(directory) and template_sha256(directory):
         return None
     if isinstance(spec, Shots) and spec.demonstration_tokens is not None:
@@ -94,8 +96,8 @@ def tokenizer_fault(
     )
 
 
-def _directory(store: Store, session: Session, model: str) -> Path | None:
+def _directory(store: Store, session: Session, model: str, wanted: Wanted) -> Path | None:
     try:
-        return Path(store.locate_model(session, model))
+        return Path(store.locate_model(session, model, wanted))
     except Problem:
         return None

@@ -159,6 +159,12 @@ class Store:
         self.shared.fetch(self.folder(artifact), wanted)
         return self.root / artifact.path
 
+    def let_go(self, reader: Session) -> None:
+        """End a reading session's transaction before a download: writers to SQLite, heartbeats
+        among them, wait for readers."""
+        if self.mirrored:
+            reader.commit()
+
     def folder(self, artifact: Artifact) -> Path:
         """The directory that holds all there is of an artifact."""
         place = self.root / artifact.path
@@ -201,7 +207,10 @@ class Store:
         """What to load for a model reference (see `name_model`): a directory, or a hub name."""
         name = self.name_model(session, reference)
         artifact = session.get(Artifact, name)
-        return name if artifact is None else str(self.path(artifact, wanted))
+        if artifact is None:
+            return name
+        self.let_go(session)
+        return str(self.path(artifact, wanted))
 
     def _model_directory(self, directory: Path) -> Path:
         if not self.allow_server_paths:

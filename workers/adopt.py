@@ -37,8 +37,11 @@ def adopt(session: Session, store: Store, job: Job, teacher: Teacher) -> int:
     ended = Job.state.in_([State.FAILED, State.CANCELLED])
     earlier = select(Job).where(Job.kind == "build", ended, Job.id != job.id)
     wanted = _content(session, job)
-    for other in session.scalars(earlier.order_by(Job.created_at.desc()).limit(1000)):
-        if _content(session, other) == wanted and _same_teacher(store, other.id, teacher):
+    for other in session.scalars(earlier.order_by(Job.created_at.desc()).limit(1000)).all():
+        if _content(session, other) != wanted:
+            continue
+        store.let_go(session)
+        if _same_teacher(store, other.id, teacher):
             return _copy(store, other.id, job.id)
     return 0
 

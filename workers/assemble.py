@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
 
 from prompts.dataset import ChunkFile, Diff, Manifest, ShortError
 from prompts.dataset import assemble as merge
@@ -41,7 +40,7 @@ def assemble(site: Site, lease: Lease) -> None:
     pool = Rounds(site, job.id, spec, method)(0) if method is not None else None
     with site.sessions.reading() as session:
         judges = judges_of(site.store, session, spec, pool)
-        base = _base(site, session, spec)
+    base = _base(site, spec)
     staged = build_folder(site.store.root, lease.job_id) / f"dataset-{lease.epoch}"
     spent = _spent(chunks)
     try:
@@ -85,11 +84,13 @@ def _merge(
     )
 
 
-def _base(site: Site, session: Session, spec: BuildSpec) -> Path | None:
+def _base(site: Site, spec: BuildSpec) -> Path | None:
     """Where the version lies that an incremental build begins from."""
     if not isinstance(spec.incremental, str):
         return None
-    return site.store.path(session.get_one(Artifact, spec.incremental))
+    with site.sessions.reading() as session:
+        before = session.get_one(Artifact, spec.incremental)
+    return site.store.path(before)
 
 
 def _taken_over(staged: Path, base: Path | None) -> ChunkFile | None:

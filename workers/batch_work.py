@@ -30,8 +30,9 @@ def load_work(site: Site, job_id: str) -> Work:
         job = jobs.get(session, job_id)
         spec = jobs.spec_of(job)
         assert isinstance(spec, BatchJob)
-        path = site.store.path(session.get_one(Artifact, spec.input))
+        file = session.get_one(Artifact, spec.input)
         teachers = {each.name: each for each in session.scalars(select(Teacher))}
+    path = site.store.path(file)
     asks = batches.scan(path, teachers.keys())
     named = {ask.model for ask in asks}
     endpoints = {name: find_endpoint(teachers[name], site.settings) for name in named}

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from prompts.dataset import Manifest, read_manifest
 from service import jobs
 from service.spec import TrainJob
+from service.store import light
 from service.tables import Artifact, Event, Job, now
 from trainer.report import chain as report
 from workers.chain_models import ModelEnd, Parts, model_rows, sort_parts
@@ -83,7 +84,8 @@ def _dataset(
     artifact = session.get(Artifact, _dataset_id(parts) or "")
     if artifact is None:
         return None, None
-    manifest = read_manifest(errand.site.store.path(artifact))
+    errand.site.store.let_go(session)
+    manifest = read_manifest(errand.site.store.path(artifact, light))
     totals = manifest.totals
     facts = report.DatasetFacts(
         id=artifact.id,

@@ -41,6 +41,7 @@ class Inputs:
             return reference
         artifact = self.store.resolve(self.session, reference, kind)
         self._note(artifact.id, kind)
+        self.store.let_go(self.session)
         return str(self.store.path(artifact))
 
     def _note(self, reference: str, kind: ArtifactKind) -> None:

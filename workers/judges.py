@@ -13,7 +13,7 @@ from prompts.record import Reason, Record
 from prompts.seeds import scan_seeds
 from prompts.spec import BuildSpec
 from prompts.split import SPLITS
-from service.store import Store
+from service.store import Store, light
 from service.tables import Artifact
 
 
@@ -30,7 +30,9 @@ def judges_of(
         judges.append(contamination(evaluation_set(store, session, spec.decontaminate)))
     if spec.near_duplicates is not None:
         names = spec.near_duplicates.against
-        datasets = [(name, store.path(session.get_one(Artifact, name))) for name in names]
+        found = [session.get_one(Artifact, name) for name in names]
+        store.let_go(session)
+        datasets = [(each.id, store.path(each, light)) for each in found]
         judges.append(near_duplicates(spec.near_duplicates, _records(datasets)))
     if spec.novelty is not None:
         judges.append(novelty(spec.novelty))
@@ -40,6 +42,7 @@ def judges_of(
 def evaluation_set(store: Store, session: Session, file_id: str) -> EvaluationSet:
     """An uploaded evaluation set. Raises SeedError and ValueError for rows that are none."""
     file = session.get_one(Artifact, file_id)
+    store.let_go(session)
     with store.path(file).open("rb") as lines:
         return EvaluationSet(file.name, evaluation_texts(row for _, row in scan_seeds(lines)))
 

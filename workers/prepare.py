@@ -74,7 +74,8 @@ def earlier_rows(site: Site, spec: BuildSpec) -> Earlier | None:
     if not isinstance(spec.incremental, str):
         return None
     with site.sessions.reading() as session:
-        return Earlier(site.store.path(session.get_one(Artifact, spec.incremental)))
+        before = session.get_one(Artifact, spec.incremental)
+    return Earlier(site.store.path(before))
 
 
 def normalise(

@@ -181,6 +181,14 @@ def test_two_publications_of_one_job_are_one(
     assert len(s3_server.objects(bucket)) == 4
 
 
+def test_writers_dont_wait_for_a_reader_that_downloads(host: NewHost, model: Path) -> None:
+    here, there = host("here"), host("there")
+    artifact = publish(here, model)
+    with there.sessions.reading() as reader:
+        assert Path(there.store.locate_model(reader, "m")).name == artifact.id
+        add_job(here, State.FAILED)
+
+
 def client_of(site: Site) -> httpx.AsyncClient:
     app = create_app(site.settings)
     app.state.site.sessions.engine.dispose()
