@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from trainer.checkpoint import publish
+from trainer.compress import card
 from trainer.compress.backend import name_backend
 from trainer.compress.expected import obstacles
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
@@ -222,7 +223,8 @@ def _compare(
 
 
 def _write_report(directory: Path, report: StageReport) -> None:
-    """Last of all; then what only an interrupted stage would need goes."""
+    """Last of all, but for the card; then what only an interrupted stage would need goes."""
+    write(directory / "model" / card.NAME, card.card(report))
     write(directory / "report.json", report.model_dump_json(indent=1))
     for leftover in ("made", "heal", TRAINING):
         shutil.rmtree(directory / leftover, ignore_errors=True)

@@ -61,7 +61,7 @@ TRAINING = "training"
 
 SHARED = "its statistics are those of an earlier stage's calibration pass on the same model"
 WEIGHTS = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
-OWN = ("retort.json", "samples.json", "recipe.yaml")
+OWN = ("retort.json", "samples.json", "recipe.yaml", "README.md")
 """Files beside a model that speak of how that model was made."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 from tests.trainer.compress.families import make
@@ -21,6 +22,7 @@ from trainer.compress.heal import zero_masks
 from trainer.compress.making import SHARED, STAGES, TRAINED
 from trainer.compress.measuring import digest_model
 from trainer.compress.outcome import Outcome
+from trainer.compress.report import StageReport
 from trainer.compress.size import tensor_bytes
 from trainer.errors import BadInput
 from trainer.events import silent
@@ -65,6 +67,7 @@ def test_there_is_a_function_for_each_kind_of_stage() -> None:
 
 def test_stages_follow_each_other_and_are_measured(inputs: dict[str, str], tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "q.jsonl", 4)
+    (Path(inputs["model"]) / "README.md").write_text("the first model's own card", "utf-8")
     spec = make_spec(
         inputs,
         {"kind": "depth"},
@@ -93,6 +96,19 @@ def test_stages_follow_each_other_and_are_measured(inputs: dict[str, str], tmp_p
         names = {path.name for path in Path(report.model).parent.iterdir()}
         assert names == {"model", "report.json"}
     assert [f["kind"] for e, f in events if e == "stage"] == ["depth", "svd", "wanda"]
+    check_card(svd, (Path(svd.model) / "README.md").read_text("utf-8"))
+
+
+def check_card(report: StageReport, card: str) -> None:
+    """Its own, with its own figures: the source's would speak of another model."""
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front)["tags"] == ["retort", "compression", "svd"]
+    sizes = (report.before.shape.weight_bytes, report.after.shape.weight_bytes)
+    assert "| bytes of weights | {:,} | {:,} |".format(*sizes) in body
+    assert "| accuracy, cot | " in body
+    assert "serve_check is off" in body
+    assert "model's own card" not in card
+    assert str(Path(report.source).parent) not in card
 
 
 def test_finished_stages_are_skipped_and_changed_ones_redone(
