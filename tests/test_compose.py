@@ -22,7 +22,7 @@ from service.broker import QUEUES
 from service.keys import NewKey
 from service.settings import Settings, broker_socket
 from tests.conftest import ROOT
-from tests.service.dashboard.test_browser import answers, free_port
+from tests.service.dashboard.live import answers, free_port
 from tests.workers.conftest import new_site, wait_for
 from tests.workers.test_workers import redis_at
 
