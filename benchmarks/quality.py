@@ -3,12 +3,15 @@ their own, whose wall time and peak memory are told.
 
 The dataset is the teacher's chains of thought on the demo's seed problems, the right ones, with its
 top-k signal. On-policy methods start from the student of `sequence_level` with the same seed, as
-their papers do; their time is their own. What is in `--out` already isn't done again:
+their papers do; their time is their own. What is in `--out` already isn't done again, a training
+that was stopped goes on from its checkpoint; a folder of another size, rate or demo is refused:
 
-    python -m benchmarks.quality --out .quality [--smoke] [--seeds 5]
+    python -m benchmarks.quality --out .quality [--smoke] [--seeds 5] [--others] [--rate-scale 0.5]
 
-writes results.json, table.md and gap.svg there. `python -m benchmarks quality` does it in .quality,
-with --quick in a temporary folder, too briefly to say anything of the methods.
+writes results.json, table.md and gap.svg there after each run. `--others` adds the other methods
+and divergences with one seed each; `--rate-scale` multiplies every learning rate: a sweep is a
+folder for each. `python -m benchmarks quality` does it in .quality, with --quick in a temporary
+folder, too briefly to say anything of the methods.
 """
 
 import argparse
@@ -22,34 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmarks.quality_data import DEMO, TEACHER, make_dataset
 from benchmarks.quality_table import Run, mean_of, plot, summaries, table
 from benchmarks.result import Result
-from prompts.dataset import import_dataset
-from prompts.record import Message
-from prompts.signal import (
-    SignalHeader,
-    TopKRow,
-    template_sha256,
-    tokenizer_sha256,
-    top_k_row,
-    vocabulary_size,
-    write_signal,
-)
-from prompts.verify import same_number
-from trainer.batch import pad
-from trainer.data import TokenRow, encode, read_records, render_prompts
-from trainer.generation import answer_greedily
-from trainer.loading import end_ids, load_model, load_tokenizer
+from prompts.files import file_sha256
+from trainer.loading import weight_files
 from trainer.measurement import Measurement
-from trainer.methods.teacher import Teacher
-from trainer.objectives import tempered
 
-DEMO = Path(__file__).parent.parent / "examples/demo"
-TEACHER, BASE = DEMO / "models/teacher", DEMO / "models/student-base"
+BASE = DEMO / "models/student-base"
 SKILL = "cot"
-TOP_K = 16
 WORK = Path(".quality")
 
 
@@ -63,6 +48,8 @@ class Size:
     on_policy_steps: int
     asked: int
     """Held-out problems."""
+    rate_scale: float = 1.0
+    others: bool = False
 
 
 FULL = Size(problems=1500, seeds=5, epochs=8, on_policy_steps=150, asked=300)
@@ -73,11 +60,25 @@ METHODS: dict[str, dict[str, Any]] = {
     FIRST: {"method": "sequence_level"},
     "forward_kl": {"method": "kd"},
     "reverse_kl": {"method": "kd", "divergence": {"kind": "reverse_kl"}},
-    "stored_top_k": {"method": "stored_kl"},
+    "stored_kl": {"method": "stored_kl"},
     "gkd": {"method": "gkd", "student_share": 0.5, "max_new_tokens": 80},
     "minillm": {"method": "minillm", "max_new_tokens": 80},
 }
+OTHERS: dict[str, dict[str, Any]] = {
+    "step_by_step": {"method": "step_by_step"},
+    "jsd": {"method": "kd", "divergence": {"kind": "jsd"}},
+    "skew_kl": {"method": "kd", "divergence": {"kind": "skew_kl"}},
+    "skew_reverse_kl": {"method": "kd", "divergence": {"kind": "skew_reverse_kl"}},
+    "tvd": {"method": "kd", "divergence": {"kind": "tvd"}},
+    "adaptive_kl": {"method": "kd", "divergence": {"kind": "adaptive_kl"}},
+    "kl_and_hidden": {"method": "kd", "features": [{"kind": "hidden"}]},
+    "kl_and_relation": {"method": "kd", "features": [{"kind": "relation"}]},
+    "uld": {"method": "uld"},
+}
+"""With one seed each."""
 ON_POLICY = ("gkd", "minillm")
+ALONE = (FIRST, "stored_kl", "step_by_step")
+"""Without a teacher in the process."""
 
 
 def run(quick: bool) -> Result:
@@ -89,18 +90,19 @@ def run(quick: bool) -> Result:
 
 
 def study(out: Path, size: Size) -> Result:
-    """All runs that are missing, then the table."""
-    dataset = make_dataset(out, size)
+    """All runs that are missing; the table after each."""
+    threads = settle(out, size)
+    dataset = make_dataset(out, size.problems)
     ends = {name: measured(out / f"{name}.json", model, size) for name, model in _ENDS.items()}
-    runs = [
-        one_run(out, dataset, method, seed, size)
-        for seed in range(size.seeds)
-        for method in METHODS
-    ]
-    rows = summaries(runs, _share(ends["base"]), _share(ends["teacher"]))
-    _write(out / "results.json", json.dumps({"size": vars(size), "runs": [vars(r) for r in runs]}))
-    _write(out / "table.md", table(rows, _share(ends["base"]), _share(ends["teacher"])))
-    plot(rows, out / "gap.svg")
+    base, teacher = _share(ends["base"]), _share(ends["teacher"])
+    wanted = [(method, seed) for seed in range(size.seeds) for method in METHODS]
+    wanted += [(method, 0) for method in OTHERS if size.others]
+    runs: list[Run] = []
+    for number, (method, seed) in enumerate(wanted, start=1):
+        print(f"{number} of {len(wanted)}: {method}, seed {seed}", file=sys.stderr, flush=True)
+        runs.append(one_run(out, dataset, method, seed, size, threads))
+        tell(out, runs, base, teacher, size)
+    rows = summaries(runs, base, teacher)
     print((out / "table.md").read_text("utf-8"), file=sys.stderr)
     order = [mean_of(rows, method) for method in (FIRST, "forward_kl", "gkd")]
     best = max(mean_of(rows, method) for method in ON_POLICY)
@@ -116,29 +118,60 @@ def study(out: Path, size: Size) -> Result:
     )
 
 
+def settle(out: Path, size: Size) -> int:
+    """CPU threads of every run of this folder, pinned at its first. Raises SystemExit where the
+    folder holds runs of another study: their figures don't belong in one table."""
+    about = {
+        **{name: value for name, value in vars(size).items() if name not in ("seeds", "others")},
+        "models": [file_sha256(path) for place in _ENDS.values() for path in weight_files(place)],
+        "data": [file_sha256(path) for path in sorted((DEMO / "data").glob("*.jsonl"))],
+    }
+    kept = out / "study.json"
+    if not kept.is_file():
+        _write(kept, json.dumps({**about, "threads": torch.get_num_threads()}, indent=1))
+    found = json.loads(kept.read_text("utf-8"))
+    threads = int(found.pop("threads"))
+    if differing := sorted(name for name in about if about[name] != found.get(name)):
+        raise SystemExit(
+            f"{out} holds runs with other {', '.join(differing)}: name another folder with --out"
+        )
+    return threads
+
+
+def tell(out: Path, runs: list[Run], base: float, teacher: float, size: Size) -> None:
+    """What there is so far."""
+    rows = summaries(runs, base, teacher)
+    _write(out / "results.json", json.dumps({"size": vars(size), "runs": [vars(r) for r in runs]}))
+    _write(out / "table.md", table(rows, base, teacher))
+    plot(rows, out / "gap.svg")
+
+
 _ENDS = {"base": BASE, "teacher": TEACHER}
 
 
-def one_run(out: Path, dataset: Path, method: str, seed: int, size: Size) -> Run:
+def one_run(out: Path, dataset: Path, method: str, seed: int, size: Size, threads: int) -> Run:
     """A training in a process of its own, measured; from its file where it is done."""
     place, kept = out / f"{method}-{seed}", out / f"{method}-{seed}.json"
     if kept.is_file():
         return Run(**json.loads(kept.read_text("utf-8")))
-    spec = spec_of(out, dataset, method, seed, size)
+    spec = spec_of(out, dataset, method, seed, size, threads)
     _write(out / f"{method}-{seed}.spec.json", json.dumps(spec))
     peak = _train(out / f"{method}-{seed}.spec.json", place)
     card = json.loads((place / "model/retort.json").read_text("utf-8"))
     found = measured(place / "measurement.json", place / "model", size)
-    made = Run(method, seed, _share(found), card["seconds"], peak / 2**20, card["steps"])
+    figures = (card["seconds"], peak / 2**20, card["steps"], card["tokens_learnt"])
+    made = Run(method, seed, _share(found), *figures)
     _write(kept, json.dumps(vars(made)))
     return made
 
 
-def spec_of(out: Path, dataset: Path, method: str, seed: int, size: Size) -> dict[str, Any]:
+def spec_of(
+    out: Path, dataset: Path, method: str, seed: int, size: Size, threads: int
+) -> dict[str, Any]:
     """A TrainSpec; a second training of an on-policy student takes a fifth of the rate."""
     again = method in ON_POLICY
     optimization = {
-        "learning_rate": 4e-4 if again else 2e-3,
+        "learning_rate": (4e-4 if again else 2e-3) * size.rate_scale,
         "batch_size": 32,
         "epochs": size.epochs,
         "max_steps": size.on_policy_steps if again else None,
@@ -146,12 +179,12 @@ def spec_of(out: Path, dataset: Path, method: str, seed: int, size: Size) -> dic
         "max_length": 256,
         "seed": seed,
         "checkpoint_steps": 50,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
     }
     student = out / f"{FIRST}-{seed}/model" if again else BASE
     named = {"dataset": str(dataset), "student": str(student), "optimization": optimization}
-    alone = method in (FIRST, "stored_top_k")
-    return {**METHODS[method], **named} | ({} if alone else {"teacher": str(TEACHER)})
+    chosen = {**METHODS, **OTHERS}[method]
+    return {**chosen, **named} | ({} if method in ALONE else {"teacher": str(TEACHER)})
 
 
 def measured(target: Path, model: Path, size: Size) -> Measurement:
@@ -167,71 +200,6 @@ def measured(target: Path, model: Path, size: Size) -> Measurement:
     found = measure(model, EvalSpec(data=str(asked), limit_per_skill=size.asked))
     _write(target, found.model_dump_json(indent=1))
     return found
-
-
-def make_dataset(out: Path, size: Size) -> Path:
-    """The teacher's right answers, a tenth of them held out, with its signal written last."""
-    if (out / "dataset/signal/teacher.signal").is_file():
-        return out / "dataset"
-    model, tokenizer = load_model(TEACHER), load_tokenizer(TEACHER)
-    lines = (DEMO / "data/cot.seeds.jsonl").read_text("utf-8").splitlines()[: size.problems]
-    seeds = [json.loads(line) for line in lines]
-    asked = [f"{seed['question']} Think step by step." for seed in seeds]
-    prompts = render_prompts([[Message(role="user", content=one)] for one in asked], tokenizer)
-    answers = answer_greedily(model, prompts, 96, 100, end_ids(model, tokenizer))
-    rows = []
-    for number, (seed, prompt, ids) in enumerate(zip(seeds, asked, answers.ids, strict=True)):
-        said = str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-        if _is_right(said, seed["answer"]):
-            rows.append(
-                _row(seed["id"], prompt, said, "validation" if number % 10 == 0 else "train")
-            )
-    _write(out / "rows.jsonl", "\n".join(json.dumps(row) for row in rows))
-    import_dataset(out / "rows.jsonl", out / "dataset", kind="cot")
-    _record(out / "dataset", model, tokenizer)
-    return out / "dataset"
-
-
-def _row(name: str, prompt: str, said: str, split: str) -> dict[str, Any]:
-    return {
-        "id": name,
-        "prompt": [{"role": "user", "content": prompt}],
-        "completion": [{"role": "assistant", "content": said}],
-        "reasoning": said,
-        "split": split,
-    }
-
-
-def _is_right(said: str, gold: str) -> bool:
-    _, closing, number = said.rpartition("The answer is ")
-    return bool(closing) and same_number(number.rstrip("."), gold)
-
-
-def _record(dataset: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    header = SignalHeader(
-        kind="top_k",
-        width=TOP_K,
-        teacher="demo-teacher",
-        tokenizer_sha256=tokenizer_sha256(TEACHER),
-        template_sha256=template_sha256(TEACHER),
-        vocabulary=vocabulary_size(TEACHER),
-    )
-    ends = end_ids(model, tokenizer)
-    records = [*read_records(dataset, "train"), *read_records(dataset, "validation")]
-    teacher = Teacher(model)
-    signals = (
-        (row.row, _signal(teacher, row)) for row in encode(records, tokenizer, 512, ends).rows
-    )
-    (dataset / "signal").mkdir(exist_ok=True)
-    write_signal(dataset / "signal/teacher.signal", header, signals)
-
-
-@torch.no_grad()
-def _signal(teacher: Teacher, row: TokenRow) -> TopKRow:
-    log_p = tempered(teacher.head.logits(teacher.kept(pad([row]))), 1.0)
-    found, ids = log_p.topk(TOP_K)
-    tokens = row.ids[row.prompt_tokens :].copy()
-    return top_k_row(tokens, ids.numpy().astype("int32"), found.numpy())
 
 
 def _train(spec: Path, out: Path) -> int:
@@ -263,9 +231,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WORK)
     parser.add_argument("--smoke", action="store_true", help="a few rows and steps")
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--others", action="store_true", help="the other methods, one seed each")
+    parser.add_argument("--rate-scale", type=float, default=1.0, help="times every learning rate")
     given = parser.parse_args()
     size = SMOKE if given.smoke else FULL
-    study(given.out, Size(**{**vars(size), "seeds": given.seeds or size.seeds}))
+    asked = {"seeds": given.seeds or size.seeds, "others": given.others}
+    study(given.out, Size(**{**vars(size), **asked, "rate_scale": given.rate_scale}))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ class Run:
     peak_mib: float
     """Memory of its process at its peak."""
     steps: int
+    tokens: int = 0
+    """Learnt from."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Summary:
     accuracy: float
     seconds: float
     peak_mib: float
+    tokens: float
 
     @property
     def gap(self) -> float:
@@ -54,6 +57,7 @@ class Summary:
             "accuracy": self.accuracy,
             "seconds": self.seconds,
             "peak_mib": self.peak_mib,
+            "tokens": self.tokens,
         }
 
 
@@ -72,6 +76,7 @@ def summaries(runs: list[Run], base: float, teacher: float) -> list[Summary]:
                 statistics.mean(run.accuracy for run in own),
                 statistics.median(run.seconds for run in own),
                 max(run.peak_mib for run in own),
+                statistics.median(run.tokens for run in own),
             )
         )
     return found
@@ -87,28 +92,33 @@ def table(rows: list[Summary], base: float, teacher: float) -> str:
     lines = [
         f"Base {base:.1%}, teacher {teacher:.1%} of the held-out problems.",
         "",
-        "| method | gap closed, mean ± sd (seeds) | accuracy | wall time, median | peak memory |",
-        "|---|--:|--:|--:|--:|",
+        "| method | gap closed, mean ± sd (seeds) | accuracy | wall time, median | tokens learnt | "
+        "peak memory |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     lines += [
         f"| `{row.method}` | {row.gap:.1%} ± {row.spread:.1%} ({len(row.gaps)}) | "
-        f"{row.accuracy:.1%} | {row.seconds:.0f} s | {row.peak_mib:.0f} MiB |"
+        f"{row.accuracy:.1%} | {row.seconds:.0f} s | {row.tokens:,.0f} | {row.peak_mib:.0f} MiB |"
         for row in rows
     ]
     return "\n".join(lines) + "\n"
 
 
 def plot(rows: list[Summary], target: Path) -> None:
-    """Share of the gap against wall time: a point for each seed, a bar at the mean."""
+    """Share of the gap against wall time and against tokens: a point for each seed, a bar at the
+    mean."""
     with matplotlib.rc_context({"svg.hashsalt": "quality", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot()
-        for place, row in enumerate(rows):
-            colour = f"C{place}"
-            axes.scatter([row.seconds] * len(row.gaps), row.gaps, s=14, color=colour, alpha=0.6)
-            axes.scatter(row.seconds, row.gap, marker="_", s=500, color=colour)
-            axes.annotate(row.method, (row.seconds, row.gap), (8, 6), textcoords="offset points")
-        axes.set_xlabel("wall time of the training, s")
-        axes.set_ylabel("share of the gap closed")
-        axes.grid(alpha=0.3)
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        sides = figure.subplots(1, 2, sharey=True)
+        titles = ("wall time of the training, s", "tokens learnt")
+        for axes, title, figures in zip(
+            sides, titles, ([r.seconds for r in rows], [r.tokens for r in rows]), strict=True
+        ):
+            for place, (row, at) in enumerate(zip(rows, figures, strict=True)):
+                axes.scatter([at] * len(row.gaps), row.gaps, s=14, color=f"C{place}", alpha=0.6)
+                axes.scatter(at, row.gap, marker="_", s=500, color=f"C{place}")
+                axes.annotate(row.method, (at, row.gap), (8, 6), textcoords="offset points")
+            axes.set_xlabel(title)
+            axes.grid(alpha=0.3)
+        sides[0].set_ylabel("share of the gap closed")
         figure.savefig(target, format="svg", metadata={"Date": None})

@@ -12,6 +12,10 @@ class History:
     validation: list[tuple[int, float]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     """Of each measurement `step` and `rows` (`trainer.samples.Sampler.ask`)."""
+    tokens: float = 0.0
+    """Learnt from so far, on all ranks."""
+    seconds: float = 0.0
+    """Of the processes before this one, up to the checkpoint that it goes on from."""
 
     @property
     def best(self) -> int | None:

@@ -69,7 +69,7 @@ class DistilTrainer(transformers.Trainer):
         self._emit = emit
         self._sampler = sampler
         self._clock = clock
-        self._spoken = clock()
+        self._began = self._spoken = clock()
         self._tokens = 0.0
         self._terms: dict[str, float] = {}
         args = arguments(optimization, plan, directory, bool(validation))
@@ -124,6 +124,7 @@ class DistilTrainer(transformers.Trainer):
             for name, value in made.items():
                 terms[name] = terms.get(name, 0.0) + value
         self._tokens += counts["main"]
+        self.history.tokens += counts["main"]
         self._terms = {name: self.total(float(value)) for name, value in terms.items()}
         summed = self.total(float(total))
         if not math.isfinite(summed):
@@ -265,7 +266,8 @@ class DistilTrainer(transformers.Trainer):
         target.mkdir(parents=True, exist_ok=True)
         if not self.sharded:
             torch.save(state_dict or self.student.state_dict(), target / "pytorch_model.bin")
-        torch.save(asdict(self.history), target / HISTORY)
+        spent = self.history.seconds + self._clock() - self._began
+        torch.save(asdict(self.history) | {"seconds": spent}, target / HISTORY)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None

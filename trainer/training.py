@@ -210,7 +210,8 @@ def _card(run: Prepared, trainer: DistilTrainer, seconds: float) -> dict[str, An
         "best_step": trainer.history.best,
         "epochs": run.plan.epochs,
         "threads": torch.get_num_threads(),
-        "seconds": round(seconds, 3),
+        "tokens_learnt": int(trainer.history.tokens),
+        "seconds": round(trainer.history.seconds + seconds, 3),
         "losses": [*losses[:-1][::every], *losses[-1:]],
         "validation": trainer.history.validation,
     }

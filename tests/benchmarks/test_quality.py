@@ -2,20 +2,31 @@
 `python -m benchmarks.quality --smoke --out DIR`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
 
 from benchmarks import quality
-from benchmarks.quality import FIRST, METHODS, ON_POLICY, SMOKE, one_run, spec_of
+from benchmarks.quality import (
+    FIRST,
+    FULL,
+    METHODS,
+    ON_POLICY,
+    OTHERS,
+    SMOKE,
+    one_run,
+    settle,
+    spec_of,
+)
 from benchmarks.quality_table import Run, mean_of, plot, summaries, table
 from trainer.spec import TrainSpec
 
 RUNS = [
-    Run("sequence_level", 0, 0.4, 10.0, 300.0, 50),
-    Run("sequence_level", 1, 0.6, 14.0, 280.0, 50),
-    Run("gkd", 0, 0.8, 90.0, 400.0, 20),
+    Run("sequence_level", 0, 0.4, 10.0, 300.0, 50, 9_000),
+    Run("sequence_level", 1, 0.6, 14.0, 280.0, 50, 11_000),
+    Run("gkd", 0, 0.8, 90.0, 400.0, 20, 5_000),
 ]
 
 
@@ -33,7 +44,7 @@ def test_table_and_drawing_hold_every_method(tmp_path: Path) -> None:
     rows = summaries(RUNS, base=0.2, teacher=0.9)
     told = table(rows, 0.2, 0.9)
     assert "Base 20.0%, teacher 90.0%" in told
-    assert "| `sequence_level` | 42.9% ± 20.2% (2) | 50.0% | 12 s | 300 MiB |" in told
+    assert "| `sequence_level` | 42.9% ± 20.2% (2) | 50.0% | 12 s | 10,000 | 300 MiB |" in told
     for name in ("a.svg", "b.svg"):
         plot(rows, tmp_path / name)
     drawn = (tmp_path / "a.svg").read_bytes()
@@ -42,11 +53,13 @@ def test_table_and_drawing_hold_every_method(tmp_path: Path) -> None:
     assert b"gkd" in drawn
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *OTHERS])
 def test_every_spec_is_one_that_the_trainer_takes(method: str, tmp_path: Path) -> None:
-    made = spec_of(tmp_path, tmp_path / "dataset", method, 3, SMOKE)
+    made = spec_of(tmp_path, tmp_path / "dataset", method, 3, SMOKE, 2)
     spec = TypeAdapter[TrainSpec](TrainSpec).validate_python(made)
-    assert spec.optimization.seed == 3
+    assert (spec.optimization.seed, spec.optimization.threads) == (3, 2)
+    twice = spec_of(tmp_path, tmp_path / "dataset", method, 3, replace(SMOKE, rate_scale=2.0), 2)
+    assert twice["optimization"]["learning_rate"] == 2 * spec.optimization.learning_rate
     again = method in ON_POLICY
     assert (f"{FIRST}-3" in spec.student) is again
     assert spec.optimization.max_steps == (SMOKE.on_policy_steps if again else None)
@@ -57,4 +70,26 @@ def test_a_finished_run_is_read_and_not_done_again(
 ) -> None:
     (tmp_path / "gkd-0.json").write_text(json.dumps(vars(RUNS[2])))
     monkeypatch.setattr(quality, "_train", lambda *given: pytest.fail("it trained"))
-    assert one_run(tmp_path, tmp_path, "gkd", 0, SMOKE) == RUNS[2]
+    assert one_run(tmp_path, tmp_path, "gkd", 0, SMOKE, 1) == RUNS[2]
+
+
+def test_a_folder_holds_one_study(tmp_path: Path) -> None:
+    """More seeds and other methods may come; another size, rate or demo is another table."""
+    threads = settle(tmp_path, SMOKE)
+    kept = json.loads((tmp_path / "study.json").read_text())
+    (tmp_path / "study.json").write_text(json.dumps({**kept, "threads": threads + 5}))
+    assert settle(tmp_path, replace(SMOKE, seeds=9, others=True)) == threads + 5
+    with pytest.raises(SystemExit, match=r"other .*epochs.*: name another folder"):
+        settle(tmp_path, FULL)
+    with pytest.raises(SystemExit, match="other rate_scale"):
+        settle(tmp_path, replace(SMOKE, rate_scale=0.5))
+    (tmp_path / "study.json").write_text(json.dumps({**kept, "models": ["others"]}))
+    with pytest.raises(SystemExit, match="other models"):
+        settle(tmp_path, SMOKE)
+
+
+def test_what_there_is_is_told_after_each_run(tmp_path: Path) -> None:
+    quality.tell(tmp_path, RUNS[:1], 0.2, 0.9, SMOKE)
+    assert "sequence_level" in (tmp_path / "table.md").read_text()
+    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 1
+    assert (tmp_path / "gap.svg").is_file()

@@ -146,6 +146,20 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     cards = [json.loads((tmp_path / n / "model/retort.json").read_text()) for n in ("whole", "cut")]
     assert cards[0]["losses"] == cards[1]["losses"]
     assert cards[0]["validation"] == cards[1]["validation"]
+    assert cards[0]["tokens_learnt"] == cards[1]["tokens_learnt"] > 0
+
+
+def test_the_time_of_the_processes_before_counts(base: Path, tmp_path: Path) -> None:
+    """Up to the checkpoint that a run goes on from."""
+    with pytest.raises(Killed):
+        run(sequence_level(base), tmp_path / "cut", dying_after(2))
+    newest = listing(tmp_path / "cut/checkpoints")[-1]
+    spent = torch.load(newest / "history.pt", weights_only=True)["seconds"]
+    assert spent > 0
+    heard = Heard()
+    run(sequence_level(base), tmp_path / "cut", heard)
+    card = json.loads((tmp_path / "cut/model/retort.json").read_text())
+    assert card["seconds"] > spent
 
 
 def test_dropout_is_at_work_in_the_resume_test(plain: Path, tmp_path: Path) -> None:

@@ -47,20 +47,22 @@ def records_of(method: str, count: int) -> list[Record]:
 
 
 @contextmanager
-def training_by(place: Path, method: str, **optimization: Any) -> Iterator[TrainSpec]:
+def training_by(
+    place: Path, method: str, changed: dict[str, Any] | None = None, **optimization: Any
+) -> Iterator[TrainSpec]:
     """Its spec, whose signal, text or server is there as long as the context."""
-    fields = dict(FIELDS[method])
+    fields = FIELDS[method] | (changed or {})
     if method == "stored_kl":
         _write_signal(place)
         fields["dataset"] = str(place)
     if method == "minillm":
         (place / "text.txt").write_text("\n".join(f"w{n} w{n + 2} w{n + 3}" for n in range(9)))
-        fields["text"] = str(place / "text.txt")
+        fields = {"text": str(place / "text.txt"), **fields}
     if method != "served_kl":
         yield spec_of(place, method, **fields, optimization=optimization)
         return
     with serving(Fake(make_model(1), make_tokenizer())) as fake:
-        yield spec_of(place, method, **fields, teacher=fake.url, optimization=optimization)
+        yield spec_of(place, method, **{"teacher": fake.url, **fields}, optimization=optimization)
 
 
 def _write_signal(place: Path) -> None:

