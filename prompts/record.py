@@ -4,7 +4,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 
 class Frozen(BaseModel):
@@ -21,11 +21,27 @@ class Kind(StrEnum):
     IF = "if"
 
 
+def whole(given: Any) -> Any:
+    """A text without halves of surrogate pairs: servers that cut a character in two send such, and
+    neither UTF-8 nor Parquet takes them. What is no text passes as it is."""
+    if not isinstance(given, str) or given.isascii():
+        return given
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return given.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return given
+
+
+Said = Annotated[str, BeforeValidator(whole)]
+"""What a model wrote."""
+
+
 class FunctionCall(Frozen):
     """Which function is called, and with what."""
 
-    name: str
-    arguments: str
+    name: Said
+    arguments: Said
     """JSON, as the model wrote it; an object that is given in its place is written as JSON."""
 
     @field_validator("arguments", mode="before")
@@ -37,7 +53,7 @@ class FunctionCall(Frozen):
 class ToolCall(Frozen):
     """A call that an assistant's turn asks for, in OpenAI's form."""
 
-    id: str | None = None
+    id: Said | None = None
     type: Literal["function"] = "function"
     function: FunctionCall
 
@@ -171,9 +187,9 @@ class Call(Frozen):
     """Which of the row's dependent requests this answers."""
     sample: int = 0
     """Which of the step's samples."""
-    text: str
+    text: Said
     """The raw completion."""
-    reasoning: str | None = None
+    reasoning: Said | None = None
     """Reasoning that the server returned apart from the text."""
     tool_calls: tuple[ToolCall, ...] | None = None
     """The functions that it calls."""
@@ -181,7 +197,7 @@ class Call(Frozen):
     """As the server gave it: stop, length, ...; 'error' for a request refused for good."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    error: str | None = None
+    error: Said | None = None
     """What the server said when it refused for good."""
     teacher: str | None = None
     """Name of the teacher that answered; None: the plan's."""

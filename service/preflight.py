@@ -1,12 +1,13 @@
 """Checks of a spec against what is really there, before anything is spent."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
+from prompts.checks.spec import JudgeCheck
 from prompts.intake import (
     PoolError,
     SpecError,
@@ -20,6 +21,7 @@ from prompts.overlap import evaluation_texts
 from prompts.seeds import SeedError, scan_seeds
 from prompts.spec import BuildSpec, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers, asks_nobody
+from prompts.tables import file_lines
 from service import teachers, tokenizers
 from service.affordable import budget_faults
 from service.asked_trainings import served_faults
@@ -130,7 +132,8 @@ class _Checker:
         file = self._file(where, spec.decontaminate)
         if file is not None:
             try:
-                rows = (row for _, row in scan_seeds(self._lines(file)))
+                lines = file_lines(self._site.store.path(file), file.name)
+                rows = (row for _, row in scan_seeds(lines))
                 for _ in evaluation_texts(rows):
                     pass
             except ValueError as error:  # A SeedError is one, too.
@@ -188,16 +191,16 @@ class _Checker:
         except SpecError as error:
             self._fault(f"{location}.{error.field}", error.problem)
 
-    def _lines(self, file: Artifact) -> Iterator[bytes]:
-        with self._site.store.path(file).open("rb") as lines:
-            yield from lines
-
     def _teachers(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
         if serve is not None:
             self._limits(location, spec, serve.max_model_len)
             self.faults += budget_faults(location, spec.budget, [])
             return
-        places = {share.name: f"teachers.{n}.name" for n, share in enumerate(spec.teachers)}
+        places = {
+            check.teacher: f"checks.{n}.teacher"
+            for n, check in enumerate(spec.checks)
+            if isinstance(check, JudgeCheck) and check.teacher not in (None, spec.teacher)
+        } | {share.name: f"teachers.{n}.name" for n, share in enumerate(spec.teachers)}
         found = [
             self._teacher(location, f"{location}.{places.get(name, 'teacher')}", spec, name)
             for name in asked_teachers(spec)

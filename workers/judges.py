@@ -13,6 +13,7 @@ from prompts.record import Reason, Record
 from prompts.seeds import scan_seeds
 from prompts.spec import BuildSpec
 from prompts.split import SPLITS
+from prompts.tables import file_lines
 from service.store import Store, light
 from service.tables import Artifact
 
@@ -43,8 +44,8 @@ def evaluation_set(store: Store, session: Session, file_id: str) -> EvaluationSe
     """An uploaded evaluation set. Raises SeedError and ValueError for rows that are none."""
     file = session.get_one(Artifact, file_id)
     store.let_go(session)
-    with store.path(file).open("rb") as lines:
-        return EvaluationSet(file.name, evaluation_texts(row for _, row in scan_seeds(lines)))
+    lines = file_lines(store.path(file), file.name)
+    return EvaluationSet(file.name, evaluation_texts(row for _, row in scan_seeds(lines)))
 
 
 def _records(datasets: list[tuple[str, Path]]) -> Iterator[tuple[str, Record]]:

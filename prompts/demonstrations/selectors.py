@@ -83,7 +83,8 @@ def by_words(pool: Pool, query: Query) -> Iterator[int]:
     if not indexes:
         return iter(())
     index = _cached(pool, f"bm25 {group}", lambda: _bm25(pool, indexes))
-    words = [word for word in _words(query.text) if word in index.vocab_dict]
+    known = index.vocab_dict if index is not None else {}
+    words = [word for word in _words(query.text) if word in known]
     scores = index.get_scores(words) if words else np.zeros(len(indexes), np.float32)
     order, alike = np.argsort(-scores, kind="stable"), int((scores > 0).sum())
     strange = [indexes[place] for place in order[alike:]]
@@ -142,10 +143,14 @@ def _labels(pool: Pool, group: str) -> dict[str, list[int]]:
 
 
 def _bm25(pool: Pool, indexes: Sequence[int]) -> Any:
+    """None where no entry holds a word."""
     import bm25s  # Late: the service checks builds and never selects.
 
+    words = [_words(pool.texts[place]) for place in indexes]
+    if not any(words):
+        return None
     index = bm25s.BM25(dtype="float64")
-    index.index([_words(pool.texts[place]) for place in indexes], show_progress=False)
+    index.index(words, show_progress=False)
     return index
 
 

@@ -1,6 +1,6 @@
 """What a row keeps when it changes sides."""
 
-from prompts.record import Judgement, Message, Reason, Record, Rejected, Usage, as_rejected
+from prompts.record import Call, Judgement, Message, Reason, Record, Rejected, Usage, as_rejected
 
 
 def test_a_rejected_row_keeps_all_that_it_held() -> None:
@@ -27,3 +27,12 @@ def test_a_rejected_row_keeps_all_that_it_held() -> None:
     assert "judgements" in shared
     for name in shared:
         assert getattr(rejected, name) == getattr(row, name), name
+
+
+def test_half_a_character_that_a_server_sent_is_replaced() -> None:
+    call = Call(row="r", text="a \ud83d b 😀", reasoning="\udc00", finish_reason="stop")
+    assert (call.text, call.reasoning) == ("a \ufffd b 😀", "\ufffd")
+    pair = Call(row="r", text="\ud83d\ude00", finish_reason="stop")
+    assert pair.text == "😀"
+    again = Call.model_validate_json('{"row": "r", "text": "é", "finish_reason": "stop"}')
+    assert again.text == "é"

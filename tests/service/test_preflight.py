@@ -83,7 +83,7 @@ def test_more_logprobs_than_the_teacher_allows(site: Site, seeds: str) -> None:
         ),
         (
             {"checks": [{"kind": "judge", "rubric": "r", "threshold": 5, "teacher": "nobody"}]},
-            "build.teacher",
+            "build.checks.0.teacher",
             "nobody",
         ),
         (
@@ -244,3 +244,16 @@ def test_the_registration_says_where_a_training_asks(site: Site) -> None:
         assert made["teacher"] == registered.base_url
         assert made["served_model"] == registered.served_model
         assert (made["api_key_env"], made["in_flight"]) == (registered.api_key_env, 3)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_an_evaluation_set_may_be_a_table(site: Site, seeds: str) -> None:
+    table = add_file(site, "question,answer\nWhat is one and one?,2\n", "held-out.csv")
+    preflight.check(site, spec(kind="build", build=build(seeds) | {"decontaminate": table}))
+
+
+@pytest.mark.usefixtures("teacher")
+def test_demonstrations_are_counted_where_the_tokenizer_is(site: Site) -> None:
+    rows = add_file(site, LABELLED, "pool.jsonl")
+    fields = {"kind": "icl", "teacher": "t", "seeds": rows, "demonstration_tokens": 50}
+    assert "demonstration_tokens" in of_build(site, **fields)["build.teacher"]

@@ -78,3 +78,16 @@ def test_two_teachers_with_different_tokenizers_are_refused(site: Site) -> None:
     with pytest.raises(Problem) as refused:
         submit(site, sums(4), signal={"top_k": 2}, teachers=[{"name": "stub"}, {"name": "other"}])
     assert [fault.location for fault in refused.value.faults] == ["build.signal"]
+
+
+def test_half_a_character_from_a_teacher_ends_no_build(site: Site) -> None:
+    with writing_teacher(lambda prompt: f"\ud83d{say(prompt).rpartition('>')[2]}") as teacher:
+        register(site, teacher.url, probe={"ok": True, "max_logprobs": 5})
+        job_id = submit(
+            site, sums(8), signal={"top_k": 3}, near_duplicates={}, novelty={"rouge_l": 1}
+        )
+        build.run(site, job_id, Watch(LEASE_S))
+    assert get_job(site, job_id).state == State.SUCCEEDED
+    rows = [row for row in rows_of(dataset_of(site, job_id)) if isinstance(row, Record)]
+    assert rows
+    assert all(row.completion[-1].content.startswith("\ufffdSo the answer") for row in rows)

@@ -69,6 +69,15 @@ def test_the_most_similar_come_first(selector: Any) -> None:
     assert chosen[:10] == sorted(chosen[:10], key=lambda name: int(name[1:]))
 
 
+def test_a_pool_without_a_word_is_drawn_from_at_random() -> None:
+    marks = [{"id": f"m{place}", "input": "!" * (place + 1), "output": "x"} for place in range(40)]
+    wanted = spec(
+        selector="bm25",
+        template="{% for d in demonstrations %}{{ d.input }}{% endfor %}{{ input }}",
+    )
+    assert len(set(ids(wanted, marks, {"id": "q", "input": "?"}))) == 4
+
+
 def test_what_shares_no_word_with_the_query_comes_in_random_order() -> None:
     queries = [{"id": f"q{place}", "input": "zebra"} for place in range(3)]
     drawn = [ids(spec(selector="bm25"), pool_of(), query) for query in queries]
