@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import ColumnElement, Float, cast, extract, func, select
 from sqlalchemy.orm import Session
 
+from service import load
 from service.site import Site
 from service.tables import Chunk, Job, State, Teacher, now, utc
 
@@ -113,3 +114,21 @@ def _teachers(session: Session) -> Iterator[Metric]:
         if probe.get("latency_s") is not None:
             latency.add_metric([name], probe["latency_s"])
     yield from (well, latency)
+    yield from _loads(session)
+
+
+def _loads(session: Session) -> Iterator[Metric]:
+    flying, pace, whole = (
+        GaugeMetricFamily(f"retort_teacher_{name}", words, labels=["teacher"])
+        for name, words in (
+            ("in_flight", "Requests under way, as builds last told or as was granted."),
+            ("tokens_per_second", "Completion tokens of the builds that ask it now."),
+            ("request_seconds", "Mean time of a whole request, of the last week's builds."),
+        )
+    )
+    for name, seen in load.loads(session).items():
+        flying.add_metric([name], seen.in_flight)
+        pace.add_metric([name], seen.tokens_per_s)
+        if seen.latency_s is not None:
+            whole.add_metric([name], seen.latency_s)
+    yield from (flying, pace, whole)

@@ -7,10 +7,9 @@ from fastapi import Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
-from service import errors, registry
-from service.dashboard import load
-from service.dashboard.load import Load
+from service import errors, load, registry
 from service.dashboard.page import page, page_router, see
+from service.load import Load
 from service.problems import Problem, bad_input
 from service.routes.deps import TheSite
 from service.site import Site

@@ -1,9 +1,10 @@
 from datetime import timedelta
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import jobs, metrics
+from service import events, jobs, metrics
 from service.metrics import registry_of
 from service.site import Site
 from service.tables import Chunk, Job, State, now
@@ -51,9 +52,24 @@ def test_what_sql_knows(any_site: Site) -> None:
     assert found["retort_teacher_up", ("t",)] == 1
 
 
+def test_what_teachers_do(any_site: Site) -> None:
+    asked = {"kind": "build", "name": "x", "spec": {"build": {"teacher": "t"}}}
+    progress = {"in_flight": 12, "completion_tokens_per_s": 80.5}
+    with any_site.sessions.writing.begin() as session:
+        session.add(Job(id="job-1", state=State.RUNNING, **asked))
+        session.flush()
+        events.emit(session, "job-1", "progress", progress)
+        place = {"job_id": "job-1", "number": 0, "first_row": 0, "rows": 7, "offset": 0}
+        session.add(Chunk(**place, requests=4, teacher_seconds=2.0))
+    found = read(any_site)
+    assert found["retort_teacher_in_flight", ("t",)] == 12
+    assert found["retort_teacher_tokens_per_second", ("t",)] == 80.5
+    assert found["retort_teacher_request_seconds", ("t",)] == 0.5
+
+
 async def test_a_scrape_reads_sql_once_in_a_while(
-    api: httpx.AsyncClient, site: Site, monkeypatch
-) -> None:  # type: ignore[no-untyped-def]
+    api: httpx.AsyncClient, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = await api.get("/metrics")
     assert first.headers["content-type"].startswith("text/plain")
     assert "retort_rows_total" in {

@@ -8,8 +8,8 @@ import httpx
 
 from prompts.record import Call
 from service.dashboard.estimate import estimate, from_preview
-from service.dashboard.load import loads
 from service.disk import Written
+from service.load import loads
 from service.preview import Preview, PreviewRow
 from service.site import Site
 from service.store import Upload
