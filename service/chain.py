@@ -4,6 +4,7 @@
 anywhere: children are submitted under the key `<recipe>/<part>`, ends are compare-and-set.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import update
 
 from service import events, jobs, tracing
 from service.problems import Problem
+from service.shared import StorageAwayError, StorageError
 from service.site import Site
 from service.spec import (
     BuildJob,
@@ -22,6 +24,8 @@ from service.spec import (
     TrainJob,
 )
 from service.tables import FINISHED, Job, State, now
+
+log = logging.getLogger(__name__)
 
 PARTS = ("build", "train", "compress", "report")
 RESULTS = ("dataset", "accepted", "model", "models", "reports", "report")
@@ -125,6 +129,12 @@ def _submit(site: Site, parent: Job, part: str, spec: JobSpec) -> bool:
             )
     except Problem as problem:
         _end(site, parent, End(State.FAILED, "bad_input", f"{part}: {problem.detail}"))
+        return False
+    except StorageAwayError as error:
+        log.warning("%s: %s is submitted at a later tick: %s", parent.id, part, error)
+        return False
+    except StorageError as error:
+        _end(site, parent, End(State.FAILED, "storage", f"{part}: {error}"))
         return False
     return True
 

@@ -18,6 +18,7 @@ from prompts.record import Frozen
 from service import cron, jobs, preflight
 from service.ids import make_id
 from service.problems import Fault, Problem, bad_input, conflict, not_found
+from service.shared import StorageAwayError, StorageError
 from service.site import Site
 from service.spec import BuildJob, JobSpec, RecipeJob, job_spec
 from service.tables import FINISHED, Job, Run, RunState, Schedule, utc
@@ -264,6 +265,11 @@ def _start(site: Site, schedule_id: str, *, by_hand: bool = False) -> int:
         job = jobs.submit(site, spec, idempotency_key=key, by=schedule.key_id)
     except Problem as problem:
         _note(site, run.id, {"state": RunState.FAILED, "detail": problem.detail})
+        return 0
+    except StorageAwayError:
+        return 0  # A later tick submits it.
+    except StorageError as error:
+        _note(site, run.id, {"state": RunState.FAILED, "detail": str(error)})
         return 0
     _note(site, run.id, {"state": RunState.SUBMITTED, "job_id": job.id})
     return 1

@@ -17,6 +17,7 @@ from service.dashboard import words
 from service.keys import Scope
 from service.login import Ticket
 from service.problems import Problem
+from service.shared import StorageError
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -57,6 +58,9 @@ class PageRoute(APIRoute):
                 return await anyio.to_thread.run_sync(_error, request, wrong)
             except OperationalError as error:
                 away = errors.database_away(error)
+                return await anyio.to_thread.run_sync(_error, request, away)
+            except StorageError as error:
+                away = errors.storage_away(error)
                 return await anyio.to_thread.run_sync(_error, request, away)
 
         return answer

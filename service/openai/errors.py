@@ -8,8 +8,9 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from service.errors import database_away, faults
+from service.errors import database_away, faults, storage_away
 from service.problems import Problem
+from service.shared import StorageError
 
 INVALID = "invalid_request_error"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -36,7 +37,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": _ERROR}},
     },
     "5XX": {
-        "description": "The teacher or the database is away, or an error in Retort itself.",
+        "description": "The teacher, database or bucket is away, or an error in Retort itself.",
         "content": {"application/json": {"schema": _ERROR}},
     },
 }
@@ -48,6 +49,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(StorageError, _storage)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -82,6 +84,10 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
     return answer(database_away(error))
+
+
+async def _storage(request: Request, error: Exception) -> JSONResponse:
+    return answer(storage_away(error))
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

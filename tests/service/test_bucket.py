@@ -8,7 +8,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from service import backup, db, retention
+from service import backup, chain, db, jobs, retention, timetable
 from service.app import create_app
 from service.broker import Broker
 from service.cli.doctor import artifacts as doctors_check
@@ -25,8 +25,10 @@ from service.settings import Settings
 from service.shared import StorageAwayError, StorageError
 from service.site import Site, open_site
 from service.store import light
-from service.tables import Artifact, State, now
+from service.tables import Artifact, Job, State, now
+from service.timetable import ScheduleSpec
 from tests.service.fakes import FakeBroker
+from tests.service.given import add_teacher, build, spec
 from tests.service.s3 import Line, S3Server, bucket, line, s3_server
 from tests.service.test_retention import add_job
 
@@ -251,6 +253,48 @@ async def test_what_is_wrong_with_the_bucket_is_said(
     await says(site, "doesn't answer")
     line.mend()
     assert doctors_check(site.settings).state == "ok"
+
+
+async def test_every_face_says_that_the_bucket_is_away(host: NewHost, line: Line) -> None:
+    rows = '{"prompt": "1?", "completion": "1"}\n'
+    async with client_of(host("here")) as api:
+        query = {"name": "rows.jsonl", "purpose": "dataset"}
+        file = (await api.post("/api/v1/files", params=query, content=rows)).json()["id"]
+        wanted = {"name": "d", "file": file}
+        dataset = (await api.post("/api/v1/datasets/import", json=wanted)).json()["id"]
+    line.cut()
+    async with client_of(host("there")) as api:
+        by_openai = await api.get(f"/v1/files/{file}/content")
+        page = await api.get(f"/datasets/{dataset}")
+    assert (by_openai.status_code, by_openai.json()["error"]["code"]) == (503, "storage")
+    assert (page.status_code, "doesn&#39;t answer" in page.text) == (503, True)
+
+
+def test_what_is_submitted_by_itself_waits_for_the_bucket(
+    host: NewHost, tmp_path: Path, line: Line
+) -> None:
+    here, there = host("here"), host("there")
+    add_teacher(here)
+    seeds = tmp_path / "seeds.jsonl"
+    seeds.write_text('{"id": "1", "question": "1?"}\n')
+    with here.sessions.writing.begin() as session:
+        file = here.store.publish(session, "file", "s", seeds, summary={}, inputs=[]).id
+    recipe = spec(kind="recipe", name="r", build=build(file))
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    timetable.create(here, ScheduleSpec(name="n", cron="* * * * *", job=recipe), noon)
+    by_hand = jobs.submit(here, recipe).id
+    line.cut()
+    later = noon + timedelta(minutes=1)
+    timetable.tick(there, later)
+    chain.advance(there, by_hand)
+    kinds = select(Job.kind).order_by(Job.kind)
+    with here.sessions.reading() as session:
+        assert session.scalars(kinds).all() == ["recipe"]
+    line.mend()
+    timetable.tick(there, later)
+    chain.advance(there, by_hand)
+    with here.sessions.reading() as session:
+        assert session.scalars(kinds).all() == ["build", "recipe", "recipe"]
 
 
 def test_without_credentials_it_says_so(
