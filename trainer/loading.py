@@ -90,6 +90,16 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return config
 
 
+def positions(source: str | Path) -> int | None:
+    """How many tokens a directory's or hub name's model holds; None where it doesn't say, or where
+    loading it will say more."""
+    try:
+        found = _config(source).to_dict().get("max_position_embeddings")
+    except (OSError, ValueError, KeyError, ImportError):
+        return None
+    return found if found is None else int(found)
+
+
 def weight_files(source: str | Path) -> list[Path]:
     """A model directory's weight files, sorted."""
     return sorted(Path(source).glob(WEIGHTS))

@@ -18,7 +18,7 @@ from trainer.data import TokenRows, encode
 from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.identity import digest_of
-from trainer.loading import end_ids, load_model, load_tokenizer, make_model, read_config
+from trainer.loading import end_ids, load_model, load_tokenizer, make_model, positions, read_config
 from trainer.methods import METHODS, Setting, check_confidence
 from trainer.methods.method import Encode
 from trainer.plan import Plan, layout, make_plan
@@ -173,12 +173,11 @@ def _limit(model: PreTrainedModel, spec: TrainSpec, emit: Emit) -> int:
     limit = spec.optimization.max_length
     sides = {"student": model.config.to_dict().get("max_position_embeddings")}
     if isinstance(spec, WithTeacher) and spec.one_vocabulary:
-        sides["teacher"] = read_config(spec.teacher).get("max_position_embeddings")
-    for side, positions in sides.items():
-        if positions is not None and positions < limit:
-            detail = f"max_length {limit} is cut to the {side}'s {positions}"
-            emit("warning", {"detail": detail})
-            limit = int(positions)
+        sides["teacher"] = positions(spec.teacher)
+    for side, held in sides.items():
+        if held is not None and held < limit:
+            emit("warning", {"detail": f"max_length {limit} is cut to the {side}'s {held}"})
+            limit = int(held)
     return limit
 
 

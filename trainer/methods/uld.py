@@ -35,7 +35,8 @@ def uld(spec: UniversalLogit, setting: Setting) -> Objective:
     """Cross-entropy plus `weight` times the distance of sorted probabilities."""
     teacher = load_teacher(spec, setting)
     tokenizer = load_tokenizer(spec.teacher)
-    pairs = _pairs(setting, tokenizer, end_ids(teacher.model, tokenizer))
+    held = teacher.model.config.to_dict().get("max_position_embeddings")
+    pairs = _pairs(setting, tokenizer, end_ids(teacher.model, tokenizer), held)
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
         found = [pairs[row.row] for row in batch.rows] if batch.kept else []
@@ -72,11 +73,12 @@ def beginnings(row: TokenRow, content: str, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _pairs(
-    setting: Setting, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]
+    setting: Setting, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int], held: int | None
 ) -> dict[str, _Pair]:
     records = {record.id: record for record in setting.records}
     chosen = [records[row.row] for row in setting.rows]
     made = {row.row: row for row in encode(chosen, tokenizer, 2**31, ends).rows}
+    _check_lengths(made, held)
     found = {}
     for row in setting.rows:
         text = _text(records[row.row])
@@ -89,6 +91,17 @@ def _pairs(
             "Their tokenizers never begin a token at the same character. Use sequence_level.",
         )
     return found
+
+
+def _check_lengths(made: dict[str, TokenRow], held: int | None) -> None:
+    """Rows may be longer in the teacher's tokens than in the student's."""
+    long = [row.row for row in made.values() if held is not None and len(row.ids) > held]
+    if long:
+        raise BadInput(
+            f"{len(long)} of {len(made)} rows are longer than the teacher holds, in its tokens",
+            f"It holds {held}; the first such row is {long[0]}. Lower optimization.max_length: "
+            "longer rows are left out and counted.",
+        )
 
 
 def _text(record: Record) -> str:

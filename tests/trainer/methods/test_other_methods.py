@@ -238,3 +238,13 @@ def test_uld_takes_a_teacher_that_a_kl_refuses(tmp_path: Path) -> None:
     assert loss_of(hotter[1], all_rows(run))[0] != loss
     with pytest.raises(BadInput, match="different vocabularies"):
         made(spec_of(tmp_path, "kd").model_copy(update={"teacher": str(tmp_path / "letters")}))
+
+
+def test_rows_longer_than_the_teacher_holds_in_its_own_tokens_are_named(tmp_path: Path) -> None:
+    """Characters are more tokens than words: what fits the student doesn't fit the teacher."""
+    tokenizer = letters()
+    few = make_model(2, vocab_size=len(tokenizer), max_position_embeddings=24)
+    save_model(tmp_path / "letters", few, tokenizer)
+    spec = spec_of(tmp_path, "uld").model_copy(update={"teacher": str(tmp_path / "letters")})
+    with pytest.raises(BadInput, match=r"1 of 1 rows are longer than the teacher holds.*holds 24"):
+        made(spec, [make_record(0, "w1 w2", "The answer is 7 .")])
