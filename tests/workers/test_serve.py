@@ -236,7 +236,8 @@ def test_the_command_line_follows_the_engine(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_real_vllm_is_served_probed_and_gone(tmp_path: Path) -> None:
-    site = new_site(tmp_path / "data", lease_s=60.0, min_free_bytes=0)
+    # As other hosts reach it: with a key. The demo's chain serves without one.
+    site = new_site(tmp_path / "data", lease_s=60.0, min_free_bytes=0, serve_host="0.0.0.0")
     before = psutil.Process().children(recursive=True)
     job_id = put_serve(site, model=str(MODEL))
     thread = in_thread(site, job_id)
@@ -246,9 +247,11 @@ def test_real_vllm_is_served_probed_and_gone(tmp_path: Path) -> None:
     assert members
     found = teacher(site)
     asked = {"model": "t", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+    known = {"Authorization": f"Bearer {unseal(site.settings, found.api_key_sealed or '')}"}
+    url = f"{found.base_url}/chat/completions"
     with httpx.Client(trust_env=False, timeout=120) as client:
-        answer = client.post(f"{found.base_url}/chat/completions", json=asked)
-    assert answer.status_code == 200
+        answers = [client.post(url, json=asked, headers=each) for each in ({}, known)]
+    assert [answer.status_code for answer in answers] == [401, 200]
     assert found.probe["context_tokens"] == 1024
     assert found.probe["max_logprobs"] == 20
 
