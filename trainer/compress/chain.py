@@ -20,7 +20,7 @@ from trainer.compress.gate import FAILED, GateFailed, find_failures, find_servin
 from trainer.compress.heal import heal_model, with_threads
 from trainer.compress.making import TRAINING, make, write
 from trainer.compress.measuring import digest_model
-from trainer.compress.plan import SERVED, Plan, make_plan
+from trainer.compress.plan import Plan, make_plan
 from trainer.compress.points import RATIO_FIELDS, Point, lay_out
 from trainer.compress.report import (
     HealFacts,
@@ -96,7 +96,7 @@ def _finished(
         report = StageReport.model_validate_json(text)
     except (FileNotFoundError, ValidationError):
         return None
-    digest = _digest(plan, stage, _source(plan, point, reports))
+    digest = _digest(plan, index, stage, _source(plan, point, reports))
     if report.serving_note.startswith(FAILED):
         return None  # a server may fail to start for want of memory or time: that can pass
     if report.digest != digest or not (directory / "model" / "config.json").is_file():
@@ -115,7 +115,7 @@ def _run_stage(
     """Make the model, heal it, measure it, judge it; the report is written last."""
     stage = point.stage
     directory, source = _directory(out, index, stage), _source(plan, point, reports)
-    digest = _digest(plan, stage, source)
+    digest = _digest(plan, index, stage, source)
     emit("phase", {"name": f"stage {index}: {point.label}", "detail": str(source)})
     made = make(plan, stage, source, directory, digest, emit)
     healed = _heal(plan, stage, directory, emit)
@@ -123,7 +123,7 @@ def _run_stage(
     emit("phase", {"name": f"stage {index}: measure", "detail": str(directory / "model")})
     started = time.monotonic()
     found = _measure(plan, point, source, directory / "model", reports)
-    serving, note = _compare(plan, index, stage, directory, emit)
+    serving, note = _compare(plan, index, directory, emit)
     failures = [
         *find_failures(stage.gate, found.before, found.after, found.kl_from_source),
         *find_serving_failures(serving, note),
@@ -202,10 +202,10 @@ def _keep_tokenizer(made: Path, model: Path) -> None:
 
 
 def _compare(
-    plan: Plan, index: int, stage: StageSpec, directory: Path, emit: Emit
+    plan: Plan, index: int, directory: Path, emit: Emit
 ) -> tuple[ServingComparison | None, str]:
     """The comparison with vLLM, or why there is none."""
-    if stage.kind not in SERVED:
+    if not plan.expected[index].of_its_own_form:
         return None, "not checked: its weights are stored as any dense model's are"
     if not plan.spec.serve_check:
         return None, "not checked: serve_check is off"
@@ -246,14 +246,15 @@ def _directory(out: Path, index: int, stage: StageSpec) -> Path:
     return out / f"stage-{index}-{stage.kind}"
 
 
-def _digest(plan: Plan, stage: StageSpec, source: Path) -> str:
+def _digest(plan: Plan, index: int, stage: StageSpec, source: Path) -> str:
+    own_form = plan.expected[index].of_its_own_form
     asked = {
         "version": VERSION,
         "stage": stage.model_dump(mode="json", exclude={"sweep"}),
         "source": digest_model(source),
         "start": digest_model(plan.start),
         "measured": plan.measuring.digest,
-        "served": plan.spec.serve_check and stage.kind in SERVED and plan.engine is not None,
+        "served": plan.spec.serve_check and own_form and plan.engine is not None,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

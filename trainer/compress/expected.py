@@ -70,6 +70,16 @@ class Expected:
         return self.outside + self.layers * (within + self.other_per_layer)
 
     @property
+    def factorized(self) -> bool:
+        """Whether some linear is stored as two factors."""
+        return any(linear.rank is not None for linear in self.linears.values())
+
+    @property
+    def of_its_own_form(self) -> bool:
+        """Whether an engine must load it otherwise than a dense model."""
+        return self.factorized or self.scheme is not None
+
+    @property
     def weight_bytes(self) -> int:
         """On disk, headers left out."""
         plain = self.parameters * self.item_bytes
@@ -114,7 +124,7 @@ def describe(model: PreTrainedModel) -> Expected:
 
 def engines(expected: Expected) -> tuple[str, ...]:
     """Which engine loads the result, and why not where one doesn't."""
-    ranks = any(linear.rank for linear in expected.linears.values())
+    ranks = expected.factorized
     by = " (through retort-lowrank)" if ranks else ""
     why = obstacles(expected)
     said = [f"transformers loads it{by}", *why]

@@ -18,6 +18,8 @@ from trainer.errors import BadInput
 from trainer.spec import (
     CompressSpec,
     DepthPrune,
+    Evaluate,
+    HealAlone,
     MagnitudePrune,
     QuantizeFinetune,
     QuantizePtq,
@@ -67,6 +69,8 @@ def _after(stage: StageSpec, source: Expected, model: PreTrainedModel, path: str
         return _after_svd(stage, source, model, path)
     if isinstance(stage, QuantizePtq | QuantizeTrain | QuantizeFinetune):
         return _after_quantization(stage, source, model, path)
+    if isinstance(stage, HealAlone | Evaluate):
+        return source
     if isinstance(stage, TensorFactorize):
         find_anatomy(model)
         return source

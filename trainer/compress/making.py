@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ STAGES: dict[str, Stage] = {
 TRAINED: dict[str, Callable[[Any, qat.Workplace], Outcome]] = {"qat": qat.run, "qaf": qaf.run}
 """Those that train, from the directories themselves."""
 
+UNCHANGED = ("heal", "evaluate")
+"""Those whose method leaves the model as it is: what trains or measures it comes after."""
+
 TRAINING = "training"
 """Where a stage that trains keeps its checkpoints while it does."""
 
@@ -86,18 +90,34 @@ def make(
     _clear(directory)
     started = time.monotonic()
     served, gather = plan.shared.served, plan.shared.of(_moments_key(plan, stage, source))
-    if stage.kind in TRAINED:
-        training, threads = directory / TRAINING, plan.spec.threads
-        place = qat.Workplace(source, plan.start, plan.dataset, training, threads, emit)
-        outcome = TRAINED[stage.kind](stage, place)
+    details: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    if stage.kind in UNCHANGED:
+        _publish(partial(_copy, source), source, directory)
     else:
-        outcome = STAGES[stage.kind](stage, load_model(source), plan.calibration(stage), gather)
-    _save(outcome, source, directory)
-    notes = (*outcome.notes, *((SHARED,) if plan.shared.served > served else ()))
-    made = Made(outcome.details, notes, time.monotonic() - started)
+        outcome = _apply(plan, stage, source, directory, gather, emit)
+        _publish(outcome.save or outcome.model.save_pretrained, source, directory)
+        details, notes = outcome.details, outcome.notes
+    notes = (*notes, *((SHARED,) if plan.shared.served > served else ()))
+    made = Made(details, notes, time.monotonic() - started)
     fields = {"details": made.details, "notes": made.notes, "seconds": made.seconds}
     write(marker, json.dumps({"digest": digest, **fields}))
     return made
+
+
+def _apply(
+    plan: Plan, stage: StageSpec, source: Path, directory: Path, gather: Collect, emit: Emit
+) -> Outcome:
+    if stage.kind in TRAINED:
+        training, threads = directory / TRAINING, plan.spec.threads
+        place = qat.Workplace(source, plan.start, plan.dataset, training, threads, emit)
+        return TRAINED[stage.kind](stage, place)
+    return STAGES[stage.kind](stage, load_model(source), plan.calibration(stage), gather)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Packed or not, byte for byte."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*OWN))
 
 
 def _clear(directory: Path) -> None:
@@ -108,11 +128,11 @@ def _clear(directory: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _save(outcome: Outcome, source: Path, directory: Path) -> None:
+def _publish(save: Callable[[Path], Any], source: Path, directory: Path) -> None:
     """Whole under its name, or not there at all."""
     writing = directory / ".writing"
     try:
-        (outcome.save or outcome.model.save_pretrained)(writing)
+        save(writing)
         _copy_companions(source, writing)
         publish(writing, directory / "made")
     finally:

@@ -26,9 +26,6 @@ from trainer.spec import CompressSpec, Heal, StageSpec
 from trainer.spec.compress import PACKING
 from trainer.student import check_head
 
-SERVED = ("svd", *PACKING)
-"""Kinds of stage whose result an engine must be able to load in a form of its own."""
-
 SERVING_PROMPTS = 200
 SERVING_NEW_TOKENS = 64
 NO_LIMIT = 2**31
@@ -75,7 +72,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     for index, stage in enumerate(spec.stages):
         check_calibration(index, stage, spread(rows, stage.calibration_rows))
         check_signal(index, stage, start, dataset, train)
-    served = spec.serve_check and any(stage.kind in SERVED for stage in spec.stages)
+    served = spec.serve_check and any(one.of_its_own_form for one in expected)
     measuring = Measuring(
         start=start,
         evaluate=spec.evaluate,
@@ -84,7 +81,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
         serving_prompts=_prompts([*held, *train], tokenizer, model) if served else (),
         digest=digest_measuring(dataset, spec.evaluate),
     )
-    engine = _engine(spec, vllm_python) if served else None
+    engine = _engine(expected, vllm_python) if served else None
     return Plan(spec, start, dataset, rows, measuring, engine, expected)
 
 
@@ -144,7 +141,7 @@ def looks_at_rows(stage: StageSpec) -> bool:
         return stage.scaling != "none" or stage.max_loss_increase is not None
     if stage.kind == "ptq":
         return stage.algorithm != "rtn"
-    return stage.kind not in ("magnitude", "tensor", "qat", "qaf")
+    return stage.kind not in ("magnitude", "tensor", "qat", "qaf", "heal", "evaluate")
 
 
 def spread(rows: Sequence[TokenRow], count: int) -> tuple[TokenRow, ...]:
@@ -213,9 +210,9 @@ def _prompts(
     return tuple(fitting[:SERVING_PROMPTS])
 
 
-def _engine(spec: CompressSpec, vllm_python: Path | None) -> Engine | None:
+def _engine(expected: Sequence[Expected], vllm_python: Path | None) -> Engine | None:
     engine = find_engine(vllm_python)
-    factorizes = any(stage.kind == "svd" for stage in spec.stages)
+    factorizes = any(one.factorized for one in expected)
     if engine is not None and factorizes and not engine.lowrank:
         raise BadInput(
             f"{engine.python} can't serve factorized models",

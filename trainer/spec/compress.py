@@ -8,8 +8,10 @@ from prompts.record import Frozen
 from trainer.spec.evaluation import EvalSpec
 from trainer.spec.stages import (
     DepthPrune,
+    Evaluate,
     Gate,
     Heal,
+    HealAlone,
     MagnitudePrune,
     QuantizeFinetune,
     QuantizePtq,
@@ -32,7 +34,9 @@ StageSpec = Annotated[
     | TensorFactorize
     | QuantizePtq
     | QuantizeTrain
-    | QuantizeFinetune,
+    | QuantizeFinetune
+    | HealAlone
+    | Evaluate,
     Field(discriminator="kind"),
 ]
 
@@ -65,20 +69,20 @@ class CompressSpec(Frozen):
 
     @model_validator(mode="after")
     def _orders_that_can_not_work(self) -> "CompressSpec":
-        factorized = False
+        factorized, packed = False, None
         for index, stage in enumerate(self.stages):
             follows = bool(index) and stage.on == "previous"
-            before = self.stages[index - 1].kind if follows else None
             if follows and _sweeps(self.stages[index - 1]):
                 raise ValueError(
                     f"stages[{index}].on: the sweep before leaves several models: set on: start"
                 )
-            factorized = factorized and follows
-            if before in PACKING:
+            factorized, packed = factorized and follows, packed if follows else None
+            if packed is not None and stage.kind != "evaluate":
                 raise ValueError(
-                    f"stages[{index}]: {stage.kind} can't follow {before}: packed weights can't be "
+                    f"stages[{index}]: {stage.kind} can't follow {packed}: packed weights can't be "
                     "changed. Put it before, or set on: start"
                 )
+            packed = stage.kind if stage.kind in PACKING else packed
             if factorized and stage.kind in AFTER_SVD:
                 raise ValueError(f"stages[{index}]: {stage.kind} {AFTER_SVD[stage.kind]}")
             if factorized and stage.kind == "ptq" and stage.algorithm in ("smoothquant", "awq"):
@@ -97,8 +101,10 @@ def _sweeps(stage: StageSpec) -> bool:
 __all__ = [
     "CompressSpec",
     "DepthPrune",
+    "Evaluate",
     "Gate",
     "Heal",
+    "HealAlone",
     "MagnitudePrune",
     "QuantizeFinetune",
     "QuantizePtq",

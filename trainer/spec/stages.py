@@ -48,6 +48,25 @@ class Stage(Frozen):
         return given
 
 
+class HealAlone(Stage):
+    """A short training and nothing else: a second heal, or one with settings of its own."""
+
+    kind: Literal["heal"]
+    heal: Heal = Heal()
+
+
+class Evaluate(Stage):
+    """A measurement and a gate: the model stays as it is."""
+
+    kind: Literal["evaluate"]
+
+    @model_validator(mode="after")
+    def _changes_nothing(self) -> "Evaluate":
+        if self.heal is not None:
+            raise ValueError("evaluate changes nothing: use kind: heal to train")
+        return self
+
+
 class _Mask(Stage):
     """Weights set to zero within the linears of the decoder layers."""
 

@@ -19,7 +19,7 @@ from trainer.compress.chain import run
 from trainer.compress.forecast import forecast
 from trainer.compress.gate import GateFailed
 from trainer.compress.heal import zero_masks
-from trainer.compress.making import SHARED, STAGES, TRAINED
+from trainer.compress.making import SHARED, STAGES, TRAINED, UNCHANGED
 from trainer.compress.measuring import digest_model
 from trainer.compress.outcome import Outcome
 from trainer.compress.report import StageReport
@@ -62,7 +62,7 @@ class Events(list[tuple[str, dict[str, Any]]]):
 def test_there_is_a_function_for_each_kind_of_stage() -> None:
     members = typing.get_args(typing.get_args(StageSpec)[0])
     kinds = {typing.get_args(member.model_fields["kind"].annotation)[0] for member in members}
-    assert set(STAGES) | set(TRAINED) == kinds
+    assert set(STAGES) | set(TRAINED) | set(UNCHANGED) == kinds
 
 
 def test_stages_follow_each_other_and_are_measured(inputs: dict[str, str], tmp_path: Path) -> None:
@@ -217,6 +217,26 @@ def test_a_model_with_capped_logits_is_compressed_but_not_trained(
         run(make_spec(given, {**narrow, "heal": HEAL}), tmp_path / "healed", silent)
 
 
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
+def test_a_heal_and_a_measurement_may_be_stages_of_their_own(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    packed = {"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn", "group_size": 32}
+    heal = {"kind": "heal", "heal": {"method": "sequence_level", **HEAL}}
+    spec = make_spec(inputs, {"kind": "wanda"}, {**heal}, packed, {"kind": "evaluate"})
+    wanda, healed, rounded, measured = run(spec, tmp_path / "out", silent)
+    assert (healed.source, measured.source) == (wanda.model, rounded.model)
+    assert healed.heal is not None
+    assert healed.heal.kl_before == wanda.after.kl_from_start
+    assert zero_masks(Path(healed.model)).keys() == zero_masks(Path(wanda.model)).keys()
+    assert digest_model(Path(measured.model)) == digest_model(Path(rounded.model))
+    assert measured.kl_from_source == 0.0
+    assert measured.after.shape == rounded.after.shape
+    events = Events()
+    assert len(run(spec, tmp_path / "out", events)) == 4
+    assert events.worked_on() == []
+
+
 def test_calibration_rows_and_branches_matter(inputs: dict[str, str], tmp_path: Path) -> None:
     few, many = (
         run(make_spec(inputs, {"kind": "svd", "calibration_rows": n}), tmp_path / str(n), silent)[0]
@@ -274,6 +294,7 @@ def test_bad_inputs_are_refused(inputs: dict[str, str], tmp_path: Path) -> None:
     [
         (["qat", "depth"], r"stages\[1\]: depth can't follow qat"),
         (["ptq", "depth"], r"stages\[1\]: depth can't follow ptq"),
+        (["ptq", "evaluate", "heal"], r"stages\[2\]: heal can't follow ptq"),
         (["depth", "svd", "svd"], r"stages\[2\]: svd factorizes a model once"),
         (["svd", "wanda", "width"], r"stages\[2\]: width cuts whole matrices"),
         (["svd", "tensor"], r"stages\[1\]: tensor folds whole matrices"),
@@ -290,6 +311,8 @@ def test_orders_that_can_not_work_are_refused_by_the_spec(
         make_spec(inputs, *specs)
     with pytest.raises(ValidationError, match=r"stages\[1\].algorithm: smoothquant rescales"):
         make_spec(inputs, {"kind": "svd"}, {"kind": "ptq", "algorithm": "smoothquant"})
+    with pytest.raises(ValidationError, match="evaluate changes nothing: use kind: heal"):
+        make_spec(inputs, {"kind": "evaluate", "heal": HEAL})
     make_spec(inputs, *[{**spec, "on": "start"} for spec in specs])
 
 

@@ -46,6 +46,8 @@ CHANGES: dict[str, dict[str, tuple[Fields, Fields]]] = {
     "magnitude": MASK,
     "wanda": MASK,
     "sparsegpt": {**MASK, "damping": ({}, {"damping": 1.0}), "block": ({}, {"block": 8})},
+    "heal": {},
+    "evaluate": {},
     "depth": {
         "layers": ({}, {"layers": 2}),
         "importance": ({}, {"importance": "perplexity"}),
