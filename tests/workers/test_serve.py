@@ -223,7 +223,8 @@ def test_the_command_line_follows_the_engine(tmp_path: Path) -> None:
     gpu = Engine(Path("/e/python"), "vllm", "0.32.0", False)
     plans = [ServerPlan(engine, "org/m", "n", 1, tmp_path / "l", 99, 5) for engine in (cpu, gpu)]
 
-    assert ["--enforce-eager" in command(plan) for plan in plans] == [True, False]
+    for option in ("--enforce-eager", "--no-enable-chunked-prefill"):
+        assert [option in command(plan) for plan in plans] == [True, False]
     assert ["VLLM_TARGET_DEVICE" in environment(plan) for plan in plans] == [True, False]
     words = command(plans[1])
     assert words[words.index("--max-model-len") + 1] == "99"
