@@ -207,8 +207,8 @@ def test_an_evaluation_file_must_be_there(site: Site, tmp_path: Path) -> None:
         assert "compress.evaluate.data" in found
 
 
-def test_a_report_is_of_a_recipe(site: Site) -> None:
-    assert "not a recipe" in faults(site, kind="report", job="job-x")["job"]
+def test_a_report_is_of_a_job_with_models(site: Site) -> None:
+    assert "no job of a recipe" in faults(site, kind="report", job="job-x")["job"]
     assert "name the recipe" in faults(site, kind="report")["job"]
 
 
