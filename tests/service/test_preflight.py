@@ -209,7 +209,7 @@ def test_an_evaluation_file_must_be_there(site: Site, tmp_path: Path) -> None:
 
 def test_a_report_is_of_a_job_with_models(site: Site) -> None:
     assert "no job of a recipe" in faults(site, kind="report", job="job-x")["job"]
-    assert "name the recipe" in faults(site, kind="report")["job"]
+    assert "name the job" in faults(site, kind="report")["job"]
 
 
 def test_a_training_asks_a_registered_teacher_by_its_name(site: Site) -> None:
