@@ -1,8 +1,9 @@
 """python -m examples.compression.table --out DIR [--text FILE]: methods against ratios, measured.
 
-Trains a byte-level model on plain text, compresses it by every method, and prints perplexity a
-byte, KL from the uncompressed model and bytes, each with its floor first: round-to-nearest,
-magnitude, plain SVD. Whatever is finished in DIR is kept: a run that was stopped goes on.
+Trains a byte-level model on plain text, or takes a student (--model, with --dataset, and questions
+by --evaluation), compresses it by every method, and prints cross-entropy a token, KL from the
+uncompressed model, accuracy and bytes, each with its floor first: round-to-nearest, magnitude,
+plain SVD. Whatever is finished in DIR is kept: a run that was stopped goes on.
 """
 
 import argparse
@@ -17,10 +18,11 @@ from trainer.assess import read_rows
 from trainer.compress.chain import run
 from trainer.compress.report import StageReport
 from trainer.data import TokenRow, encode, read_records
+from trainer.evaluate import measure as measure_answers
 from trainer.events import silent
 from trainer.loading import end_ids, load_model, load_tokenizer
-from trainer.measurement import Estimate, bootstrap
-from trainer.spec import CompressSpec, Optimization, SequenceLevel
+from trainer.measurement import Accuracy, Estimate, bootstrap
+from trainer.spec import CompressSpec, EvalSpec, Optimization, SequenceLevel
 from trainer.training import train
 
 RATE = 2e-3
@@ -55,12 +57,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.compression.table")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--text", type=Path, help="plain text; default: the demo's stories")
+    parser.add_argument("--model", type=Path, help="a student to compress, in place of text")
+    parser.add_argument("--dataset", type=Path, help="its rows: calibration, heals, validation")
+    parser.add_argument("--evaluation", type=Path, help="questions, for accuracy as well")
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    rows: list[dict[str, Any]] = []
-    text = read_text(given.text)
-    for row in make_table(given.out, text, SIZES[given.size], given.threads):
+    if (given.model is None) != (given.dataset is None):
+        parser.error("--model and --dataset go together")
+    size, rows = SIZES[given.size], list[dict[str, Any]]()
+    source = Source(given.model, given.dataset)
+    if given.model is None:
+        source = train_source(given.out, read_text(given.text), size, given.threads)
+    questions = EvalSpec(data=str(given.evaluation)) if given.evaluation else None
+    given.out.mkdir(parents=True, exist_ok=True)
+    for row in make_table(given.out, source, size, given.threads, questions):
         rows.append(row)
         print(f"{row['method']} {row['ratio']}", flush=True)
         (given.out / "table.md").write_text(as_markdown(rows), "utf-8")
@@ -68,8 +79,16 @@ def main(arguments: list[str] | None = None) -> None:
     print(as_markdown(rows))
 
 
-def make_table(out: Path, text: str, size: Size, threads: int) -> Iterator[dict[str, Any]]:
-    """A row for each model as it is measured, the uncompressed one first."""
+@dataclass(frozen=True)
+class Source:
+    """What is compressed, and the rows for it."""
+
+    model: Path
+    dataset: Path
+
+
+def train_source(out: Path, text: str, size: Size, threads: int) -> Source:
+    """A byte-level model trained on text."""
     dataset = write_dataset(text, out / "dataset", size.rows)
     base = write_model(out / "base", size.width, size.layers)
     optimization = Optimization(
@@ -79,14 +98,21 @@ def make_table(out: Path, text: str, size: Size, threads: int) -> Iterator[dict[
     spec = SequenceLevel(
         method="sequence_level", student=str(base), dataset=str(dataset), optimization=optimization
     )
-    start = train(spec, out / "train", silent)
+    return Source(train(spec, out / "train", silent), dataset)
+
+
+def make_table(
+    out: Path, source: Source, size: Size, threads: int, questions: EvalSpec | None = None
+) -> Iterator[dict[str, Any]]:
+    """A row for each model as it is measured, the uncompressed one first."""
+    start, dataset = source.model, source.dataset
     held = _held(start, dataset, size.measured_rows)
-    yield measure("uncompressed", "", start, start, held)
+    yield measure("uncompressed", "", start, start, held, questions)
     for name, stages in groups(size):
         given = {"model": str(start), "dataset": str(dataset), "threads": threads}
         compress = CompressSpec(**given, serve_check=False, stages=stages)
         for report in run(compress, out / name, silent):
-            yield measure(name, _ratio(report), Path(report.model), start, held)
+            yield measure(name, _ratio(report), Path(report.model), start, held, questions)
 
 
 def groups(size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
@@ -114,35 +140,57 @@ def groups(size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
 
 
 def measure(
-    method: str, ratio: str, model: Path, start: Path, rows: tuple[TokenRow, ...]
+    method: str,
+    ratio: str,
+    model: Path,
+    start: Path,
+    rows: tuple[TokenRow, ...],
+    questions: EvalSpec | None = None,
 ) -> dict[str, Any]:
-    """Cross-entropy and distance a byte, on validation rows; bytes on disk."""
+    """Cross-entropy and distance a token, on validation rows; accuracy; bytes on disk."""
     read = read_rows(load_model(model), load_model(start), rows, 16)
     return {
         "method": method,
         "ratio": ratio,
         "nats": bootstrap(read.nats, read.tokens, RESAMPLES).model_dump(),
         "kl": bootstrap(read.kl, read.tokens, RESAMPLES).model_dump(),
+        "accuracy": _accuracy(model, questions),
         "bytes": sum(path.stat().st_size for path in model.glob("*.safetensors")),
     }
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """The table as the documentation has it."""
+    skills = list(rows[0]["accuracy"]) if rows else []
+    asked = "".join(f" accuracy, {skill} |" for skill in skills)
     lines = [
-        "| method | ratio | nats a byte | KL from uncompressed | bytes |",
-        "|---|---|---|---|---|",
+        f"| method | ratio | nats a token | KL from uncompressed |{asked} bytes |",
+        "|---|---|---|---|" + "---|" * len(skills) + "---|",
     ]
     for row in rows:
         nats = _said(Estimate.model_validate(row["nats"]), 3)
         kl = _said(Estimate.model_validate(row["kl"]), 4)
-        lines.append(f"| {row['method']} | {row['ratio']} | {nats} | {kl} | {row['bytes']:,} |")
+        right = "".join(f" {_share(row['accuracy'][skill])} |" for skill in skills)
+        said = f"| {row['method']} | {row['ratio']} | {nats} | {kl} |{right} {row['bytes']:,} |"
+        lines.append(said)
     return "\n".join(lines) + "\n"
 
 
 def _said(figure: Estimate, decimals: int) -> str:
     value, low, high = (f"{x:.{decimals}f}" for x in (figure.value, figure.low, figure.high))
     return f"{value} ({low} to {high})"
+
+
+def _accuracy(model: Path, questions: EvalSpec | None) -> dict[str, Any]:
+    if questions is None:
+        return {}
+    skills = measure_answers(model, questions).skills
+    return {skill: found.model_dump() for skill, found in skills.items()}
+
+
+def _share(found: dict[str, Any]) -> str:
+    one = Accuracy.model_validate(found)
+    return f"{one.share:.1%} ({one.low:.1%} to {one.high:.1%})"
 
 
 def _ratio(report: StageReport) -> str:

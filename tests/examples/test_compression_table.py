@@ -1,11 +1,18 @@
 """The table of methods: its text, its rows, its methods."""
 
+import json
 from pathlib import Path
 
+import pytest
+
+from examples.compression import table
 from examples.compression.table import SIZES, as_markdown, groups
 from examples.compression.text import GIVEN, LEARNT, make_tokenizer, read_text, write_dataset
+from tests.trainer.compress.world import write_dataset as write_rows
+from tests.trainer.compress.world import write_model as write_student
+from tests.trainer.compress.world import write_questions
 from trainer.data import read_records
-from trainer.measurement import Estimate
+from trainer.measurement import Estimate, wilson
 from trainer.spec import CompressSpec
 
 
@@ -48,5 +55,33 @@ def test_every_method_parses_with_its_floor_first() -> None:
 def test_the_table_has_a_line_for_each_model() -> None:
     figure = Estimate(value=1.5, low=1.25, high=1.75, rows=4).model_dump()
     row = {"method": "SVD", "ratio": "0.4", "nats": figure, "kl": figure, "bytes": 1234}
-    line = as_markdown([row]).splitlines()[-1]
+    line = as_markdown([{**row, "accuracy": {}}]).splitlines()[-1]
     assert line == "| SVD | 0.4 | 1.500 (1.250 to 1.750) | 1.5000 (1.2500 to 1.7500) | 1,234 |"
+    asked = as_markdown([{**row, "accuracy": {"cot": wilson(50, 100).model_dump()}}])
+    assert "| accuracy, cot | bytes |" in asked
+    assert "| 50.0% (40.4% to 59.6%) | 1,234 |" in asked
+    assert len({line.count("|") for line in asked.splitlines()}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
+def test_a_student_of_ones_own_is_measured_with_its_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By two of the methods; the others take their turn in the table itself."""
+    made = {"model": write_student(tmp_path / "m"), "dataset": write_rows(tmp_path / "d")}
+    questions = write_questions(tmp_path / "q.jsonl", 4)
+    chosen = [each for each in groups(SIZES["smoke"]) if each[0] in ("magnitude", "PTQ rtn")]
+    monkeypatch.setattr(table, "groups", lambda size: iter(chosen))
+    words = [f"--{name}={value}" for name, value in made.items()]
+    out = tmp_path / "out"
+    table.main([*words, f"--evaluation={questions}", f"--out={out}", "--size=smoke"])
+    found = json.loads((out / "table.json").read_text("utf-8"))
+    assert [row["method"] for row in found] == [
+        *("uncompressed", "magnitude", "magnitude", "PTQ rtn"),
+    ]
+    assert all(set(row["accuracy"]) == {"cot", "icl"} for row in found)
+    assert found[0]["kl"]["value"] == pytest.approx(0, abs=1e-6)
+    assert found[3]["bytes"] < found[0]["bytes"]
+    with pytest.raises(SystemExit):
+        table.main([words[0], f"--out={out}"])
