@@ -155,8 +155,7 @@ def one_run(out: Path, dataset: Path, method: str, seed: int, size: Size, thread
     if kept.is_file():
         return Run(**json.loads(kept.read_text("utf-8")))
     spec = spec_of(out, dataset, method, seed, size, threads)
-    _write(out / f"{method}-{seed}.spec.json", json.dumps(spec))
-    peak = _train(out / f"{method}-{seed}.spec.json", place)
+    peak = train(spec, place)
     card = json.loads((place / "model/retort.json").read_text("utf-8"))
     found = measured(place / "measurement.json", place / "model", size)
     figures = (card["seconds"], peak / 2**20, card["steps"], card["tokens_learnt"])
@@ -187,7 +186,7 @@ def spec_of(
     return {**chosen, **named} | ({} if method in ALONE else {"teacher": str(TEACHER)})
 
 
-def measured(target: Path, model: Path, size: Size) -> Measurement:
+def measured(target: Path, model: Path, size: Size, skill: str = SKILL) -> Measurement:
     """On held-out problems, greedily; from its file where it is done."""
     from trainer.evaluate import measure
     from trainer.spec import EvalSpec
@@ -196,15 +195,17 @@ def measured(target: Path, model: Path, size: Size) -> Measurement:
         return Measurement.model_validate_json(target.read_text("utf-8"))
     asked = target.with_suffix(".asked.jsonl")
     rows = (DEMO / "data/evaluation.jsonl").read_text("utf-8").splitlines()
-    _write(asked, "\n".join(row for row in rows if json.loads(row)["skill"] == SKILL))
+    _write(asked, "\n".join(row for row in rows if json.loads(row)["skill"] == skill))
     found = measure(model, EvalSpec(data=str(asked), limit_per_skill=size.asked))
     _write(target, found.model_dump_json(indent=1))
     return found
 
 
-def _train(spec: Path, out: Path) -> int:
-    """Bytes of memory at the peak of the trainer's process."""
-    words = [sys.executable, "-m", "trainer", "train", "--spec", str(spec), "--out", str(out)]
+def train(spec: dict[str, Any], out: Path) -> int:
+    """Bytes of memory at the peak of the trainer's process; goes on where an earlier one ended."""
+    file = out.with_suffix(".spec.json")
+    _write(file, json.dumps(spec))
+    words = [sys.executable, "-m", "trainer", "train", "--spec", str(file), "--out", str(out)]
     told = out.with_suffix(".log")
     with told.open("w") as log:
         child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=log)

@@ -45,7 +45,7 @@ def make_dataset(out: Path, problems: int) -> Path:
     rows = []
     for number, (seed, prompt, ids) in enumerate(zip(seeds, asked, answers.ids, strict=True)):
         said = str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-        if _is_right(said, seed["answer"]):
+        if is_right(said, seed["answer"]):
             split = "validation" if number % 10 == 0 else "train"
             rows.append(_row(seed, prompt, said, split))
     written = out / ".dataset"
@@ -68,7 +68,8 @@ def _row(seed: dict[str, Any], prompt: str, said: str, split: str) -> dict[str, 
     }
 
 
-def _is_right(said: str, gold: str) -> bool:
+def is_right(said: str, gold: str) -> bool:
+    """Whether a chain of thought ends with the gold number."""
     _, closing, number = said.rpartition("The answer is ")
     return bool(closing) and same_number(number.rstrip("."), gold)
 

@@ -69,7 +69,7 @@ def test_a_finished_run_is_read_and_not_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "gkd-0.json").write_text(json.dumps(vars(RUNS[2])))
-    monkeypatch.setattr(quality, "_train", lambda *given: pytest.fail("it trained"))
+    monkeypatch.setattr(quality, "train", lambda *given: pytest.fail("it trained"))
     assert one_run(tmp_path, tmp_path, "gkd", 0, SMOKE, 1) == RUNS[2]
 
 
