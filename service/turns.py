@@ -23,6 +23,7 @@ from service.problems import too_many
 from service.shares import give_share_back, take_share
 from service.site import Site
 from service.tables import now
+from service.waiting import wait_at_most
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ class _Queue:
     async def _enter(self) -> None:
         patience_s = self._site.settings.teacher_patience_s
         try:
-            await asyncio.wait_for(self._pace.enter(), patience_s)
+            async with asyncio.timeout(patience_s):
+                await self._pace.enter()
         except TimeoutError as error:
             detail = (
                 f"Teacher {self._teacher} has no place free within {patience_s:g} s: its"
@@ -119,8 +121,7 @@ class _Queue:
             except SQLAlchemyError as error:
                 log.warning("%s: the database: %s", self._teacher, error)
             await asyncio.sleep(SOONEST_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._waits.wait(), LOOK_S)
+            await wait_at_most(self._waits, LOOK_S)
 
     def _look(self, here: int, in_flight: int) -> int:
         until = now() + timedelta(seconds=GRANT_S)

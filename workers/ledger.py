@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from prompts.record import Call
 from service.durable import Write, make_directory, write_durably
 from service.shared import StorageAwayError
+from service.waiting import wait_at_most
 from workers.lease import Lease
 
 T = TypeVar("T")
@@ -163,10 +164,7 @@ class LedgerWriter:
     async def _gather(self) -> None:
         self._full.clear()
         if len(self._waiting) < GROUP_SIZE:
-            try:
-                await asyncio.wait_for(self._full.wait(), GROUP_S)
-            except TimeoutError:
-                return
+            await wait_at_most(self._full, GROUP_S)
 
     async def _commit(self, entries: list[Entry]) -> Exception | None:
         self._sequence += 1

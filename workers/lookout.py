@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from service.shares import take_share
 from service.site import Site
+from service.waiting import wait_at_most
 from workers import pulse, stopping
 from workers.chunk import OpenChunk
 from workers.faculty import Faculty
@@ -62,10 +63,7 @@ class Lookout:
                 await self._look()
             except OperationalError as error:
                 log.warning("%s: the database can't be reached: %s", self._work.job_id, error)
-            try:
-                await asyncio.wait_for(self._now.wait(), PULSE_S)
-            except TimeoutError:
-                continue
+            await wait_at_most(self._now, PULSE_S)
 
     def soon(self) -> None:
         """Something has changed that others should know."""

@@ -13,6 +13,7 @@ from prompts.record import Call
 from service.asking import BusyError, Endpoint, NoAnswerError, TeacherError, post, refused
 from service.identity import answers
 from service.pace import Pace
+from service.waiting import wait_at_most
 
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 15.0
@@ -181,10 +182,7 @@ class Asker:
 
     async def _wait(self, attempt: int) -> None:
         longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 10))
-        try:
-            await asyncio.wait_for(self._stop.wait(), longest * self.jitter.uniform(0.5, 1.0))
-        except TimeoutError:
-            return
+        await wait_at_most(self._stop, longest * self.jitter.uniform(0.5, 1.0))
 
 
 def away(endpoint: Endpoint, detail: str) -> TeacherError:
