@@ -51,6 +51,7 @@ def evaluate(
     asked |= {"verify": verify, "threads": threads, "samples": samples}
     asked |= {"vllm-python": str(vllm_python) if vllm_python else None}
     words = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+    words += ["--vllm"] if vllm else []
     named = ["evaluate", "--model", model, "--dataset", str(dataset), *words]
     found = run_trainer(named, "The evaluation", lambda event: _heard(event, out))
     if as_json:

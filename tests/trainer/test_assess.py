@@ -18,8 +18,11 @@ from prompts.dataset import assemble, write_chunk
 from prompts.record import Kind
 from prompts.verify import make_verifier
 from prompts.verify.spec import NoVerifier, NumericVerifier
+from service.cli import evaluate as evaluate_command
+from service.cli.failure import bad_input
 from service.cli.main import main as command
 from tests.trainer.conftest import make_model, make_record, make_tokenizer, save_model
+from trainer.__main__ import _parser
 from trainer.assess import assess, find_answer, is_right, read_rows
 from trainer.compress import serving
 from trainer.compress.vllm_server import Engine, Server
@@ -293,3 +296,26 @@ def test_the_command(
     assert code == 2
     for part in ("split: Input should be", "verify: Input tag 'guess'"):
         assert part in said
+
+
+def test_every_option_of_the_command_reaches_the_trainer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fake in the trainer's process' place: its own parser must take what the command says."""
+    asked: list[Any] = []
+
+    def run_trainer(words: list[str], *_: object) -> dict[str, Any]:
+        asked.append(_parser().parse_args(words))
+        raise bad_input("enough")
+
+    monkeypatch.setattr(evaluate_command, "run_trainer", run_trainer)
+    given = {
+        "dataset": "d", "split": "train", "teacher": "t", "limit": 3, "max_new_tokens": 4,
+        "verify": "exact", "samples": 2, "vllm_python": Path("p"), "threads": 1,
+    }  # fmt: skip
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    retort(monkeypatch, capsys, "evaluate", "m", *words, "--vllm")
+    retort(monkeypatch, capsys, "evaluate", "m", "--dataset=d")
+    full, bare = (vars(one) for one in asked)
+    assert {name: full[name] for name in given} == given
+    assert (full["model"], full["vllm"], bare["vllm"]) == ("m", True, False)
