@@ -15,6 +15,7 @@ from torch import nn
 from prompts.record import Record
 from trainer import checkpoint
 from trainer.adapters import merge_lora
+from trainer.compress.backend import name_backend
 from trainer.compress.fake_quant import Quantized, export
 from trainer.data import read_records
 from trainer.errors import BadInput, Terminated
@@ -150,6 +151,7 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
     if trainer.args.should_save:
         shutil.rmtree(written, ignore_errors=True)
         _write_weights(finished, written)
+        name_backend(written)
         run.tokenizer.save_pretrained(written)
         card = json.dumps(_card(run, trainer, seconds), indent=1)
         (written / "retort.json").write_text(card, "utf-8")

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import token_rows
+from tests.trainer.conftest import make_records, make_tokenizer
 from trainer.compress import depth, folding, svd, wanda, width
 from trainer.compress.backend import BACKEND, name_backend
 from trainer.compress.expected import obstacles
@@ -23,13 +24,16 @@ from trainer.compress.fake_quant import Quantized, export, prepare
 from trainer.compress.forecast import forecast
 from trainer.compress.qaf import quantized_by
 from trainer.compress.vllm_server import find_engine
+from trainer.events import silent
 from trainer.loading import load_model
-from trainer.spec import CompressSpec, StageSpec
+from trainer.spec import CompressSpec, Optimization, SequenceLevel, StageSpec
+from trainer.training import train_on
 
 IDS = [5, 9, 14, 20, 31, 7, 8, 40, 22, 13, 6, 17]
 LIMIT = 0.05
 """Nats, as in the serving check."""
 SHAPE = {
+    "vocab_size": 61,
     "hidden_size": 128,
     "intermediate_size": 192,
     "head_dim": 32,
@@ -178,6 +182,17 @@ def test_only_a_head_size_that_vllm_would_get_wrong_names_a_backend(tmp_path: Pa
         config = json.loads((case.directory / "config.json").read_text("utf-8"))
         assert (config["architectures"] == [BACKEND]) is named
         load_model(case.directory)
+    case = build("narrow", "qwen2", [NARROW], tmp_path)
+    make_tokenizer().save_pretrained(case.directory)
+    spec = SequenceLevel(
+        method="sequence_level",
+        student=str(case.directory),
+        dataset=None,
+        optimization=Optimization(max_steps=1, batch_size=2, threads=1, max_length=64),
+    )
+    trained = train_on(spec, make_records(4), [], tmp_path / "trained", silent)
+    config = json.loads((trained / "config.json").read_text("utf-8"))
+    assert config["architectures"] == [BACKEND]  # a training that follows leaves it so
     case = build("depth", "qwen2", [{"kind": "depth"}], tmp_path)
     config = json.loads((case.directory / "config.json").read_text("utf-8"))
     assert config["architectures"] == ["Qwen2ForCausalLM"]
