@@ -45,12 +45,12 @@ NARROW = {"kind": "width", "feed_forward": 160, "key_value_groups": 1, "hidden":
 SVD = {"kind": "svd", "parameter_ratio": 0.6, "rank_multiple": 32}
 FOUR = {"kind": "qat", "scheme": "W4A16", "group_size": 32}
 EIGHT = {"kind": "qat", "scheme": "W8A8"}
-OF_EACH_FAMILY = {
+OF_EACH_FAMILY: dict[str, list[dict[str, Any]]] = {
     # factors first: vLLM fuses what it saw unfused of a class, but not the other way round
     "factors": [SVD],
     "narrow": [NARROW],
 }
-OF_ONE = {
+OF_ONE: dict[str, list[dict[str, Any]]] = {
     "heads of each group": [{"kind": "width", "heads_per_group": 1}],
     "depth": [{"kind": "depth"}],
     "mask": [{"kind": "wanda", "pattern": "2:4"}],
