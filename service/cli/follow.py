@@ -3,8 +3,8 @@ programs."""
 
 import queue
 import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from rich.live import Live
@@ -76,14 +76,23 @@ def _tell(feeds: Feeds, story: Story, teller: Teller, until: Done | None) -> dic
 
 
 def _hear(feeds: Feeds, story: Story, teller: Teller) -> None:
+    # Each part has a stream of its own, and what is replayed comes in a heap: in order of time.
+    for event in sorted(_arrived(feeds), key=_when):
+        story.hear(event)
+        teller.heard(story, event)
+
+
+def _arrived(feeds: Feeds) -> Iterator[Event]:
     deadline = time.monotonic() + LOOK_S
     while (left := deadline - time.monotonic()) > 0:
         try:
-            event = feeds.events.get(timeout=left)
+            yield feeds.events.get(timeout=left)
         except queue.Empty:
             return
-        story.hear(event)
-        teller.heard(story, event)
+
+
+def _when(event: Event) -> datetime:
+    return datetime.fromisoformat(event.view["at"])
 
 
 class JsonLines:
@@ -111,7 +120,7 @@ class PlainLines:
         words = describe(event)
         if words is not None:
             self._told[event.view["job_id"]] = words
-            self._line(_name(story, event.view["job_id"]), words)
+            self._line(_when(event), _name(story, event.view["job_id"]), words)
 
     def looked(self, story: Story) -> None:
         if time.monotonic() - self._told_at < LINE_EVERY_S:
@@ -121,10 +130,10 @@ class PlainLines:
             words = story.figures(job)
             if job["state"] not in FINISHED and words and self._told.get(job["id"]) != words:
                 self._told[job["id"]] = words
-                self._line(name_of(job), words)
+                self._line(datetime.now(UTC), name_of(job), words)
 
-    def _line(self, name: str, words: str) -> None:
-        self._screen.say(f"{datetime.now():%H:%M:%S} {name:<9} {words}")
+    def _line(self, at: datetime, name: str, words: str) -> None:
+        self._screen.say(f"{at.astimezone():%H:%M:%S} {name:<9} {words}")
 
 
 class LiveTree:
