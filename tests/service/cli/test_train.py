@@ -16,6 +16,15 @@ from tests.service.cli.conftest import Cli
 from tests.trainer.conftest import make_model, make_records, save_model
 
 
+INTERRUPTIBLE = """
+import signal
+from service.cli import main
+# A process that runs in the background of a script is born without ears for Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a dataset, a student, and a recipe that names them as they lie beside it."""
@@ -57,8 +66,8 @@ def test_it_trains_tells_and_goes_on_after_an_interrupt(
     """Ctrl-C writes a checkpoint; the next call goes on from it."""
     spec = place / "long.yaml"
     spec.write_text(yaml.safe_dump(training(max_steps=5000, checkpoint_steps=5000)))
-    start = f"import sys; sys.argv[1:] = ['train', {str(spec)!r}, '--out', {str(tmp_path)!r}]"
-    words = [sys.executable, "-c", f"{start}; from service.cli import main; main()"]
+    arguments = ["train", str(spec), "--out", str(tmp_path)]
+    words = [sys.executable, "-c", INTERRUPTIBLE, *arguments]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
