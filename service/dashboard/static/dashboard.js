@@ -106,8 +106,9 @@ document.addEventListener("DOMContentLoaded", () => {
   follow();
   document.querySelectorAll("[data-curve]").forEach(drawCurve);
   document.querySelectorAll("form[data-upload]").forEach((form) => form.addEventListener("submit", upload));
+  // Not before htmx has taken over the forms: a key would send one as a page of its own.
+  document.addEventListener("keydown", byKey);
 });
-document.addEventListener("keydown", byKey);
 document.addEventListener("submit", (event) => {
   const question = event.target.dataset.confirm;
   if (question && !confirm(question)) event.preventDefault();

@@ -145,6 +145,7 @@ def judges_rows_by_keyboard(page: Page) -> None:
     bar = page.locator("#review")
     page.locator(".tabs a").first.click()
     first = page.locator("article").first.get_attribute("id") or ""
+    page.wait_for_load_state()
     for pressed, words in (("jr", "1 verdict:"), ("a", "2 verdicts:"), ("ku", "1 verdict:")):
         for key in pressed:
             page.keyboard.press(key)
