@@ -15,7 +15,6 @@ from service.cli.train import told
 from tests.service.cli.conftest import Cli
 from tests.trainer.conftest import make_model, make_records, save_model
 
-
 INTERRUPTIBLE = """
 import signal
 from service.cli import main
