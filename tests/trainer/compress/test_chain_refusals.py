@@ -1,0 +1,137 @@
+"""Chains that are refused: bad inputs, orders that can't work, disks that are full."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tests.trainer.compress.chains import HEAL, inputs, make_spec
+from trainer.compress.chain import run
+from trainer.compress.making import STAGES
+from trainer.compress.measuring import digest_model
+from trainer.compress.outcome import Outcome
+from trainer.errors import BadInput
+from trainer.events import silent
+from trainer.loading import load_model
+from trainer.spec import EvalSpec
+
+__all__ = ["inputs"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([{"kind": "ptq", "heal": HEAL}], r"\(ptq\) can't be healed"),
+        ([{"kind": "qat", "group_size": 32, "heal": HEAL}], r"\(qat\) can't be healed"),
+        ([{"kind": "qat"}], r"stages\[0\].group_size: 128 doesn't divide"),
+        ([{"kind": "depth", "layers": 3}], "would leave 0 layers"),
+        ([{"kind": "depth", "layers": 2}, {"kind": "depth"}], "would leave 0 layers"),
+        ([{"kind": "wanda"}, {"kind": "svd", "targets": ["nope"]}], "no linear named nope"),
+        ([{"kind": "depth", "layers": 3}], r"stages\[0\].layers"),
+        ([{"kind": "depth"}, {"kind": "width", "hidden": 65}], r"stages\[1\].hidden is 65"),
+        ([{"kind": "ptq", "scheme": "W4A16"}], r"stages\[0\].group_size: 128 doesn't divide"),
+        (
+            [{"kind": "svd"}, {"kind": "ptq", "scheme": "W4A16", "group_size": 32}],
+            r"stages\[1\].group_size: 32 doesn't divide the \d+ inputs",
+        ),
+        ([{"kind": "magnitude", "layer_sparsities": [0.1]}], r"stages\[0\].layer_sparsities has 1"),
+        ([{"kind": "svd", "calibration_rows": 7}], r"at least 8 rows and 64 tokens"),
+        ([{"kind": "svd", "max_bytes": 10}], "max_bytes 10 can't be met"),
+    ],
+)
+def test_a_chain_that_can_not_end_is_refused_before_it_begins(
+    stages: list[dict[str, Any]], message: str, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        run(make_spec(inputs, *stages), tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_inputs_are_refused(inputs: dict[str, str], tmp_path: Path) -> None:
+    stage = {"kind": "depth"}
+    for changes, message in (
+        ({"model": str(tmp_path)}, "not a model directory"),
+        ({"model": str(tmp_path / "none")}, "not a model directory"),
+        ({"model": None}, "needs a model"),
+        ({"dataset": None}, "needs a model and a dataset"),
+        ({"dataset": str(tmp_path)}, "not a dataset"),
+        ({"evaluate": EvalSpec(data=str(tmp_path / "none"))}, "no evaluation file"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            run(make_spec({**inputs, **changes}, stage), tmp_path / "out", silent)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (["qat", "depth"], r"stages\[1\]: depth can't follow qat"),
+        (["ptq", "depth"], r"stages\[1\]: depth can't follow ptq"),
+        (["ptq", "evaluate", "heal"], r"stages\[2\]: heal can't follow ptq"),
+        (["depth", "svd", "svd"], r"stages\[2\]: svd factorizes a model once"),
+        (["svd", "wanda", "width"], r"stages\[2\]: width cuts whole matrices"),
+        (["svd", "tensor"], r"stages\[1\]: tensor folds whole matrices"),
+    ],
+)
+def test_orders_that_can_not_work_are_refused_by_the_spec(
+    stages: list[str], message: str, inputs: dict[str, str]
+) -> None:
+    specs: list[dict[str, Any]] = [{"kind": kind} for kind in stages]
+    for spec in specs:
+        if spec["kind"] == "width":
+            spec["hidden"] = 8
+    with pytest.raises(ValidationError, match=message):
+        make_spec(inputs, *specs)
+    with pytest.raises(ValidationError, match=r"stages\[1\].algorithm: smoothquant rescales"):
+        make_spec(inputs, {"kind": "svd"}, {"kind": "ptq", "algorithm": "smoothquant"})
+    with pytest.raises(ValidationError, match="evaluate changes nothing: use kind: heal"):
+        make_spec(inputs, {"kind": "evaluate", "heal": HEAL})
+    make_spec(inputs, *[{**spec, "on": "start"} for spec in specs])
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        """A fake model whose files end in the middle."""
+
+        def save_pretrained(self, directory: Path) -> None:
+            directory.mkdir()
+            (directory / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = Path(inputs["model"])
+    before = digest_model(source)
+    monkeypatch.setitem(STAGES, "depth", lambda *given: Outcome(Full()))
+    with pytest.raises(BadInput, match="is full"):
+        run(make_spec(inputs, {"kind": "depth"}), tmp_path, silent)
+    assert not list((tmp_path / "stage-0-depth").iterdir())
+    assert digest_model(source) == before
+
+
+def test_weights_that_are_no_numbers_are_named_before_anything_runs(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Magnitude pruning would take them for large ones."""
+    source = shutil.copytree(inputs["model"], tmp_path / "broken")
+    model = load_model(source)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(source)
+    with pytest.raises(BadInput, match=r"not finite: The first are in .*layers\.1\.mlp\.up_proj"):
+        run(make_spec({**inputs, "model": str(source)}, {"kind": "magnitude"}), tmp_path, silent)
+
+
+def test_a_model_that_is_quantized_already_is_refused(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    quantized = shutil.copytree(inputs["model"], tmp_path / "q")
+    config = json.loads((quantized / "config.json").read_text("utf-8"))
+    config["quantization_config"] = {"quant_method": "compressed-tensors"}
+    (quantized / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(BadInput, match="is quantized"):
+        run(make_spec({**inputs, "model": str(quantized)}, {"kind": "depth"}), tmp_path, silent)
