@@ -33,8 +33,6 @@ class Asked:
 def make_datasets(out: Path, problems: int) -> None:
     """`cot`, `direct` (the same problems, the answer alone), `icl` and `if`; each whole or not
     there, a tenth of its rows held out."""
-    if (out / "if").is_dir():
-        return
     _make(out, "cot", Kind.COT, stories(problems), is_right)
     _direct(out)
     _make(out, "icl", Kind.ICL, mappings(problems), _exact)

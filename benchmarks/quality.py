@@ -61,8 +61,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "forward_kl": {"method": "kd"},
     "reverse_kl": {"method": "kd", "divergence": {"kind": "reverse_kl"}},
     "stored_kl": {"method": "stored_kl"},
-    "gkd": {"method": "gkd", "student_share": 0.5, "max_new_tokens": 80},
-    "minillm": {"method": "minillm", "max_new_tokens": 80},
+    "gkd": {"method": "gkd", "student_share": 0.5, "max_new_tokens": 96},
+    "minillm": {"method": "minillm", "max_new_tokens": 96},
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "step_by_step": {"method": "step_by_step"},

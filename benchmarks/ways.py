@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +161,8 @@ def _wait(plan: ServerPlan, process: "subprocess.Popen[bytes]") -> None:
     until = time.monotonic() + READY_S
     body = {"model": plan.name, "input": ["a"]}
     while time.monotonic() < until and process.poll() is None:
-        try:
+        with suppress(httpx.TransportError):  # It doesn't listen yet.
             if httpx.post(f"{plan.base_url}/embeddings", json=body, timeout=60).is_success:
                 return
-        except httpx.TransportError:
-            time.sleep(0.5)
+        time.sleep(0.5)
     raise TimeoutError(f"no embeddings from vLLM: {plan.log.read_text()[-2000:]}")

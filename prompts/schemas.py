@@ -76,11 +76,10 @@ def finite(text: str) -> float:
 
 
 def _children(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [inner for inner in value.values() if isinstance(inner, dict | list | tuple)]
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, dict | list | tuple):
         return []
-    return [inner for inner in value if isinstance(inner, dict | list | tuple)]
+    inside = value.values() if isinstance(value, dict) else value
+    return [inner for inner in inside if isinstance(inner, dict | list | tuple)]
 
 
 def _refuse(name: str) -> None:
@@ -97,10 +96,10 @@ def _references(value: Any) -> Iterator[str]:
 def _leads_somewhere(schema: dict[str, Any], reference: str) -> bool:
     resolver = _validator(json.dumps(schema))._resolver
     try:
-        resolver.lookup(reference)
-    except Unresolvable:
+        found = resolver.lookup(reference).contents
+    except (Unresolvable, ValueError, TypeError):  # The last two: through a list, text or number.
         return False
-    return True
+    return isinstance(found, dict | bool)
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:

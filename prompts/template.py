@@ -88,8 +88,7 @@ def compile_template(source: str, demonstrations: bool = False) -> Template:
             raise TemplateError(problem)
         parsed = _ENVIRONMENT.parse(source)
         count_turns(parsed)
-        code = _ENVIRONMENT.compile(parsed)
-        compiled = jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.make_globals(None))
+        compiled = _ENVIRONMENT.from_string(parsed)
     except jinja2.TemplateSyntaxError as error:
         problem = f"the template has a syntax error in line {error.lineno}: {error.message}"
         raise TemplateError(problem) from None

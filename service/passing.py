@@ -28,8 +28,7 @@ def outgoing(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
 
 async def complete(http: aiohttp.ClientSession, endpoint: Endpoint, body: dict[str, Any]) -> Answer:
     """One attempt, whatever its status. Raises aiohttp.ClientError, OSError or TimeoutError."""
-    named = spans.span("POST chat/completions", Kind.CLIENT, teacher=endpoint.name)
-    with named as span:
+    with spans.span("POST chat/completions", Kind.CLIENT, teacher=endpoint.name) as span:
         async with http.post(
             f"{endpoint.base_url}/chat/completions",
             json=outgoing(endpoint, body),

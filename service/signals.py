@@ -8,9 +8,9 @@ from prompts.signal import template_sha256, tokenizer_sha256, vocabulary_size
 from prompts.spec import BuildSpec, RescoreBuild, Shots, SignalRefusedError, check_signal
 from prompts.spec.asked import asks_nobody
 from service.problems import Problem
-from service.shared import Wanted
+from service.shared import Directory
 from service.spec import ServeJob
-from service.store import Store, everything, light
+from service.store import Store, light
 from service.tables import Teacher
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -58,10 +58,10 @@ def in_process_fault(
         return "in_process", words
     teacher = session.get(Teacher, spec.teacher)
     model = teacher.model if teacher is not None else None
-    directory = _directory(store, session, model, everything) if model else None
+    directory = _directory(store, session, model) if model else None
     if directory is None:
         return None  # `tokenizer_fault` says it, or that the teacher is unknown.
-    if not any(any(directory.glob(pattern)) for pattern in WEIGHTS):
+    if not _holds_weights(store, directory):
         return "in_process", f"{directory} holds no weights ({' or '.join(WEIGHTS)}) to load"
     size, top_k = vocabulary_size(directory), spec.signal and spec.signal.top_k
     if size is not None and (top_k or 0) > size:
@@ -74,21 +74,21 @@ def tokenizer_fault(
 ) -> str | None:
     """Why the workers couldn't write rows as the teacher's tokens, where a build needs that; None
     if they can, or need not."""
+    counts = isinstance(spec, Shots) and spec.demonstration_tokens is not None
+    writes_ids = isinstance(spec, RescoreBuild) or not spec.takes_seeds
     teacher = session.get(Teacher, spec.teacher)
-    if serve is None and teacher is None:
+    if not (counts or writes_ids) or (serve is None and teacher is None):
         return None
     model = serve.model if serve is not None else teacher and teacher.model
-    directory = _directory(store, session, model, light) if model else None
+    directory = _directory(store, session, model) if model else None
     if directory is not None and tokenizer_sha256(directory) and template_sha256(directory):
         return None
-    if isinstance(spec, Shots) and spec.demonstration_tokens is not None:
+    if counts:
         return (
             "demonstration_tokens is counted with tokenizer.json and chat template of teacher"
             f" {spec.teacher!r}, which are not at hand: register it with its directory as `model`,"
             " or leave demonstration_tokens out"
         )
-    if not isinstance(spec, RescoreBuild) and spec.takes_seeds:
-        return None
     kind = spec.kind if spec.takes_seeds else "magpie"
     return (
         f"a {kind} build writes token ids itself, and tokenizer.json and chat template of "
@@ -96,8 +96,15 @@ def tokenizer_fault(
     )
 
 
-def _directory(store: Store, session: Session, model: str, wanted: Wanted) -> Path | None:
+def _holds_weights(store: Store, directory: Path) -> bool:
+    """Asked of the bucket, where it lies in one: weights are not brought here to be seen."""
+    shared = store.shared if directory.is_relative_to(store.root) else Directory()
+    names = [found.path for found in shared.found(directory) if found.path.parent == directory]
+    return any(name.match(pattern) for name in names for pattern in WEIGHTS)
+
+
+def _directory(store: Store, session: Session, model: str) -> Path | None:
     try:
-        return Path(store.locate_model(session, model, wanted))
+        return Path(store.locate_model(session, model, light))
     except Problem:
         return None

@@ -1,8 +1,7 @@
 """ASGI middleware: each request belongs to its caller's trace, or begins one, and is a span of
 it."""
 
-from collections.abc import Callable
-
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,15 +40,14 @@ def _noting(span: Span | None, scope: Scope, send: Send) -> Send:
     """`send`, which puts the route and the status onto the span as they become known."""
     if span is None:
         return send
-    note: Callable[[str, object], None] = span.attributes.__setitem__
 
     async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
             route = _route(scope)
-            note("http.request.method", scope["method"])
-            note("http.response.status_code", int(message["status"]))
+            span.attributes["http.request.method"] = scope["method"]
+            span.attributes["http.response.status_code"] = int(message["status"])
             if route is not None:
-                note("http.route", route)
+                span.attributes["http.route"] = route
                 span.name = f"{scope['method']} {route}"
             span.failed = message["status"] >= 500
         await send(message)
@@ -59,9 +57,9 @@ def _noting(span: Span | None, scope: Scope, send: Send) -> Send:
 
 def _route(scope: Scope) -> str | None:
     """The path as it is documented, without anybody's ids; None where no route was found."""
-    if "route" not in scope:
+    route, path = scope.get("route"), str(scope["path"])
+    if not isinstance(route, APIRoute):
         return None
-    path: str = scope["path"]
-    for name, value in scope.get("path_params", {}).items():
-        path = path.replace(f"/{value}", f"/{{{name}}}", 1)
-    return path
+    # An included router's route knows its own end of the path only.
+    own = route.path_format
+    return path.removesuffix(own.format(**scope["path_params"])) + own

@@ -68,8 +68,16 @@ def _evaluate(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
 
 
 def _assess(given: argparse.Namespace, emit: Emit) -> dict[str, Any]:
-    names = ["dataset", "split", "teacher", "limit", "max_new_tokens", "batch_size", "samples"]
-    names.append("threads")
+    names = [
+        "dataset",
+        "split",
+        "teacher",
+        "limit",
+        "max_new_tokens",
+        "batch_size",
+        "samples",
+        "threads",
+    ]
     asked = {name: vars(given)[name] for name in names if vars(given)[name] is not None}
     if given.vllm or given.vllm_python is not None:
         asked["vllm"] = True

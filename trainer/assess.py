@@ -20,12 +20,12 @@ from prompts.record import Kind, Record
 from prompts.spec import BuildSpec, CotBuild, IclBuild
 from prompts.verify import Verifier, VerifierSpec, VerifyError, make_verifier
 from prompts.verify.spec import NoVerifier
-from trainer.beside import answer, positions, shown, speed_in_vllm, speed_of, texts_of
+from trainer.beside import answer, engine_for, shown, speed_in_vllm, speed_of, texts_of
 from trainer.data import TokenRow, collate, encode, read_records
 from trainer.errors import BadInput
 from trainer.evaluate import capped
 from trainer.events import Emit
-from trainer.loading import end_ids, load_model, load_tokenizer, weight_files
+from trainer.loading import NO_LIMIT, end_ids, held_tokens, load_model, load_tokenizer, weight_files
 from trainer.measurement import Assessment, Estimate, bootstrap
 from trainer.memory import peak_bytes, restart_peak
 from trainer.methods.teacher import check_vocabularies
@@ -64,17 +64,18 @@ def assess(
     """
     torch.set_num_threads(spec.threads or len(os.sched_getaffinity(0)))
     records, checks = _records(spec), _checks(spec)
+    engine = engine_for(spec, vllm_python)
     verifier = _verifier(checks.spec)
     emit("phase", {"name": "evaluate", "detail": f"{model_dir} on {len(records)} rows"})
     tokenizer, model = load_tokenizer(model_dir), load_model(model_dir)
     check_teacher(spec, tokenizer)
-    limit = positions(model)
+    limit = held_tokens(model) or NO_LIMIT
     rows = encode(records, tokenizer, limit, end_ids(model, tokenizer))
     kept = {row.row for row in rows.rows}
     records = [record for record in records if record.id in kept]
-    restart_peak()
+    restart_peak(model.device)
     answers = answer(model, tokenizer, records, spec)
-    peak, texts = peak_bytes(), texts_of(answers, tokenizer)
+    peak, texts = peak_bytes(model.device), texts_of(answers, tokenizer)
     teacher = load_model(spec.teacher) if spec.teacher else None
     read = read_rows(model, teacher, rows.rows, spec.batch_size)
     figures = _figures(read, records, texts, checks, verifier, spec)
@@ -88,7 +89,7 @@ def assess(
         weight_bytes=sum(path.stat().st_size for path in weight_files(model_dir)),
         tokens_per_s=answers.tokens_per_s,
         speed=speed_of(answers),
-        vllm=speed_in_vllm(model_dir, model, tokenizer, records, spec, vllm_python),
+        vllm=speed_in_vllm(model_dir, model, tokenizer, records, spec, engine),
         peak_memory_bytes=peak,
         samples=shown(records, texts, (teacher, tokenizer) if teacher else None, spec),
         cut=answers.cut,

@@ -8,15 +8,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prompts.record import Record
 from trainer.compress.serving import measure_in_vllm
-from trainer.compress.vllm_server import ServerFailed, find_engine
+from trainer.compress.vllm_server import Engine, ServerFailed, find_engine
 from trainer.data import render_prompts
 from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
-from trainer.loading import end_ids
+from trainer.loading import NO_LIMIT, end_ids, held_tokens
 from trainer.measurement import Sample, Speed
 from trainer.spec import DatasetEval
-
-NO_LIMIT = 2**31
 
 
 def answer(
@@ -73,20 +71,27 @@ def speed_of(answers: Answers) -> Speed:
     )
 
 
+def engine_for(spec: DatasetEval, vllm_python: Path | None) -> Engine | None:
+    """vLLM, where it was asked for; BadInput where there is none."""
+    if not spec.vllm:
+        return None
+    engine = find_engine(vllm_python)
+    if engine is None:
+        raise BadInput("no vLLM was found", "Name its environment's Python with --vllm-python.")
+    return engine
+
+
 def speed_in_vllm(
     model_dir: str | Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[Record],
     spec: DatasetEval,
-    vllm_python: Path | None,
+    engine: Engine | None,
 ) -> Speed | None:
-    """In vLLM, where that was asked for. BadInput where there is none, or it can't load it."""
-    if not spec.vllm:
-        return None
-    engine = find_engine(vllm_python)
+    """In vLLM, where there is an engine. BadInput where it can't load the model."""
     if engine is None:
-        raise BadInput("no vLLM was found", "Name its environment's Python with --vllm-python.")
+        return None
     prompts = render_prompts([record.prompt for record in records], tokenizer)
     limit = new_tokens(model, prompts, spec)
     with tempfile.TemporaryDirectory() as place:
@@ -99,10 +104,5 @@ def speed_in_vllm(
 
 def new_tokens(model: PreTrainedModel, prompts: Sequence[Sequence[int]], spec: DatasetEval) -> int:
     """How long an answer may be."""
-    room = positions(model) - max(map(len, prompts))
+    room = (held_tokens(model) or NO_LIMIT) - max(map(len, prompts))
     return max(1, min(spec.max_new_tokens, room))
-
-
-def positions(model: PreTrainedModel) -> int:
-    """How many tokens the model holds."""
-    return int(model.config.get_text_config().to_dict().get("max_position_embeddings", NO_LIMIT))

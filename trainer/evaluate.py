@@ -17,7 +17,7 @@ from prompts.verify import GoldError, gold_answer, same_number
 from trainer.data import TokenRow, collate, render_prompts
 from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
-from trainer.loading import end_ids, load_model, load_tokenizer, weight_files
+from trainer.loading import end_ids, held_tokens, load_model, load_tokenizer, weight_files
 from trainer.measurement import Accuracy, Measurement, wilson
 from trainer.memory import peak_bytes, restart_peak
 from trainer.objectives import forward_kl, keep, upcast
@@ -58,9 +58,9 @@ def measure(
     rows = read_rows(Path(spec.data), spec.limit_per_skill)
     tokenizer = load_tokenizer(model_dir)
     model = load_model(model_dir)
-    restart_peak()
+    restart_peak(model.device)
     answers = _ask(model, tokenizer, rows, spec)
-    peak = peak_bytes()
+    peak = peak_bytes(model.device)
     kl, kl_tokens = None, 0
     if reference is not None and kl_rows:
         kl, kl_tokens = mean_kl(load_model(reference), model, kl_rows)
@@ -156,7 +156,7 @@ def _ask(
     spec: EvalSpec,
 ) -> Answers:
     prompts = render_prompts([row.prompt for row in rows], tokenizer)
-    positions = model.config.to_dict().get("max_position_embeddings")
+    positions = held_tokens(model)
     for row, prompt in zip(rows, prompts, strict=True):
         if positions is not None and len(prompt) >= positions:
             raise BadInput(

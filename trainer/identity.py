@@ -21,7 +21,11 @@ WATCHING = (
 """Options that look at a run and change nothing of it."""
 
 
-PLACES = {"name", "dataset", "student", "teacher", "text", "api_key_env", "in_flight"}
+PLACES: dict[str, Any] = {
+    **dict.fromkeys(("name", "dataset", "student", "teacher", "text", "api_key_env"), True),
+    "in_flight": True,
+    "vllm": {"memory_share", "in_flight"},
+}
 """Where things are, and how they are reached."""
 
 

@@ -18,6 +18,8 @@ from transformers import (
 
 from trainer.errors import BadInput
 
+NO_LIMIT = 2**31
+"""Tokens, of a model that doesn't say how many it holds."""
 WEIGHTS = "*.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Loading such a file may run what is in it."""
@@ -94,10 +96,14 @@ def positions(source: str | Path) -> int | None:
     """How many tokens a directory's or hub name's model holds; None where it doesn't say, or where
     loading it will say more."""
     try:
-        found = _config(source).to_dict().get("max_position_embeddings")
+        return _held(_config(source))
     except (OSError, ValueError, KeyError, ImportError):
         return None
-    return found if found is None else int(found)
+
+
+def held_tokens(model: PreTrainedModel) -> int | None:
+    """How many tokens a model holds; None where it doesn't say."""
+    return _held(model.config)
 
 
 def weight_files(source: str | Path) -> list[Path]:
@@ -126,6 +132,11 @@ def _config(source: str | Path) -> PreTrainedConfig:
     if quantization.get("quant_method") == "compressed-tensors":
         config.quantization_config = {**quantization, "dequantize": True}
     return config
+
+
+def _held(config: PreTrainedConfig) -> int | None:
+    found = config.get_text_config().to_dict().get("max_position_embeddings")
+    return found if found is None else int(found)
 
 
 def _register_lowrank() -> None:

@@ -101,9 +101,6 @@ _BYTES = defaultdict(lambda: 4.0, {"bfloat16": 2.0, "float16": 2.0})
 
 def measured(run: Prepared, emit: Emit) -> float:
     """Seconds of a step, the first left out: it warms up."""
-    closing = ExitStack()
-    objective = make_objective(run, emit, closing)
-    student = Student(run.model, objective, run.spec.optimization.precision)
     spec = run.spec.model_copy(
         update={"optimization": run.spec.optimization.model_copy(update={"keep": "last"})}
     )
@@ -115,6 +112,8 @@ def measured(run: Prepared, emit: Emit) -> float:
     def stamp(model: nn.Module) -> None:
         stamps.append(time.monotonic())
 
-    with closing, tempfile.TemporaryDirectory() as place:
+    with ExitStack() as closing, tempfile.TemporaryDirectory() as place:
+        objective = make_objective(run, emit, closing)
+        student = Student(run.model, objective, run.spec.optimization.precision)
         fit(few, student, Path(place), silent, stamp)
     return (stamps[-1] - stamps[0]) / (len(stamps) - 1)

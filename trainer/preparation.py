@@ -1,6 +1,5 @@
 """Everything a run needs, checked before its first step."""
 
-import atexit
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,7 +17,15 @@ from trainer.data import TokenRows, encode
 from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.identity import digest_of
-from trainer.loading import end_ids, load_model, load_tokenizer, make_model, positions, read_config
+from trainer.loading import (
+    end_ids,
+    held_tokens,
+    load_model,
+    load_tokenizer,
+    make_model,
+    positions,
+    read_config,
+)
 from trainer.methods import METHODS, Setting, check_confidence
 from trainer.methods.method import Encode
 from trainer.plan import Plan, layout, make_plan
@@ -77,12 +84,9 @@ def prepare(
     return Prepared(spec, model, tokenizer, rows, held_rows, both, limit, plan, digest)
 
 
-def make_objective(run: Prepared, emit: Emit, closing: ExitStack | None = None) -> Objective:
+def make_objective(run: Prepared, emit: Emit, closing: ExitStack) -> Objective:
     """The method's, over training and validation rows; loads a teacher where it has one. What must
-    end with the run is left to `closing`, without it to the process's own end."""
-    if closing is None:
-        closing = ExitStack()
-        atexit.register(closing.close)
+    end with the run is left to `closing`."""
     setting = Setting(
         run.model,
         run.tokenizer,
@@ -171,13 +175,13 @@ def _tell_rows(rows: TokenRows, validation: TokenRows, max_length: int, emit: Em
 def _limit(model: PreTrainedModel, spec: TrainSpec, emit: Emit) -> int:
     """Positions beyond a model's own were never trained, or don't exist."""
     limit = spec.optimization.max_length
-    sides = {"student": model.config.to_dict().get("max_position_embeddings")}
+    sides = {"student": held_tokens(model)}
     if isinstance(spec, WithTeacher) and spec.one_vocabulary:
         sides["teacher"] = positions(spec.teacher)
     for side, held in sides.items():
         if held is not None and held < limit:
             emit("warning", {"detail": f"max_length {limit} is cut to the {side}'s {held}"})
-            limit = int(held)
+            limit = held
     return limit
 
 

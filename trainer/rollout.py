@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from trainer.data import TokenRow
+from trainer.drawing import inverted
 from trainer.generation import left_padded
 from trainer.objectives import tempered
 
@@ -69,7 +70,7 @@ def draw(
         size = min(one.shape[-1] for one in logprobs)
         each = [one[:, :size] for one in logprobs]
         mixture = _mixture(each, drawing.teacher_mix)
-        chosen = _chosen(mixture, chances[alive, place])
+        chosen = inverted(mixture, chances[alive, place, None])
         _note(made, alive, chosen, mixture, each)
         tokens = chosen.squeeze(1).tolist()
         going = [row for row, token in enumerate(tokens) if token not in end_ids]
@@ -139,14 +140,6 @@ def _mixture(logprobs: list[Tensor], teacher_mix: float) -> Tensor:
         return logprobs[0]
     student, teacher = (one.exp() for one in logprobs)
     return ((1 - teacher_mix) * student + teacher_mix * teacher).log()
-
-
-def _chosen(logprobs: Tensor, chances: Tensor) -> Tensor:
-    """[B, V], [B] -> [B, 1]: the token in whose share of the whole the chance falls. In fp64: a sum
-    over a large vocabulary in fp32 loses the rare tokens. What has no share is never chosen."""
-    shares = logprobs.double().exp().cumsum(dim=-1)
-    reached = chances[:, None] * shares[:, -1:]
-    return torch.searchsorted(shares, reached, right=True).clamp(max=logprobs.shape[-1] - 1)
 
 
 def _note(

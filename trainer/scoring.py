@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainer.device import training_device
+from trainer.drawing import inverted
 from trainer.loading import load_model
 from trainer.objectives import Head
 from trainer.student import check_head, head_of, last_hidden
@@ -81,15 +82,12 @@ def drawn(model: PreTrainedModel, rows: Sequence[Scored], draws: int) -> list[Th
 
 
 def draw(logprobs: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """logprobs [P, V], fp64 -> ids [P, n], by inverting the distribution function.
+    """logprobs [P, V] -> ids [P, n], by inverting the distribution function.
 
     The random numbers come from the CPU, so that a GPU draws the same.
     """
-    bounds = logprobs.exp().cumsum(dim=-1)
-    places = torch.rand(len(logprobs), draws, dtype=torch.float64, generator=generator)
-    reached = places.to(bounds.device) * bounds[:, -1:]
-    # The first whose upper bound lies above: what has no mass has no room between bounds.
-    return torch.searchsorted(bounds, reached, right=True).clamp(max=logprobs.shape[-1] - 1)
+    chances = torch.rand(len(logprobs), draws, dtype=torch.float64, generator=generator)
+    return inverted(logprobs, chances.to(logprobs.device))
 
 
 def _each(model: PreTrainedModel, rows: Sequence[Scored], look: Look) -> list[Thoughts]:

@@ -153,12 +153,20 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
         _write_weights(finished, written)
         name_backend(written)
         run.tokenizer.save_pretrained(written)
+        _keep_tokenizer(Path(run.tokenizer.name_or_path), written)
         card = json.dumps(_card(run, trainer, seconds), indent=1)
         (written / "retort.json").write_text(card, "utf-8")
         _save_samples(trainer, written)
         checkpoint.publish(written, target)
     trainer.accelerator.wait_for_everyone()
     return target
+
+
+def _keep_tokenizer(base: Path, student: Path) -> None:
+    """Byte for byte: a stored signal knows its tokenizer by the file's digest, and a training that
+    wrote it anew would shut out the next."""
+    if (base / "tokenizer.json").is_file():
+        shutil.copy2(base / "tokenizer.json", student / "tokenizer.json")
 
 
 def _put_together(run: Prepared, trainer: DistilTrainer) -> Prepared:

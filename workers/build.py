@@ -81,7 +81,8 @@ def _prepare(site: Site, job_id: str, owner: str, heart: Heart) -> bool:
         _finish(site, lease, "bad_input", str(error))
         return False
     except StorageAwayError as error:
-        in_session(site.sessions.writing, _wait_for, job_id, "storage_away", str(error))
+        _try_again(site, lease, "storage_away", str(error))
+        return False
     except StorageError as error:
         _finish(site, lease, "storage", str(error))
         return False

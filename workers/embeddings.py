@@ -11,9 +11,11 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from service import spans
 from service.asking import Endpoint, TeacherError
 from service.durable import make_directory, write_durably
 from service.shared import Directory, Shared
+from service.spans import Kind
 
 BATCH = 128
 ATTEMPTS = 6
@@ -77,12 +79,7 @@ class Embeddings:
             if attempt:
                 self._sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
             try:
-                answer = self._http.post(
-                    f"{self._endpoint.base_url}/embeddings",
-                    json={"model": self._endpoint.model, "input": texts},
-                    headers=self._endpoint.headers,
-                    timeout=self._endpoint.timeout_s,
-                )
+                answer = self._post(texts)
             except httpx.HTTPError as error:
                 problem = f"{type(error).__name__}: {error}"
                 continue
@@ -92,6 +89,18 @@ class Embeddings:
             if answer.status_code < 500 and answer.status_code not in (408, 409, 425, 429):
                 break
         raise self._error(problem)
+
+    def _post(self, texts: list[str]) -> httpx.Response:
+        with spans.span("POST embeddings", Kind.CLIENT, teacher=self._endpoint.name) as span:
+            answer = self._http.post(
+                f"{self._endpoint.base_url}/embeddings",
+                json={"model": self._endpoint.model, "input": texts},
+                headers=self._endpoint.headers,
+                timeout=self._endpoint.timeout_s,
+            )
+            if span is not None:
+                span.attributes["http.response.status_code"] = answer.status_code
+        return answer
 
     def _vectors(self, answer: httpx.Response, count: int) -> Vectors:
         try:

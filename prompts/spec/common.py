@@ -122,8 +122,9 @@ class Build(Frozen):
                 f"target_rows of {self.target_rows} can't come of a limit of {self.limit} seeds"
             )
         asked, each = self.budget.requests if self.budget is not None else None, self.calls_a_row
-        if asked is not None and (self.target_rows or 1) * each > asked:
-            rows = f"target_rows of {self.target_rows}" if self.target_rows else "a single row"
+        new = None if self.incremental else self.target_rows  # Rows taken over cost nothing.
+        if asked is not None and (new or 1) * each > asked:
+            rows = f"target_rows of {new}" if new else "a single row"
             raise ValueError(
                 f"{rows} can't come of budget.requests {asked}: a row takes {each} or more"
             )

@@ -1,4 +1,4 @@
-"""Commands about uploaded files and reports: list, download."""
+"""Commands about uploaded files: list, download."""
 
 from pathlib import Path
 from typing import Annotated

@@ -69,7 +69,7 @@ def judge(
     out.say(f"{found['name']} version {found['version']} ({found['id']})")
 
 
-def turn(message: dict[str, Any]) -> str:
+def _turn(message: dict[str, Any]) -> str:
     """A turn's text, with the functions that it calls."""
     calls = [each["function"] for each in message.get("tool_calls") or ()]
     called = [f"{each['name']}({each['arguments']})" for each in calls]
@@ -81,7 +81,7 @@ def say_row(out: Screen, row: dict[str, Any]) -> None:
     verdict = f"  {row['end']}: {row['reason']}  {row['detail']}" if "reason" in row else ""
     out.say(f"--- {row['id']}{verdict}".rstrip())
     for message in (*row["prompt"], *row.get("completion", ())):
-        out.say(f"{message['role']}: {turn(message)}")
+        out.say(f"{message['role']}: {_turn(message)}")
     for said in row.get("raw", ()):
         out.say(f"said: {said}")
 

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from service.cli.failure import INTERRUPTED, JOB_FAILED, Failure, bad_input
@@ -30,10 +31,11 @@ def run_trainer(words: list[str], what: str, heard: Heard) -> dict[str, Any]:
             command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
         ) as child,
     ):
-        for line in _lines(child):
-            last = json.loads(line)
-            heard(last)
-        code = child.wait()
+        with _interrupts_reach(child):
+            for line in child.stdout or ():
+                last = json.loads(line)
+                heard(last)
+            code = child.wait()
         log.seek(0)
         logged = log.read()
     if code == 0 and last.get("event") == "done":
@@ -41,23 +43,24 @@ def run_trainer(words: list[str], what: str, heard: Heard) -> dict[str, Any]:
         return result
     if code == BAD_INPUT_CODE and last.get("event") == "error":
         raise bad_input(last["title"], last["detail"])
-    if code == TERMINATED_CODE:
-        raise Failure(
-            {"title": f"{what} was stopped", "detail": "Run it again: it goes on."}, INTERRUPTED
+    if code in (TERMINATED_CODE, -signal.SIGTERM):
+        detail = (
+            "Run it again: a training that had begun goes on where it was; all else begins anew."
         )
+        raise Failure({"title": f"{what} was stopped", "detail": detail}, INTERRUPTED)
     detail = logged.strip()[-2000:] or f"it ended with code {code}"
     raise Failure({"title": f"{what} failed", "detail": detail}, JOB_FAILED)
 
 
-def _lines(child: subprocess.Popen[str]) -> Any:
-    """Of its standard output to the end, also where a person interrupts."""
-    assert child.stdout is not None
-    while True:
-        try:
-            line = child.stdout.readline()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGTERM)
-            continue
-        if not line:
-            return
-        yield line
+@contextmanager
+def _interrupts_reach(child: "subprocess.Popen[str]") -> Iterator[None]:
+    """Ctrl-C asks the child to end, whatever this process is doing just then."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # in the background of a script nobody can press it
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: child.terminate())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -169,7 +169,8 @@ def _written(site: Site, job_id: str) -> dict[str, Any]:
     with site.sessions.reading() as session:
         job = job_view(jobs.get(session, job_id))
     found = job_logs.read(site, job_id, LOG_BYTES)
-    return {"job": job, "over": job.state in FINISHED, "logs": found, "shown_bytes": LOG_BYTES}
+    sizes = {"shown_bytes": LOG_BYTES, "most_bytes": job_logs.MOST_BYTES}
+    return {"job": job, "over": job.state in FINISHED, "logs": found, **sizes}
 
 
 def _seen(site: Site, job_id: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
-from service import quotas
+from service import quotas, spans
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.openai.errors import ERRORS
 from service.openai.metering import Meter, asking_for_usage, asks_for_usage, metered
@@ -22,6 +22,7 @@ from service.passing import complete, outgoing
 from service.problems import Fault, Problem, bad_input
 from service.routes.deps import TheCaller, TheSite, TheTurns
 from service.site import Site
+from service.spans import Kind
 from service.tables import Job, State, Teacher, now
 
 router = APIRouter(tags=["chat"], responses=ERRORS)
@@ -83,12 +84,15 @@ async def _stream(
     meter: Meter | None,
 ) -> Response:
     shown = meter is None or asks_for_usage(body)
-    response = await http.post(
-        f"{endpoint.base_url}/chat/completions",
-        json=outgoing(endpoint, body if meter is None else asking_for_usage(body)),
-        headers=endpoint.headers,
-        timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
-    )
+    with spans.span("POST chat/completions", Kind.CLIENT, teacher=endpoint.name) as span:
+        response = await http.post(
+            f"{endpoint.base_url}/chat/completions",
+            json=outgoing(endpoint, body if meter is None else asking_for_usage(body)),
+            headers=endpoint.headers,
+            timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
+        )
+        if span is not None:
+            span.attributes["http.response.status_code"] = response.status
     stack.callback(response.close)
     if response.status != 200:
         _require_entry(endpoint, response.status)

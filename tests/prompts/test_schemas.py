@@ -21,9 +21,12 @@ def nested(levels: int) -> dict[str, Any]:
         (nested(2_000), "nested more than 64 deep"),
         ({"type": "nope"}, "no JSON schema, at type"),
         ({"$ref": "http://example.com/x"}, "only references within it"),
-        ({"items": [{"$dynamicRef": "x.json"}]}, "no JSON schema|only references within it"),
+        ({"items": {"$dynamicRef": "x.json"}}, "only references within it"),
         ({"properties": {"a": {"$ref": "#/$defs/a"}}}, "leads nowhere"),
         ({"$ref": "#name"}, "leads nowhere"),
+        ({"minLength": 3, "$ref": "#/minLength/x"}, "leads nowhere"),
+        ({"type": "string", "$ref": "#/type/x"}, "leads nowhere"),
+        ({"title": "t", "$ref": "#/title"}, "leads nowhere"),
     ],
 )
 def test_schemas_that_cannot_work_are_refused(schema: dict[str, Any], words: str) -> None:

@@ -1,5 +1,6 @@
 """An installation in a temporary directory, and a fake teacher beside it."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from prompts.dataset import read_manifest, read_rejected, read_rows
 from prompts.record import Record, Rejected
 from prompts.spec import CotBuild
 from service import db, jobs
+from service.durable import Write, write_durably
 from service.settings import Settings
 from service.site import Site, open_site
 from service.spec import BuildJob
@@ -40,6 +42,19 @@ class StubTeacher:
     def faults(self, **told: Any) -> None:
         body = json.dumps(told).encode()
         urlopen(Request(f"{self.url}/faults", data=body)).close()
+
+
+def dying_disk(files: int) -> Write:
+    """A FAKE: a disk that breaks for good after so many files, as a ledger is written to."""
+    written: list[Path] = []
+
+    def write(path: Path, data: bytes) -> None:
+        if path.parent.parent.parent.parent.name == "ledger" and len(written) == files:
+            raise OSError(errno.EIO, "Input/output error")
+        written.append(path)
+        write_durably(path, data)
+
+    return write
 
 
 @pytest.fixture

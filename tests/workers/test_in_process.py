@@ -1,6 +1,5 @@
 """Rescore builds with the teacher in this process: the demo's weights, and no server at all."""
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from service.problems import Problem
 from service.site import Site
 from service.spec import BuildJob, RecipeJob
 from service.tables import Job, State
-from tests.workers.conftest import dataset_of, get_job, new_site, register
+from tests.workers.conftest import dataset_of, dying_disk, get_job, new_site, register
 from tests.workers.test_rescore import MODEL, known, records, refused, rescored, written
 from tests.workers.writing_teacher import WritingTeacher, writing_teacher
 from trainer.data import encode
@@ -107,19 +106,19 @@ def test_more_of_the_likeliest_than_servers_give(site: Site, stories: WritingTea
 def test_one_that_dies_half_way_goes_on_from_its_ledger(
     site: Site, stories: WritingTeacher
 ) -> None:
-    segments: list[Path] = []
-
-    def dying_disk(path: Path, data: bytes) -> None:  # A fake: a disk that breaks for good.
-        if path.parent.parent.parent.parent.name == "ledger" and len(segments) == 3:
-            raise OSError(errno.EIO, "Input/output error")
-        segments.append(path)
-        write_durably(path, data)
-
-    first = in_process(site, max_in_flight=4, write=dying_disk)
+    first = in_process(site, max_in_flight=4, write=dying_disk(3))
     assert (get_job(site, first).state, get_job(site, first).reason) == (State.FAILED, "storage")
     kept = read_entries_of(site, first)
     assert 0 < len(kept) < 40
-    dataset = dataset_of(site, in_process(site, max_in_flight=4))
+    scored: list[int] = []
+
+    def noting(path: Path, data: bytes) -> None:
+        if path.parent.parent.parent.parent.name == "ledger":
+            scored.append(data.count(b"\n") - 1)  # An entry a line, below the header.
+        write_durably(path, data)
+
+    dataset = dataset_of(site, in_process(site, max_in_flight=4, write=noting))
+    assert sum(scored) == 40 - len(kept)
     with open_signal(dataset) as reader:
         assert len(records(dataset)) == reader.rows_total == 40
         for call in kept:

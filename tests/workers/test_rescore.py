@@ -3,7 +3,6 @@
 The token ids are those of the bundled demo teacher's tokenizer and chat template.
 """
 
-import errno
 import json
 import threading
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from service.tables import State, Teacher
 from tests.conftest import ROOT
 from tests.workers.conftest import (
     dataset_of,
+    dying_disk,
     get_job,
     new_site,
     register,
@@ -132,15 +132,7 @@ def test_a_rescoring_that_dies_half_way_asks_nothing_twice(
 ) -> None:
     known(site, teacher.url)
     written(site, 60)
-    segments: list[Path] = []
-
-    def dying_disk(path: Path, data: bytes) -> None:  # A fake: a disk that breaks for good.
-        if path.parent.parent.parent.parent.name == "ledger" and len(segments) == 3:
-            raise OSError(errno.EIO, "Input/output error")
-        segments.append(path)
-        write_durably(path, data)
-
-    first = rescored(site, dying_disk, max_in_flight=4)
+    first = rescored(site, dying_disk(3), max_in_flight=4)
     assert (get_job(site, first).state, get_job(site, first).reason) == (State.FAILED, "storage")
     paid = len(teacher.scored)
     assert 0 < paid < 60

@@ -81,21 +81,24 @@ def traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collector: Collector
     site.sessions.engine.dispose()
 
 
-async def submitted(site: Site, traceparent: str) -> str:
-    """A build, submitted to the API; its id."""
-    job = {"kind": "cot", "teacher": "stub", "seeds": upload(site, sums(ROWS))}
+def opened(site: Site, traceparent: str) -> httpx.AsyncClient:
+    """A client of the API, whose requests belong to a trace."""
     app = create_app(site.settings)
     app.state.site.sessions.engine.dispose()
     app.state.site = site
-    transport = httpx.ASGITransport(app)
     headers = {"traceparent": traceparent}
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        await client.get("/healthz", headers=headers)
-        made = await client.post(
-            "/api/v1/jobs", json={"kind": "build", "build": job}, headers=headers
-        )
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
+
+
+async def submitted(site: Site, traceparent: str) -> str:
+    """A build, submitted to the API; its id."""
+    job = {"kind": "cot", "teacher": "stub", "seeds": upload(site, sums(ROWS))}
+    async with opened(site, traceparent) as client:
+        await client.get("/healthz")
+        made = await client.post("/api/v1/jobs", json={"kind": "build", "build": job})
         assert made.status_code == 202, made.text
-        shown = await client.get(f"/api/v1/jobs/{made.json()['id']}", headers=headers)
+        shown = await client.get(f"/api/v1/jobs/{made.json()['id']}")
         assert shown.status_code == 200
     return str(made.json()["id"])
 
@@ -129,6 +132,28 @@ def test_spans_of_a_build_hang_together(
     assert {one.span_id for one in told if one} == {one["spanId"] for one in asked}
     for one in collector.sent:
         assert 0 < int(one["startTimeUnixNano"]) <= int(one["endTimeUnixNano"])
+
+
+async def test_a_request_is_named_by_its_route_whatever_ids_it_has(
+    traced: Site, collector: Collector
+) -> None:
+    """Such as one that the path's own words begin with."""
+    spans.start(traced.settings, "api")
+    async with opened(traced, GIVEN) as api:
+        for path in (
+            "/api/v1/datasets/d",
+            "/api/v1/models/a/lineage",
+            "/v1/files/f/content",
+            "/no",
+        ):
+            await api.get(path)
+    spans.stop()
+    assert [one["name"] for one in collector.sent] == [
+        "GET /api/v1/datasets/{reference}",
+        "GET /api/v1/models/{reference}/lineage",
+        "GET /v1/files/{file_id}/content",
+        "GET",
+    ]
 
 
 def test_what_the_caller_does_not_record_is_not_recorded(

@@ -1,6 +1,5 @@
 """Rows of several steps, in whole builds against the fake teacher's: nothing is asked twice."""
 
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tests.workers.conftest import (
     StubTeacher,
     check_each_once,
     dataset_of,
+    dying_disk,
     get_job,
     new_site,
     register,
@@ -65,16 +65,8 @@ def test_a_build_that_dies_between_the_steps_goes_on_where_it_was(
 ) -> None:
     site = new_site(tmp_path / "data")
     register(site, stub.url)
-    written: list[Path] = []
-
-    def dying_disk(path: Path, data: bytes) -> None:  # A fake: a disk that breaks for good.
-        if path.parent.parent.parent.parent.name == "ledger" and len(written) == 12:
-            raise OSError(errno.EIO, "Input/output error")
-        written.append(path)
-        write_durably(path, data)
-
     first = submit(site, sums(60), **STEPS)
-    build.run(site, first, Watch(LEASE_S), dying_disk)
+    build.run(site, first, Watch(LEASE_S), dying_disk(12))
     assert (get_job(site, first).state, get_job(site, first).reason) == (State.FAILED, "storage")
     paid = stub.stats()["answered"]
     assert 20 < paid < requests_for(60)

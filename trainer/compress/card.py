@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trainer.compress.gate import FAILED
 from trainer.compress.report import ModelFacts, StageReport
 
 NAME = "README.md"
@@ -44,15 +45,17 @@ def _figures(facts: ModelFacts) -> dict[str, str]:
 
 
 def _notes(report: StageReport) -> list[str]:
-    if report.serving is None:
-        return [*report.notes, f"vLLM: {report.serving_note}."]
-    compared = report.serving
-    return [
-        *report.notes,
-        f"{compared.vllm_version} answers alike: log-probabilities differ by "
-        f"{compared.mean_logprob_difference:.4f} nats on average over {compared.prompts} prompts, "
-        f"{compared.equal_completions:.1%} of completions are equal; "
-        f"{compared.vllm_tokens_per_s:,.0f} tokens/s."
-        if compared.passed
-        else f"{compared.vllm_version} answers differently: {' '.join(report.failures)}",
-    ]
+    # Behind FAILED comes the end of a log, with paths of this machine.
+    lost = [why for why in report.failures if not why.startswith(FAILED)]
+    notes, compared = [*report.notes, *lost], report.serving
+    if compared is None:
+        why = FAILED if report.serving_note.startswith(FAILED) else report.serving_note
+        return [*notes, f"vLLM: {why}."]
+    if compared.passed:
+        notes.append(
+            f"{compared.vllm_version} answers alike: log-probabilities differ by "
+            f"{compared.mean_logprob_difference:.4f} nats on average over {compared.prompts} "
+            f"prompts, {compared.equal_completions:.1%} of completions are equal; "
+            f"{compared.vllm_tokens_per_s:,.0f} tokens/s."
+        )
+    return notes

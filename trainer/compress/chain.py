@@ -181,24 +181,16 @@ def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFact
     emit("phase", {"name": "heal", "detail": f"{stage.heal.method} towards {towards}"})
     heal = with_threads(stage.heal, plan.spec.threads)
     healed = heal_model(heal, made, plan.start, plan.dataset, directory / "heal", emit)
-    card = json.loads((healed / "retort.json").read_text("utf-8"))
+    told = json.loads((healed / "retort.json").read_text("utf-8"))
     shutil.copytree(healed, model, dirs_exist_ok=True)
-    _keep_tokenizer(made, model)
     after, _ = plan.measuring.kl(plan.start, model)
     return HealFacts(
         method=stage.heal.method,
-        steps=card["steps"],
+        steps=told["steps"],
         seconds=time.monotonic() - started,
         kl_before=before,
         kl_after=after,
     )
-
-
-def _keep_tokenizer(made: Path, model: Path) -> None:
-    """Byte for byte: a stored signal knows its tokenizer by the file's digest, and a heal that
-    wrote it anew would shut out the next."""
-    if (made / "tokenizer.json").is_file():
-        shutil.copy2(made / "tokenizer.json", model / "tokenizer.json")
 
 
 def _compare(

@@ -20,15 +20,21 @@ from trainer.data import TokenRow, encode, read_records, render_prompts
 from trainer.errors import BadInput
 from trainer.evaluate import read_rows, soft_cap
 from trainer.events import Emit
-from trainer.loading import end_ids, load_model, load_tokenizer, read_config
-from trainer.methods.stored import select_signalled
+from trainer.loading import (
+    NO_LIMIT,
+    end_ids,
+    held_tokens,
+    load_model,
+    load_tokenizer,
+    read_config,
+)
+from trainer.methods.stored import check_source, open_signal, select_signalled
 from trainer.spec import CompressSpec, Heal, StageSpec
 from trainer.spec.compress import PACKING
 from trainer.student import check_head
 
 SERVING_PROMPTS = 200
 SERVING_NEW_TOKENS = 64
-NO_LIMIT = 2**31
 LEAST_ROWS = 8
 LEAST_TOKENS = 64
 """Of calibration, under which it is refused."""
@@ -71,7 +77,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
         raise BadInput(f"{dataset} has no train rows", "Calibration looks at them. Build some.")
     for index, stage in enumerate(spec.stages):
         check_calibration(index, stage, spread(rows, stage.calibration_rows))
-        check_signal(index, stage, start, dataset, train)
+        check_signal(index, stage, start, dataset, train, tokenizer)
     served = spec.serve_check and any(one.of_its_own_form for one in expected)
     measuring = Measuring(
         start=start,
@@ -121,16 +127,24 @@ def check_calibration(index: int, stage: StageSpec, rows: Sequence[TokenRow]) ->
 
 
 def check_signal(
-    index: int, stage: StageSpec, start: Path, dataset: Path, records: Sequence[Record]
+    index: int,
+    stage: StageSpec,
+    start: Path,
+    dataset: Path,
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """A heal from stored signal needs one of every row."""
+    """A heal from stored signal needs one of every row, made with the model's own tokenizer."""
     field, training = (
         ("training", stage.training) if stage.kind in ("qat", "qaf") else ("heal", stage.heal)
     )
     if not isinstance(training, Heal) or training.method != "stored_kl":
         return
     try:
-        select_signalled(stored_spec(training, start, dataset), records)
+        asked = stored_spec(training, start, dataset)
+        select_signalled(asked, records)
+        with open_signal(asked) as reader:
+            check_source(reader.header, tokenizer)
     except BadInput as error:
         raise BadInput(f"stages[{index}].{field}: {error.title}", error.detail) from error
 
@@ -190,7 +204,7 @@ def _encoded(
     records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> tuple[TokenRow, ...]:
     complete = [record for record in records if record.finish_reason != "length"]
-    limit = _positions(model)
+    limit = held_tokens(model) or NO_LIMIT
     return encode(complete, tokenizer, limit, end_ids(model, tokenizer)).rows
 
 
@@ -199,7 +213,7 @@ def _prompts(
 ) -> tuple[tuple[int, ...], ...]:
     """Different prompts, held-out ones first, that leave room for an answer."""
     prompts = {record.prompt: None for record in records[: 20 * SERVING_PROMPTS]}
-    limit = _positions(model) - SERVING_NEW_TOKENS - 1
+    limit = (held_tokens(model) or NO_LIMIT) - SERVING_NEW_TOKENS - 1
     rendered = render_prompts(list(prompts)[: 4 * SERVING_PROMPTS], tokenizer)
     fitting = [tuple(ids) for ids in rendered if len(ids) <= limit]
     if not fitting:
@@ -219,7 +233,3 @@ def _engine(expected: Sequence[Expected], vllm_python: Path | None) -> Engine | 
             "Install retort-lowrank beside its vLLM, or set serve_check: false.",
         )
     return engine
-
-
-def _positions(model: PreTrainedModel) -> int:
-    return int(model.config.get_text_config().to_dict().get("max_position_embeddings", NO_LIMIT))

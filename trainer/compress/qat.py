@@ -6,6 +6,7 @@ its loss; what is exported is exactly the grid that it was trained on.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,12 @@ def train_rounded(
     )
     records, held = (read_records(place.dataset, split) for split in ("train", "validation"))
     prepared = _of_this_grid(prepare_training(spec, records, held, place.emit), quantized)
-    objective = make_objective(prepared, place.emit)
-    torch.manual_seed(spec.optimization.seed)  # adapters start at random
-    prepare(prepared.model, quantized)
-    student = Student(prepared.model, objective, spec.optimization.precision)
-    trainer = fit(prepared, student, place.directory / "checkpoints", place.emit, after_step)
+    with ExitStack() as closing:
+        objective = make_objective(prepared, place.emit, closing)
+        torch.manual_seed(spec.optimization.seed)  # adapters start at random
+        prepare(prepared.model, quantized)
+        student = Student(prepared.model, objective, spec.optimization.precision)
+        trainer = fit(prepared, student, place.directory / "checkpoints", place.emit, after_step)
     losses = [loss for _, loss in trainer.history.losses]
     details = {
         "scheme": quantized.scheme,

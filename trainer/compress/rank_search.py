@@ -41,7 +41,9 @@ def within_loss(
     still save parameters lose more.
     """
     linears = {name: model.get_submodule(name) for name in factors}
-    kept = {name: _weight(linear).detach().clone() for name, linear in linears.items()}
+    kept = {
+        name: linear.get_parameter("weight").detach().clone() for name, linear in linears.items()
+    }
 
     def loss_with(ranks: Mapping[str, int]) -> float:
         for name, rank in ranks.items():
@@ -86,10 +88,6 @@ def mean_loss(model: PreTrainedModel, rows: Sequence[TokenRow]) -> float:
     return total / tokens
 
 
-def _weight(linear: nn.Module) -> Tensor:
-    return dict(linear.named_parameters())["weight"]
-
-
 @torch.no_grad()
 def _put(linear: nn.Module, weight: Tensor) -> None:
-    _weight(linear).copy_(weight)
+    linear.get_parameter("weight").copy_(weight)

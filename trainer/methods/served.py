@@ -30,6 +30,11 @@ CHECKED_ROWS = 16
 
 def served_kl(spec: ServedKL, setting: Setting) -> Objective:
     """A divergence over k + 1 outcomes, on the rows or on the student's own answers."""
+    if not spec.teacher.startswith(("http://", "https://")):
+        raise BadInput(
+            f"teacher: {spec.teacher} is no URL",
+            "Without the service a served teacher is named by its API's URL, ending in /v1.",
+        )
     teacher = ServedTeacher(
         spec.teacher.rstrip("/"),
         spec.served_model or spec.teacher,

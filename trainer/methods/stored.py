@@ -43,7 +43,7 @@ def select_signalled(spec: StoredKL, records: Sequence[Record]) -> list[Record]:
 def stored_kl(spec: StoredKL, setting: Setting) -> Objective:
     """Checks every row's tokens against the signal's before the first step."""
     reader = open_signal(spec)
-    _check_source(reader.header, setting.tokenizer)
+    check_source(reader.header, setting.tokenizer)
     for row in setting.rows:
         check_tokens(row, _read(reader, row.row).token_ids)
     _check_vocabulary(reader.header, head_of(setting.model).weight.shape[0])
@@ -83,22 +83,8 @@ def check_tokens(row: TokenRow, token_ids: NDArray[np.int32]) -> None:
     )
 
 
-def _check_header(spec: StoredKL, header: SignalHeader) -> None:
-    if header.temperature != spec.kd_temperature:
-        raise BadInput(
-            f"the signal was recorded at temperature {header.temperature}",
-            f"kd_temperature is {spec.kd_temperature}. What lies outside the stored tokens can't "
-            f"be re-tempered: set kd_temperature to {header.temperature}, or record another.",
-        )
-    if header.kind == "sampled" and spec.divergence.kind != "forward_kl":
-        raise BadInput(
-            f"a sampled signal can't give {spec.divergence.kind}",
-            "Only the forward KL's gradient is an expectation under the teacher; others need its "
-            "probabilities where nothing was drawn. Use forward_kl, or a top-k signal.",
-        )
-
-
-def _check_source(header: SignalHeader, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_source(header: SignalHeader, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The signal is of this tokenizer and its chat template, or BadInput."""
     ours = tokenizer_sha256(tokenizer)
     if None not in (ours, header.tokenizer_sha256) and ours != header.tokenizer_sha256:
         raise BadInput(
@@ -111,6 +97,21 @@ def _check_source(header: SignalHeader, tokenizer: PreTrainedTokenizerBase) -> N
             "the signal was made with another chat template",
             f"SHA-256 {header.template_sha256}, the student's {template}. Give the student the "
             "teacher's chat template, or rescore.",
+        )
+
+
+def _check_header(spec: StoredKL, header: SignalHeader) -> None:
+    if header.temperature != spec.kd_temperature:
+        raise BadInput(
+            f"the signal was recorded at temperature {header.temperature}",
+            f"kd_temperature is {spec.kd_temperature}. What lies outside the stored tokens can't "
+            f"be re-tempered: set kd_temperature to {header.temperature}, or record another.",
+        )
+    if header.kind == "sampled" and spec.divergence.kind != "forward_kl":
+        raise BadInput(
+            f"a sampled signal can't give {spec.divergence.kind}",
+            "Only the forward KL's gradient is an expectation under the teacher; others need its "
+            "probabilities where nothing was drawn. Use forward_kl, or a top-k signal.",
         )
 
 

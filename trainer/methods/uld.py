@@ -12,7 +12,7 @@ from prompts.record import Record
 from trainer.batch import Batch, pad
 from trainer.data import TokenRow, encode
 from trainer.errors import BadInput
-from trainer.loading import end_ids, load_tokenizer
+from trainer.loading import end_ids, held_tokens, load_tokenizer
 from trainer.methods.hard import cross_entropy_losses
 from trainer.methods.method import Setting
 from trainer.methods.teacher import load_teacher
@@ -35,7 +35,7 @@ def uld(spec: UniversalLogit, setting: Setting) -> Objective:
     """Cross-entropy plus `weight` times the distance of sorted probabilities."""
     teacher = load_teacher(spec, setting)
     tokenizer = load_tokenizer(spec.teacher)
-    held = teacher.model.config.to_dict().get("max_position_embeddings")
+    held = held_tokens(teacher.model)
     pairs = _pairs(setting, tokenizer, end_ids(teacher.model, tokenizer), held)
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:

@@ -24,9 +24,9 @@ def upgrade() -> None:
         while found := _page(table, after):
             after = found[-1][0]
             for id, spec in found:
-                if (renewed(spec)) != spec:
+                if (new := renewed(spec)) != spec:
                     changed = sa.update(table).where(table.c.id == id)
-                    op.get_bind().execute(changed.values(spec=renewed(spec)))
+                    op.get_bind().execute(changed.values(spec=new))
 
 
 def downgrade() -> None:

@@ -38,7 +38,7 @@ def test_every_route_has_a_command() -> None:
         re.sub(r"\{[^}]*\}", "{}", one) for one in re.findall(r'"(/(?:\{[^}]*\}|[^" ?{])*)', said)
     }
     called |= {one.replace("{}", kind, 1) for one in called for kind in ("datasets", "models")}
-    called |= {"/reports", "/datasets", "/models"}  # `_list` names the kind
+    called |= {"/reports", "/datasets", "/models"}  # `list_artifacts` names the kind
     missing = [
         (method, route.path)
         for module in ROUTES
@@ -137,6 +137,7 @@ def test_status_tells_what_works_and_ends_with_it(cli: Cli, api: str, site: Site
     add_teacher(site)
     said = cli("status", "--url", api)
     assert "database  ok" in said.out
+    assert "artifacts ok" in said.out
     assert "teacher   t ok" in said.out
     assert said.code == (0 if said.out.startswith("ok") else 1)
 

@@ -17,11 +17,12 @@ from transformers import PreTrainedModel
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import token_rows
 from tests.trainer.conftest import make_records, make_tokenizer
-from trainer.compress import depth, folding, svd, wanda, width
 from trainer.compress.backend import BACKEND, name_backend
 from trainer.compress.expected import obstacles
 from trainer.compress.fake_quant import Quantized, export, prepare
 from trainer.compress.forecast import forecast
+from trainer.compress.making import STAGES
+from trainer.compress.moments import collect
 from trainer.compress.qaf import quantized_by
 from trainer.compress.vllm_server import find_engine
 from trainer.events import silent
@@ -116,8 +117,7 @@ def apply(stage: StageSpec, model: PreTrainedModel, directory: Path) -> None:
         prepare(model, quantized)
         export(model, quantized, directory, dtype)
         return
-    method: Any = {"width": width, "svd": svd, "depth": depth, "wanda": wanda, "tensor": folding}
-    method[stage.kind].apply(stage, model, token_rows(8)).model.save_pretrained(directory)
+    STAGES[stage.kind](stage, model, token_rows(8), collect).model.save_pretrained(directory)
 
 
 def ask_vllm(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:

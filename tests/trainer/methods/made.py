@@ -1,6 +1,7 @@
 """Students and batches as a run makes them."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ ALONE = {"sequence_level", "rationale_then_answer", "step_by_step", "stored_kl",
 def made(spec: TrainSpec, records: list[Record] | None = None) -> tuple[Prepared, Student]:
     """What is ready before the first step, on CoT rows unless others are given."""
     run = prepare(spec, make_records(6) if records is None else records, [], silent)
-    return run, Student(run.model, make_objective(run, silent))
+    return run, Student(run.model, make_objective(run, silent, ExitStack()))
 
 
 def loss_of(student: Student, batch: Batch, count: float | None = None) -> tuple[Tensor, Any]:

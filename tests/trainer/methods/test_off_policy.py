@@ -1,5 +1,6 @@
 """What each method needs, and its refusals."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
@@ -79,7 +80,7 @@ def test_a_teacher_with_another_template_is_a_warning(tmp_path: Path) -> None:
     save_model(tmp_path / "teacher", make_model(1), make_tokenizer(TEMPLATE + " "))
     heard: list[str] = []
     run = prepare(spec, make_records(2), [], silent)
-    make_objective(run, lambda event, _: heard.append(event))
+    make_objective(run, lambda event, _: heard.append(event), ExitStack())
     assert "warning" in heard
 
 

@@ -18,6 +18,7 @@ from tests.trainer.methods.made import (
     spec_of,
 )
 from trainer.batch import pad
+from trainer.drawing import inverted
 from trainer.errors import BadInput
 from trainer.generation import answer_greedily
 from trainer.loading import load_model
@@ -25,7 +26,7 @@ from trainer.methods.minillm import columns_of
 from trainer.methods.on_policy import own_answers
 from trainer.objectives import cross_entropy, on_logits
 from trainer.objectives.divergences import jsd
-from trainer.rollout import Drawing, Sample, _chosen, draw
+from trainer.rollout import Drawing, Sample, draw
 from trainer.student import Moment
 
 END = frozenset({3})
@@ -130,7 +131,7 @@ def test_what_a_row_draws_does_not_depend_on_its_neighbours(tmp_path: Path) -> N
 def test_a_token_without_a_share_is_never_chosen() -> None:
     logprobs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).log().expand(5, 5)
     chances = torch.tensor([0.0, 0.4999, 0.5, 0.9999999, 1.0], dtype=torch.float64)
-    found = _chosen(logprobs, chances).squeeze(1).tolist()
+    found = inverted(logprobs, chances[:, None]).squeeze(1).tolist()
     assert found[:4] == [1, 1, 3, 3]
 
 

@@ -157,36 +157,6 @@ def test_what_is_not_sound_is_refused_with_the_reason(tmp_path: Path, fake: Fake
             spec_of(tmp_path, method, teacher=fake.url)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"divergence": {"kind": "tvd"}}, {"top_k": 2}, {"cross_entropy_weight": 0.5}],
-    ids=str,
-)
-def test_no_dead_option_on_rows(tmp_path: Path, fake: Fake, fields: dict[str, Any]) -> None:
-    def loss(**changed: Any) -> float:
-        run, student = made(served(tmp_path, fake, **changed))
-        return loss_of(student, all_rows(run))[0].item()
-
-    assert loss() != pytest.approx(loss(**fields), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{"sampling_temperature": 0.3}, {"samples": 2}, {"max_new_tokens": 2}, {"student_share": 0.0}],
-    ids=str,
-)
-def test_no_dead_option_on_answers(tmp_path: Path, fake: Fake, fields: dict[str, Any]) -> None:
-    def loss(**changed: Any) -> float:
-        named = {"student_share": 1.0, "max_new_tokens": 6, **changed}
-        run, student = made(served(tmp_path, fake, **named))
-        batches = [all_rows(run)]
-        if student.objective.passes is not None:
-            batches = learnt(student, batches)
-        return loss_of(student, batches[0])[0].item()
-
-    assert loss() != pytest.approx(loss(**fields), rel=1e-6)
-
-
 def test_rows_are_asked_side_by_side(tmp_path: Path, fake: Fake) -> None:
     """As many at once as in_flight says, and no more."""
     rows = made(served(tmp_path, fake), make_records(6))[0].rows.rows
