@@ -286,6 +286,12 @@ def test_a_budget_that_no_row_fits_into_is_refused(fields: dict[str, Any], words
     assert spec_of("cot", **sampled, target_rows=2, budget={"requests": 16})
 
 
+def test_rows_that_are_taken_over_cost_none_of_the_budget() -> None:
+    assert spec_of("cot", incremental=True, name="d", target_rows=1000, budget={"requests": 50})
+    with pytest.raises(ValidationError, match=r"target_rows of 1000 can't come of budget"):
+        spec_of("cot", target_rows=1000, budget={"requests": 50})
+
+
 def test_more_rows_than_rounds_write_are_refused() -> None:
     method = {"kind": "magpie", "rounds": 2, "rows_per_round": 5}
     assert spec_of("if", seeds=(), method=method, target_rows=10)

@@ -22,6 +22,7 @@ from service.cli import evaluate as evaluate_command
 from service.cli.failure import bad_input
 from service.cli.main import main as command
 from tests.trainer.conftest import make_model, make_record, make_tokenizer, save_model
+from tests.trainer.test_training import Heard
 from trainer.__main__ import _parser
 from trainer.assess import assess, find_answer, is_right, read_rows
 from trainer.compress import serving
@@ -256,6 +257,13 @@ def test_the_interval_covers_what_it_should() -> None:
     twice = bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 100)
     assert twice == bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 100)
     assert twice.value == 1.5
+
+
+def test_a_vllm_that_is_not_there_is_said_before_anything_is_measured(place: Path) -> None:
+    nowhere = place / "no" / "python"
+    with pytest.raises(BadInput, match=r"vLLM"):
+        assess(place / "model", spec(place, vllm=True), heard := Heard(), nowhere)
+    assert not heard.of("phase")
 
 
 def test_a_teacher_with_another_vocabulary_is_refused(place: Path, tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def test_the_student_learns_and_is_left_as_a_plain_model(base: Path, tmp_path: P
     assert heard.of("validation")[-1]["step"] == 8
     assert card["validation"][-1] == [8, heard.of("validation")[-1]["loss"]]
     assert load_tokenizer(model).chat_template == load_tokenizer(base).chat_template
+    # Byte for byte, or a stored signal would not know it again.
+    assert (model / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
     assert load_model(model).generation_config is not None
     assert not list((tmp_path / "out").glob(".writing*"))
 

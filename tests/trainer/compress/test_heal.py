@@ -92,3 +92,10 @@ def test_a_heal_without_signal_is_refused_before_anything_runs(tmp_path: Path) -
             with pytest.raises(BadInput, match=rf"stages\[1\]\.{field}: {why}"):
                 run(spec, tmp_path / "out", silent)
             assert not (tmp_path / "out").exists()
+    whole = write_signalled(tmp_path, model, 2)
+    path = model / "tokenizer.json"
+    path.write_text(path.read_text("utf-8") + "\n", "utf-8")
+    spec = make_spec(model, whole, {"kind": "magnitude", "heal": STORED})
+    with pytest.raises(BadInput, match=r"stages\[0\]\.heal: .* with another tokenizer"):
+        run(spec, tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ from tests.trainer.test_training import same, weights
 from trainer.batch import pack
 from trainer.errors import BadInput
 from trainer.events import silent
+from trainer.identity import digest_of
 from trainer.objectives import cross_entropy, on_logits
 from trainer.objectives.divergences import forward, reverse
 from trainer.objectives.stored import outcomes
@@ -132,6 +133,24 @@ def test_a_server_that_does_not_do_is_refused_before_the_first_step(
             setattr(fake, name, value)
     with pytest.raises(BadInput, match=words):
         made(served(tmp_path, fake))
+
+
+def test_a_teacher_that_is_no_address_is_told_so(tmp_path: Path, fake: Fake) -> None:
+    with pytest.raises(BadInput, match="teacher: big is no URL"):
+        made(served(tmp_path, fake, teacher="big"))
+
+
+def test_how_a_server_is_reached_does_not_make_another_run(tmp_path: Path, fake: Fake) -> None:
+    """So that a checkpoint is taken up with less memory for the server, say."""
+    drawn = {"student_share": 1.0, "max_new_tokens": 6}
+    rows = made(served(tmp_path, fake))[0].rows
+
+    def digest(**changed: Any) -> str:
+        return digest_of(served(tmp_path, fake, **drawn, **changed), rows)
+
+    less = {"vllm": {"memory_share": 0.1, "in_flight": 3}}
+    assert digest(vllm={}) == digest(**less) == digest(**less, in_flight=2)
+    assert digest(vllm={}) != digest()
 
 
 def test_the_name_is_checked(tmp_path: Path, fake: Fake) -> None:
