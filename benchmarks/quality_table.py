@@ -24,6 +24,11 @@ class Run:
     tokens: int = 0
     """Learnt from."""
 
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return f"{self.method}, seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Summary:
