@@ -15,7 +15,7 @@ from prompts.record import Frozen
 from service.problems import too_many
 from service.site import Site
 from service.spec import JobSpec
-from service.tables import FINISHED, ApiKey, Chunk, Job, utc
+from service.tables import UNFINISHED, ApiKey, Chunk, Job, utc
 
 MINUTE = timedelta(minutes=1)
 JOB_WAIT_S = 30
@@ -63,7 +63,7 @@ def check_submit(session: Session, key_id: str, spec: JobSpec, at: datetime) -> 
     """Raise a 429 problem if the key may not submit this job now. The key's row stays locked until
     the caller commits: two submissions don't take the same last place."""
     key = session.get_one(ApiKey, key_id, with_for_update=True)
-    if key.jobs_at_once is not None and _open_jobs(session, key_id) >= key.jobs_at_once:
+    if key.jobs_at_once is not None and open_jobs(session, key_id) >= key.jobs_at_once:
         detail = f"This key may have {key.jobs_at_once:,} unfinished jobs; wait for one, or cancel."
         raise too_many("too-many-jobs", "Too many jobs", detail, JOB_WAIT_S)
     if _asks_a_teacher(spec):
@@ -90,7 +90,7 @@ def add_tokens(site: Site, key_id: str, at: datetime, tokens: int) -> None:
 
 def usage(session: Session, key: ApiKey, at: datetime) -> Usage:
     """What a key has used."""
-    return Usage(open_jobs=_open_jobs(session, key.id), tokens_today=_tokens(session, key, at))
+    return Usage(open_jobs=open_jobs(session, key.id), tokens_today=_tokens(session, key, at))
 
 
 def tokens_of(said: Any) -> int:
@@ -119,8 +119,9 @@ def _tokens(session: Session, key: ApiKey, at: datetime) -> int:
     return int(builds) + sum(int(progress.get("tokens", 0)) for progress in batches) + chats
 
 
-def _open_jobs(session: Session, key_id: str) -> int:
-    mine = (Job.key_id == key_id) & Job.parent_id.is_(None) & Job.state.not_in(FINISHED)
+def open_jobs(session: Session, key_id: str) -> int:
+    """How many jobs of a key have not ended; parts of a recipe count with it."""
+    mine = (Job.key_id == key_id) & Job.parent_id.is_(None) & Job.state.in_(UNFINISHED)
     return session.scalar(select(func.count()).select_from(Job).where(mine)) or 0
 
 

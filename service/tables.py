@@ -45,6 +45,7 @@ class State(StrEnum):
 
 
 FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+UNFINISHED = frozenset(State) - FINISHED
 
 
 class ChunkState(StrEnum):
@@ -69,7 +70,14 @@ class Job(Base):
     """One thing a user asked for, or one part of a recipe."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_state_kind", "state", "kind"),)
+    # Lists are read newest first, and ids are ordered by time: with the id last an index gives a
+    # page as it is, however many jobs there are.
+    __table_args__ = (
+        Index("ix_jobs_state_kind_id", "state", "kind", "id"),
+        Index("ix_jobs_state_id", "state", "id"),
+        Index("ix_jobs_kind_id", "kind", "id"),
+        Index("ix_jobs_key_state", "key_id", "state"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
@@ -89,7 +97,7 @@ class Job(Base):
     spec_sha256: Mapped[str] = mapped_column(String(64), default="")
     """Of the spec as it was submitted, before names became ids: tells a repeated submission from
     another one under the same idempotency key."""
-    key_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    key_id: Mapped[str | None] = mapped_column(String(40))
     """The API key that submitted it, or whose schedule or recipe did."""
     traceparent: Mapped[str | None] = mapped_column(String(55))
     """The trace of its submission, in W3C's form; see service/tracing.py."""
@@ -166,7 +174,10 @@ class Artifact(Base):
     """A published, immutable directory or file: dataset, model, report, or uploaded file."""
 
     __tablename__ = "artifacts"
-    __table_args__ = (UniqueConstraint("kind", "name", "version"),)
+    __table_args__ = (
+        UniqueConstraint("kind", "name", "version"),
+        Index("ix_artifacts_kind_id", "kind", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
