@@ -23,15 +23,14 @@ from prompts.verify.spec import NoVerifier
 from trainer.beside import answer, engine_for, shown, speed_in_vllm, speed_of, texts_of
 from trainer.data import TokenRow, collate, encode, read_records
 from trainer.errors import BadInput
-from trainer.evaluate import capped
 from trainer.events import Emit
 from trainer.loading import NO_LIMIT, end_ids, held_tokens, load_model, load_tokenizer, weight_files
 from trainer.measurement import Assessment, Estimate, bootstrap
 from trainer.memory import peak_bytes, restart_peak
 from trainer.methods.teacher import check_vocabularies
-from trainer.objectives import forward_kl, keep, upcast
+from trainer.objectives import capped, forward_kl, keep, upcast
 from trainer.spec import DatasetEval
-from trainer.student import last_hidden
+from trainer.student import last_hidden, soft_cap
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,8 @@ def _kept_logits(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """[K, V] and the tokens that came, [K]."""
     kept, targets = keep(last_hidden(model, ids), ids, mask)
-    return capped(model, upcast(model.get_output_embeddings()(kept))), targets
+    logits = upcast(model.get_output_embeddings()(kept))
+    return capped(logits, soft_cap(model)), targets
 
 
 def _add(sums: list[float], owners: Sequence[int], values: torch.Tensor) -> None:

@@ -20,9 +20,9 @@ from trainer.generation import Answers, answer_greedily
 from trainer.loading import end_ids, held_tokens, load_model, load_tokenizer, weight_files
 from trainer.measurement import Accuracy, Measurement, wilson
 from trainer.memory import peak_bytes, restart_peak
-from trainer.objectives import forward_kl, keep, upcast
+from trainer.objectives import capped, forward_kl, keep, upcast
 from trainer.spec import EvalSpec
-from trainer.student import last_hidden
+from trainer.student import last_hidden, soft_cap
 
 _ANSWER: str = CotBuild.model_fields["answer_pattern"].default
 
@@ -134,19 +134,7 @@ def mean_kl(
 def _kept_logits(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     kept, _ = keep(last_hidden(model, ids), ids, mask)
     head = model.get_output_embeddings()
-    return capped(model, upcast(head(kept)))
-
-
-def capped(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
-    """Logits as a model gives them that caps them softly behind its head (Gemma 2)."""
-    cap = soft_cap(model)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
-def soft_cap(model: PreTrainedModel) -> float | None:
-    """Of a model's logits; None for most."""
-    cap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
-    return cap
+    return capped(upcast(head(kept)), soft_cap(model))
 
 
 def _ask(

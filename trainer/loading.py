@@ -126,11 +126,14 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froze
 def _config(source: str | Path) -> PreTrainedConfig:
     """Compressed-tensors weights are unpacked at loading, activations still rounded as in the
     engine. Left packed, they would be unpacked by the whole model's first forward pass, and a
-    pass through its body alone before that would fail."""
+    pass through its body alone before that would fail. Attention scores that are capped softly
+    (Gemma 2) take eager attention: PyTorch's own kernel leaves the cap out."""
     config: PreTrainedConfig = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
     quantization = config.to_dict().get("quantization_config") or {}
     if quantization.get("quant_method") == "compressed-tensors":
         config.quantization_config = {**quantization, "dequantize": True}
+    if config.get_text_config().to_dict().get("attn_logit_softcapping") is not None:
+        config._attn_implementation = "eager"
     return config
 
 

@@ -172,10 +172,10 @@ def look(model: PreTrainedModel, batch: Batch, wanted: Look = PLAIN) -> Seen:
     No attention mask without packing: rows are padded on the right, and a causal model's
     positions see nothing to their right; without one the kernel takes its fast causal path.
     """
-    layout: dict[str, Tensor] = {}
+    layout: dict[str, Any] = {}
     if batch.segments is not None:
         layout = {
-            "attention_mask": block_mask(model, batch.segments),
+            "attention_mask": block_masks(model, batch.segments),
             "position_ids": positions(batch.segments),
         }
     with _kept_projections(model, wanted.projections) as projections:
@@ -194,10 +194,19 @@ def last_hidden(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
     return hidden
 
 
-def block_mask(model: PreTrainedModel, segments: Tensor) -> Tensor:
-    """[B, T] -> [B, 1, T, T] as the model's attention wants it; BadInput for kernels that take
-    no such mask."""
-    allowed = sees(segments)[:, None]
+def block_masks(model: PreTrainedModel, segments: Tensor) -> Tensor | dict[str, Tensor]:
+    """[B, T] -> [B, 1, T, T]; within the window of layers that have one."""
+    config, allowed = model.config.get_text_config().to_dict(), sees(segments)[:, None]
+    window, kinds = config.get("sliding_window"), config.get("layer_types")
+    whole = _as_mask(model, allowed)
+    if window is None:
+        return whole
+    near = _as_mask(model, allowed.triu(1 - window))
+    return {"full_attention": whole, "sliding_attention": near} if kinds else near
+
+
+def _as_mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
+    """BadInput for kernels that take no such mask."""
     kernel = model.config._attn_implementation
     if kernel == "sdpa":
         return allowed
@@ -206,8 +215,8 @@ def block_mask(model: PreTrainedModel, segments: Tensor) -> Tensor:
         return blocked.masked_fill(~allowed, torch.finfo(model.dtype).min)
     raise BadInput(
         f"packing needs another attention than {kernel}",
-        "Rows are kept apart by a mask, which sdpa and eager attention take. Set "
-        "optimization.packing to false, or the model's attn_implementation to sdpa.",
+        "Rows are kept apart by a mask, for sdpa and eager attention. Set optimization.packing to "
+        "false, or the model's attn_implementation to sdpa.",
     )
 
 
@@ -235,14 +244,20 @@ def _kept_projections(
 
 
 def head_of(model: PreTrainedModel) -> Head:
-    """The model's head; BadInput where it isn't one linear map."""
+    """The model's head with its soft cap; BadInput where it isn't one linear map."""
     linear = model.get_output_embeddings()
     if not isinstance(linear, nn.Linear):
         raise BadInput(
             f"{type(model).__name__} has no plain linear head",
             "Its head can't be applied to some positions at a time. Take a dense causal model.",
         )
-    return Head(linear.weight, linear.bias)
+    return Head(linear.weight, linear.bias, soft_cap(model))
+
+
+def soft_cap(model: PreTrainedModel) -> float | None:
+    """Of a model's logits; None for most."""
+    cap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
+    return cap
 
 
 def check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -256,7 +271,7 @@ def check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
 
 
 def check_head(model: PreTrainedModel) -> None:
-    """Refuse architectures that do more than the head (soft caps, scales) to make logits."""
+    """Refuse architectures that do more than head and soft cap (scales) to make logits."""
     # Not token 0: it often is the pad, whose embedding may be zero, as any function of it then.
     probe = torch.arange(1, 9, device=model.device).unsqueeze(0) % model.config.vocab_size
     with torch.no_grad():
@@ -265,16 +280,15 @@ def check_head(model: PreTrainedModel) -> None:
     if not torch.allclose(plain.float(), logits.float(), rtol=1e-2, atol=1e-3) or _scaled(model):
         raise BadInput(
             f"{type(model).__name__} changes its logits after the head",
-            "Losses here are made from the last hidden state and the head alone. Take an "
-            "architecture without logit scaling or soft caps, as Llama or Qwen are.",
+            "Losses here know soft caps and no other change. Take an architecture without logit "
+            "scaling, as Llama, Qwen or Gemma are.",
         )
 
 
 def _scaled(model: PreTrainedModel) -> bool:
-    """A soft cap at 30 hardly shows on a probe; configurations name it."""
-    config = model.config.get_text_config().to_dict()
-    names = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-    return any(config.get(name) not in (None, 1, 1.0) for name in names)
+    """A scale near 1 hardly shows on a probe; configurations name it."""
+    config, names = model.config.get_text_config().to_dict(), ("logit_scale", "logits_scaling")
+    return any(config.get(name) not in (None, 1) for name in names)
 
 
 def autocast(

@@ -18,7 +18,7 @@ from trainer.compress.moments import Shared
 from trainer.compress.vllm_server import Engine, find_engine
 from trainer.data import TokenRow, encode, read_records, render_prompts
 from trainer.errors import BadInput
-from trainer.evaluate import read_rows, soft_cap
+from trainer.evaluate import read_rows
 from trainer.events import Emit
 from trainer.loading import (
     NO_LIMIT,
@@ -94,8 +94,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
 def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> tuple[Expected, ...]:
     """Refuse, before the first stage, what a later one couldn't do; say what is to be expected of
     each model to be made."""
-    if soft_cap(model) is None or any(_trains(stage) for stage in spec.stages):
-        check_head(model)
+    check_head(model)
     for index, stage in enumerate(spec.stages):
         if stage.kind in PACKING:
             _check_quantization(index, stage)
@@ -181,10 +180,6 @@ def _paths(spec: CompressSpec) -> tuple[Path, Path]:
             f"{start} is quantized", "Packed weights can't be changed. Start from before that."
         )
     return start, Path(spec.dataset)
-
-
-def _trains(stage: StageSpec) -> bool:
-    return stage.heal is not None or stage.kind in ("qat", "qaf")
 
 
 def _check_quantization(index: int, stage: StageSpec) -> None:

@@ -12,6 +12,7 @@ from trainer.objectives.divergences import (
 from trainer.objectives.head import (
     Head,
     Term,
+    capped,
     cross_entropy,
     cross_entropy_term,
     divergence_term,
@@ -26,6 +27,7 @@ __all__ = [
     "Divergence",
     "Head",
     "Term",
+    "capped",
     "cross_entropy",
     "cross_entropy_term",
     "divergence_term",

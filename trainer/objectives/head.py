@@ -29,10 +29,17 @@ class Head:
 
     weight: Tensor
     bias: Tensor | None = None
+    cap: float | None = None
+    """Bounds the logits softly behind the map (Gemma 2, arXiv:2408.00118, section 2)."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[K, D] -> [K, V]"""
-        return F.linear(hidden, self.weight, self.bias)
+        return capped(F.linear(hidden, self.weight, self.bias), self.cap)
+
+
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """cap tanh(logits / cap), in fp32 or wider; without a cap the logits as they are."""
+    return logits if cap is None else cap * torch.tanh(upcast(logits) / cap)
 
 
 Term = Callable[[Tensor, slice], Tensor]
@@ -105,7 +112,8 @@ def head_loss(
     others and add nothing to the sum.
     """
     size, seen = chunk or max(1, CHUNK_LOGITS // head.weight.shape[0]), watched or {}
-    total, sums = _ChunkedHead.apply(hidden, head.weight, head.bias, terms, seen, size)  # type: ignore[no-untyped-call]
+    inputs = (hidden, head.weight, head.bias)
+    total, sums = _ChunkedHead.apply(*inputs, head.cap, terms, seen, size)  # type: ignore[no-untyped-call]
     return total / count, dict(zip([*terms, *seen], (sums / count).unbind(), strict=True))
 
 
@@ -123,6 +131,7 @@ class _ChunkedHead(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        cap: float | None,
         terms: dict[str, tuple[float, Term]],
         watched: dict[str, Term],
         size: int,
@@ -135,7 +144,8 @@ class _ChunkedHead(torch.autograd.Function):
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         sums = torch.zeros(1 + len(terms) + len(watched), dtype=wide, device=hidden.device)
         for start in range(0, hidden.shape[0], size):
-            sums += _one_chunk(inputs, terms, watched, slice(start, start + size), grads)
+            part = slice(start, start + size)
+            sums += _one_chunk(inputs, cap, terms, watched, part, grads)
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(each := sums[1:].clone())
         return sums[0].clone(), each
@@ -143,11 +153,12 @@ class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if grad is None else grad * above[0] for grad in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 def _one_chunk(
     inputs: tuple[Tensor, Tensor, Tensor | None],
+    cap: float | None,
     terms: dict[str, tuple[float, Term]],
     watched: dict[str, Term],
     part: slice,
@@ -163,7 +174,7 @@ def _one_chunk(
         if leaf is not None and grad is not None
     ]
     with torch.set_grad_enabled(bool(wanted)):
-        logits = F.linear(*leaves)
+        logits = Head(leaves[1], leaves[2], cap).logits(leaves[0])
         values = [term(logits, part).sum() for _, term in terms.values()]
         weighted = [w * value for (w, _), value in zip(terms.values(), values, strict=True)]
         total = torch.stack(weighted).sum()

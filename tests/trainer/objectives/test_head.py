@@ -70,6 +70,19 @@ def test_gradients_agree_with_finite_differences(bias: bool) -> None:
     )
 
 
+def test_a_soft_cap_is_part_of_the_logits_and_of_the_gradient() -> None:
+    teacher, cap = draw(K, 3, seed=4), 0.8
+    hidden, weight = draw(K, D, seed=1).requires_grad_(), draw(V, D, seed=2).requires_grad_()
+    logits = cap * torch.tanh(hidden @ weight.T / cap)
+    as_is = loss_of(logits, Head(torch.eye(V, dtype=torch.float64)), teacher, None)
+    assert loss_of(hidden, Head(weight, None, cap), teacher, 4).item() == pytest.approx(
+        as_is.item(), rel=1e-12
+    )
+    assert torch.autograd.gradcheck(
+        lambda h, w: loss_of(h, Head(w, None, cap), teacher, chunk=3), (hidden, weight)
+    )
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 5, K, 100, None])
 def test_chunks_change_nothing(chunk: int | None) -> None:
     whole = [draw(K, D, seed=1).requires_grad_(), draw(V, D, seed=2).requires_grad_()]
