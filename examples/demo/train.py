@@ -98,7 +98,7 @@ def train_step(run: Run, batches: list[Batch], rate: float) -> float:
     weight = sum(float(batch.weights[:, 1:].sum()) for batch in batches)
     total = 0.0
     for batch in batches:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(batch.ids.device.type, torch.bfloat16):
             loss = weighted_nll(run.model, batch) / weight
         loss.backward()
         total += float(loss.detach())

@@ -20,12 +20,13 @@ from prompts.instructions.steps import (
     with_usage,
     writing_calls,
 )
-from prompts.instructions.texts import COMPARE, OPERATORS, REWRITE
 from prompts.overlap import words_of
 from prompts.plan import NotNeeded, Plan, Request
 from prompts.record import Call, Reason, Record, Rejected, Seed
 from prompts.spec.methods import EvolInstruct, Operator
+from prompts.spec.writing import told
 from prompts.split import input_key, split_of
+from prompts.template import TemplateError
 
 _COPIED = re.compile(
     r"\b(new|given|rewritten|original) (instruction|prompt)s?\b|\[[^\]]*instruction[^\]]*\]", re.I
@@ -93,19 +94,19 @@ class EvolPlan:
         faults: list[str] = []
         for turn in range(self.method.rounds):
             step = WRITING + 2 * turn
-            written = known.get(step)
-            if written is None:
-                return Evolved(
-                    instruction, survived, tuple(faults), self._ask(seed, step, instruction)
-                )
-            candidate = _unquoted(written.text)
-            fault = _fault(instruction, candidate, written)
-            if fault is None and self.method.compare:
-                verdict = known.get(step + 1)
-                if verdict is None:
-                    waiting = self._compare(seed, step + 1, instruction, candidate)
+            try:
+                if step not in known:
+                    waiting = self._ask(seed, step, instruction)
                     return Evolved(instruction, survived, tuple(faults), waiting)
-                fault = _no_gain(verdict)
+                candidate = _unquoted(known[step].text)
+                fault = _fault(instruction, candidate, known[step])
+                if fault is None and self.method.compare:
+                    if step + 1 not in known:
+                        waiting = self._compare(seed, step + 1, instruction, candidate)
+                        return Evolved(instruction, survived, tuple(faults), waiting)
+                    fault = _no_gain(known[step + 1])
+            except TemplateError as error:  # The recipe's prompt went with our samples, not here.
+                fault = str(error)
             if fault is None:
                 instruction, survived = candidate, survived + 1
             else:
@@ -113,15 +114,16 @@ class EvolPlan:
         return Evolved(instruction, survived, tuple(faults))
 
     def _ask(self, seed: Seed, step: int, instruction: str) -> tuple[Request, ...]:
-        how = OPERATORS[self._operator(seed, step)]
-        text = REWRITE.format(how=how, instruction=_whole(seed, instruction))
+        asked = self.method.prompts
+        how = asked.__dict__[self._operator(seed, step)]
+        text = told(asked.rewrite, how=how, instruction=_whole(seed, instruction))
         return ask(self.plan, seed, step, text, self.method.sampling)
 
     def _compare(self, seed: Seed, step: int, first: str, second: str) -> tuple[Request, ...]:
         sampling = self.method.sampling.model_copy(
             update={"temperature": 0.0, "max_tokens": _COMPARE_TOKENS}
         )
-        text = COMPARE.format(first=_whole(seed, first), second=second)
+        text = told(self.method.prompts.compare, first=_whole(seed, first), second=second)
         return ask(self.plan, seed, step, text, sampling)
 
     def _operator(self, seed: Seed, step: int) -> Operator:

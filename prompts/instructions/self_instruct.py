@@ -23,20 +23,13 @@ from prompts.instructions.steps import (
     with_usage,
     writing_calls,
 )
-from prompts.instructions.texts import (
-    CLASSIFY,
-    INPUT,
-    LABEL,
-    LABELLED_INPUT,
-    NONE,
-    WRITE,
-    examples,
-)
 from prompts.overlap import words_of
 from prompts.plan import NotNeeded, Plan, Request
 from prompts.record import Call, Reason, Record, Rejected, Seed
 from prompts.spec.methods import Magpie, SelfInstruct
 from prompts.spec.sampling import Sampling
+from prompts.spec.writing import NO_INPUT, told
+from prompts.template import TemplateError
 
 WRITE_STEP, CLASSIFY_STEP, INPUT_STEP, LABEL_STEP, LABELLED_STEP = range(WRITING, WRITING + 5)
 _LABELS = 5
@@ -70,17 +63,10 @@ class SelfInstructPlan:
         if refusal is not None:
             detail = refusal.error or "the server gave no reason"
             return self._reject(seed, calls, Reason.TEACHER_ERROR, detail)
-        if WRITE_STEP not in known:
-            return self._ask(seed, WRITE_STEP, self._write(seed, pool))
-        instruction = _instruction(known[WRITE_STEP].text)
-        fault = self._fault(instruction, known[WRITE_STEP])
-        if fault is not None:
-            return self._reject(seed, calls, Reason.NO_INSTRUCTION, fault)
-        found = pool.likest(instruction)
-        if found is not None:
-            detail = f"ROUGE-L {found.score:.3f} with task {found.row!r}"
-            return self._reject(seed, calls, Reason.NOT_NOVEL, detail, found.row)
-        return self._instance(seed, instruction, known, calls)
+        try:
+            return self._step(seed, pool, known, calls)
+        except TemplateError as error:  # The recipe's prompt went with our samples, not with these.
+            return self._reject(seed, calls, Reason.NO_INSTRUCTION, str(error))
 
     def not_needed(self, seed: Seed, why: NotNeeded, calls: Sequence[Call] = ()) -> Rejected:
         """Like `Plan.not_needed`."""
@@ -108,17 +94,35 @@ class SelfInstructPlan:
         """Like `Plan.slow`."""
         return self.plan.slow
 
+    def _step(
+        self, seed: Seed, pool: TaskPool, known: Calls, calls: Sequence[Call]
+    ) -> tuple[Request, ...] | Record | Rejected:
+        """What comes after the answers so far. Raises TemplateError."""
+        if WRITE_STEP not in known:
+            return self._ask(seed, WRITE_STEP, self._write(seed, pool))
+        instruction = _instruction(known[WRITE_STEP].text)
+        fault = self._fault(instruction, known[WRITE_STEP])
+        if fault is not None:
+            return self._reject(seed, calls, Reason.NO_INSTRUCTION, fault)
+        found = pool.likest(instruction)
+        if found is not None:
+            detail = f"ROUGE-L {found.score:.3f} with task {found.row!r}"
+            return self._reject(seed, calls, Reason.NOT_NOVEL, detail, found.row)
+        return self._instance(seed, instruction, known, calls)
+
     def _instance(
         self, seed: Seed, instruction: str, known: Calls, calls: Sequence[Call]
     ) -> tuple[Request, ...] | Record | Rejected:
         """Input and answer of a written instruction."""
+        asked = self.method.prompts
         if CLASSIFY_STEP not in known:
-            text = CLASSIFY.format(instruction=instruction)
+            text = told(asked.classify, instruction=instruction)
             return self._ask(seed, CLASSIFY_STEP, text, sure=True)
         if words_of(known[CLASSIFY_STEP].text)[:1] == ("yes",):
             return self._classification(seed, instruction, known, calls)
         if INPUT_STEP not in known:
-            return self._ask(seed, INPUT_STEP, INPUT.format(instruction=instruction, none=NONE))
+            text = told(asked.input, instruction=instruction, no_input=NO_INPUT)
+            return self._ask(seed, INPUT_STEP, text)
         task = as_task(seed, instruction, _input(known[INPUT_STEP].text))
         return self._answer(task, own_calls(calls), calls)
 
@@ -126,12 +130,14 @@ class SelfInstructPlan:
         self, seed: Seed, instruction: str, known: Calls, calls: Sequence[Call]
     ) -> tuple[Request, ...] | Record | Rejected:
         """The label first: the answer is there before the input."""
+        asked = self.method.prompts
         if LABEL_STEP not in known:
             number = _number(seed["id"]) % _LABELS + 1
-            return self._ask(seed, LABEL_STEP, LABEL.format(instruction=instruction, number=number))
+            text = told(asked.label, instruction=instruction, number=number)
+            return self._ask(seed, LABEL_STEP, text)
         label = known[LABEL_STEP].text.strip()
         if LABELLED_STEP not in known:
-            text = LABELLED_INPUT.format(instruction=instruction, label=label)
+            text = told(asked.labelled_input, instruction=instruction, label=label)
             return self._ask(seed, LABELLED_STEP, text)
         task = as_task(seed, instruction, _input(known[LABELLED_STEP].text))
         answer = known[LABEL_STEP].model_copy(update={"step": 0, "text": label})
@@ -153,10 +159,11 @@ class SelfInstructPlan:
         generator = Random(_number(seed["id"]))
         wanted = self.method.shown_seeds + self.method.shown_written
         places = [generator.randrange(1 << 30) for _ in range(2 * wanted)]
-        written = drawn(pool.written, self.method.shown_written, places[:wanted])
-        shown = drawn(pool.seeds, wanted - len(written), places[wanted:]) + written
+        earlier = drawn(pool.written, self.method.shown_written, places[:wanted])
+        shown = drawn(pool.seeds, wanted - len(earlier), places[wanted:]) + earlier
         generator.shuffle(shown)
-        return WRITE.format(examples=examples(shown), number=len(shown) + 1)
+        tasks = [" ".join(text.split()) for text in shown]
+        return told(self.method.prompts.write, tasks=tasks, number=len(tasks) + 1)
 
     def _fault(self, instruction: str, call: Call) -> str | None:
         words = words_of(instruction)
@@ -187,7 +194,7 @@ def _instruction(text: str) -> str:
 
 def _input(text: str) -> str | None:
     found = text.strip().removeprefix("Input:").strip()
-    return None if not found or found.strip(".").casefold() in (NONE, "none", "n/a") else found
+    return None if not found or found.strip(".").casefold() in (NO_INPUT, "none", "n/a") else found
 
 
 def _number(text: str) -> int:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from prompts.record import Frozen
 from prompts.spec.sampling import Sampling
+from prompts.spec.writing import EvolPrompts, SelfInstructPrompts
 
 Operator = Literal["constrain", "deepen", "concretise", "reason", "complicate_input", "broaden"]
 DEPTH: tuple[Operator, ...] = ("constrain", "deepen", "concretise", "reason", "complicate_input")
@@ -29,6 +30,8 @@ class EvolInstruct(Frozen):
     """Ask the teacher whether the rewritten instruction gained anything; one call a rewriting."""
     sampling: Sampling = Sampling(temperature=0.7)
     """For the rewritings; answers are sampled as the build says."""
+    prompts: EvolPrompts = EvolPrompts()
+    """What the teacher is told, for another language or domain than plain English."""
 
 
 class SelfInstruct(Frozen):
@@ -52,6 +55,8 @@ class SelfInstruct(Frozen):
     """Longer instructions are rejected."""
     sampling: Sampling = Sampling(temperature=0.9)
     """For instructions and inputs; answers are sampled as the build says."""
+    prompts: SelfInstructPrompts = SelfInstructPrompts()
+    """What the teacher is told, for another language or domain than plain English."""
 
 
 class Magpie(Frozen):

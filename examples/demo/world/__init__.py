@@ -1,6 +1,13 @@
 """Three skills in plain English, with exact answers: stories, in-context tasks, instructions."""
 
-from examples.demo.world.instructions import draw_instruction, is_heldout_pair
+from examples.demo.world.instructions import (
+    OPERATIONS,
+    apply,
+    draw_instruction,
+    is_heldout_pair,
+    told,
+    understood,
+)
 from examples.demo.world.mappings import (
     FORM,
     OTHER_FORMS,
@@ -19,12 +26,14 @@ from examples.demo.world.stories import draw_story
 
 __all__ = [
     "FORM",
+    "OPERATIONS",
     "OTHER_FORMS",
     "TURNS",
     "Form",
     "Problem",
     "Skill",
     "Split",
+    "apply",
     "draw_dictionary",
     "draw_icl",
     "draw_instruction",
@@ -36,4 +45,6 @@ __all__ = [
     "draw_story",
     "is_heldout_pair",
     "split_of",
+    "told",
+    "understood",
 ]

@@ -88,7 +88,7 @@ def draw_instruction(
             continue
         lines = apply(names, words)
         if lines and split_of(" ".join([*names, *words])) == split:
-            return _problem(rng, names, words, lines, split)
+            return _problem(names, words, lines, split)
 
 
 def apply(names: tuple[str, ...], words: list[str]) -> list[str]:
@@ -102,13 +102,31 @@ def apply(names: tuple[str, ...], words: list[str]) -> list[str]:
     return lines
 
 
-def _problem(
-    rng: Random, names: tuple[str, ...], words: list[str], lines: list[str], split: Split
-) -> Problem:
+def told(names: tuple[str, ...], words: list[str]) -> str:
+    """The instruction in words; without `words` it speaks of a list that stands elsewhere."""
     first, *rest = (OPERATIONS[name] for name in names)
-    sentences = [f"{first.first}: {' '.join(words)}."]
+    sentences = [f"{first.first}: {' '.join(words)}." if words else f"{first.first}."]
     sentences += [f"Then {operation.later}." for operation in rest]
-    instruction = " ".join(sentences)
+    return " ".join(sentences)
+
+
+def understood(instruction: str) -> tuple[tuple[str, ...], list[str]] | None:
+    """The operations and words of an instruction, as `told` writes them; None if it is none."""
+    head, *rest = instruction.removesuffix(".").split(". Then ")
+    first, _, words = head.partition(": ")
+    try:
+        names = (_FIRST[first], *(_LATER[name] for name in rest))
+    except KeyError:
+        return None
+    return (names, words.split()) if told(names, words.split()) == instruction else None
+
+
+_FIRST = {operation.first: name for name, operation in OPERATIONS.items()}
+_LATER = {operation.later: name for name, operation in OPERATIONS.items()}
+
+
+def _problem(names: tuple[str, ...], words: list[str], lines: list[str], split: Split) -> Problem:
+    instruction = told(names, words)
     return Problem(
         skill="if",
         user=instruction,

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from prompts.instructions import SelfInstructPlan, slots, with_method
 from prompts.instructions.pool import TaskPool, make_pool, task_of
-from prompts.instructions.texts import NONE
 from prompts.record import Call, Record, Rejected, Seed
 from prompts.spec.methods import SelfInstruct
+from prompts.spec.writing import NO_INPUT
 from tests.prompts.instructions.test_evol import answered
 from tests.prompts.making import plan_of, spec_of
 
@@ -36,7 +36,7 @@ def plan(pool: TaskPool | None = None, **method: Any) -> SelfInstructPlan:
 def teacher(
     task: str,
     classification: str = "No",
-    given: str = NONE,
+    given: str = NO_INPUT,
     label: str = "spam",
     answer: str = "An answer.",
 ) -> Callable[[str], str]:
