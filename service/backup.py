@@ -63,7 +63,7 @@ class Restored(Frozen):
     unfinished: int
     """Jobs that go on when the stack is up."""
     missing: tuple[str, ...]
-    """Ids of artifacts whose files the backup does not hold."""
+    """Ids of artifacts whose files the backup, or the bucket, does not hold, or not all."""
 
 
 def backup(site: Site, target: Path) -> int:

@@ -105,6 +105,11 @@ class Bucket:
         if folder.is_dir():
             os.utime(folder)  # Retention goes by when it was last asked for.
 
+    def whole(self, folder: Path) -> bool:
+        files = self._published(folder)
+        sizes = {found.path: found.bytes for found in self.found(folder)}
+        return bool(files) and all(sizes.get(folder / n) == each.bytes for n, each in files.items())
+
     def names(self, folder: Path) -> list[str]:
         with self._asking():
             try:

@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service import events
-from service.store import PREFIXES, Store
+from service.store import Store
 from service.tables import (
     FINISHED,
     Artifact,
@@ -52,11 +52,10 @@ def recover(session: Session, store: Store, at: datetime) -> Counts:
         if job.kind == "build":
             _mend_build(session, store, job)
         events.emit(session, job.id, "restored", {"backup": at.isoformat()})
-    there: dict[str, set[str]] = {
-        kind: set(store.shared.names(store.root / kind)) for kind in PREFIXES
-    }
-    artifacts = session.execute(select(Artifact.id, Artifact.kind))
-    missing = tuple(sorted(key for key, kind in artifacts if key not in there[kind]))
+    artifacts = session.execute(select(Artifact.id, Artifact.kind).order_by(Artifact.id))
+    missing = tuple(
+        key for key, kind in artifacts if not store.shared.whole(store.root / kind / key)
+    )
     jobs = session.scalar(select(func.count()).select_from(Job)) or 0
     return {"jobs": jobs, "unfinished": len(unfinished), "missing": missing}
 

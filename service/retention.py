@@ -73,6 +73,10 @@ def _old(site: Site, at: datetime) -> Iterator[tuple[Kind, Path]]:
         names = shared.names(root / name)
         for folder in _of_ended_jobs(site, root / name, names, at, keep.keep_ledgers_days):
             yield "ledger", folder
+    copies = root / "checkpoint"  # workers/checkpoints.py
+    names = shared.names(copies)
+    for folder in _of_ended_jobs(site, copies, names, at, keep.keep_checkpoints_days):
+        yield "checkpoints", folder
     work = site.settings.data_dir / "work"
     names = Directory().names(work)
     for folder in _of_ended_jobs(site, work, names, at, keep.keep_checkpoints_days):

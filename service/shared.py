@@ -63,6 +63,9 @@ class Shared(Protocol):
     def fetch(self, folder: Path, wanted: Wanted) -> None:
         """Bring files of a published artifact, each as it was published."""
 
+    def whole(self, folder: Path) -> bool:
+        """Whether a published artifact is there; in a bucket, each of its files by its size."""
+
     def names(self, folder: Path) -> list[str]:
         """What lies right in a folder."""
 
@@ -103,6 +106,9 @@ class Directory:
 
     def fetch(self, folder: Path, wanted: Wanted) -> None:
         pass
+
+    def whole(self, folder: Path) -> bool:
+        return folder.is_dir()
 
     def names(self, folder: Path) -> list[str]:
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

@@ -19,7 +19,7 @@ from service.problems import Problem
 from service.shared import StorageAwayError, StorageError
 from service.site import Site
 from service.tables import Artifact, Job, State
-from workers import stopping
+from workers import checkpoints, stopping
 from workers.errands import (
     Command,
     Commands,
@@ -133,6 +133,8 @@ class _Task:
         if self._job.attempts > CLAIMS_ALLOWED:
             detail = f"{self._job.attempts - 1} workers died on it; see {self._errand.folder}"
             return self._finish(State.FAILED, "crashed", detail)
+        if self._job.kind != "report":
+            checkpoints.take_up(self._site, self._lease, self._errand.out, self._teller.tell)
         commands, outputs = ERRANDS[self._job.kind]
         for command in commands(self._errand):
             ended = self._run(command)
@@ -142,17 +144,17 @@ class _Task:
         over = self._finish(State.SUCCEEDED, result=result)
         # Everything that counts has been published; checkpoints are large.
         shutil.rmtree(self._errand.out, ignore_errors=True)
+        checkpoints.forget(self._site, self._job.id)
         return over
 
     def _run(self, command: Command) -> Ended:
         self._teller.tell("phase", {"name": command.name, "detail": command.detail})
         self._teller.flush(force=True)
-        ended = run_process(
-            command_line(self._trainer, command, self._site.settings.train_processes),
-            self._errand.folder / f"{command.name}.log",
-            self._teller.tell,
-            self._stop,
-        )
+        line = command_line(self._trainer, command, self._site.settings.train_processes)
+        log_file = self._errand.folder / f"{command.name}.log"
+        out, tell = self._errand.out, self._teller.tell
+        with checkpoints.copied(self._site, self._lease, out, tell) as hear:
+            ended = run_process(line, log_file, hear, self._stop)
         self._teller.flush(force=True)
         if ended.stopped == "lost" or self._lease.lost.is_set():
             raise LeaseLostError(self._job.id)

@@ -19,6 +19,7 @@ WORDS = {
     "cache": "cached completions",
     "file": "files that nothing refers to",
     "left_behind": "left behind by a crash",
+    "mirror": "artifacts in the mirror that nobody read for long",
 }
 
 
@@ -73,4 +74,4 @@ def bring_back(
     out.say(f"{restored.jobs:,} jobs as of {restored.at:%Y-%m-%d %H:%M} UTC")
     out.say(f"  {restored.unfinished:,} go on when the stack is up")
     for name in restored.missing:
-        out.say(f"  {name} has no files: they were deleted while the backup was made")
+        out.say(f"  {name} is not there, or not whole: deleted as, or since, the backup was made")

@@ -337,13 +337,14 @@ def test_a_restored_database_finds_its_artifacts_in_the_bucket(
 ) -> None:
     here = host("here")
     artifact = publish(here, model)
-    lost = publish(here, model)
+    lost, torn = publish(here, model), publish(here, model)
     here.store.shared.remove(here.store.folder(lost))
+    here.store.shared.write(here.store.folder(torn) / "config.json", b"{")
     backup.backup(here, tmp_path / "b.tar.zst")
     new = open_site(Settings(data_dir=tmp_path / "new", artifact_root=f"{bucket}/some/prefix"))
     db.upgrade(new.sessions.engine)
     restored = backup.restore(new, tmp_path / "b.tar.zst")
-    assert restored.missing == (lost.id,)
+    assert restored.missing == (lost.id, torn.id)
     assert contents(new.store.path(artifact)) == contents(model)
     new.sessions.engine.dispose()
 

@@ -1,7 +1,10 @@
 import json
+from typing import get_args
 
 import pytest
 
+from service import retention
+from service.cli import upkeep
 from service.site import Site
 from tests.service.cli.conftest import Cli
 from tests.service.test_retention import write
@@ -18,3 +21,7 @@ def test_gc_tells_and_deletes(cli: Cli, api: str, site: Site) -> None:
     assert json.loads(cli("gc", "--json", "--url", api).out)["bytes"] == 4
     assert not half.exists()
     assert cli("gc", "--url", api).out == "nothing to delete\n"
+
+
+def test_all_that_may_be_deleted_has_words() -> None:
+    assert set(upkeep.WORDS) == set(get_args(retention.Kind))
