@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.result import Result
+from trainer.compress.factors import factorize, make_scales, relative_error
 from trainer.compress.moments import Moments, damped_cholesky
 from trainer.compress.ranks import rank_for
-from trainer.compress.svd import factorize, make_scale, relative_error
 from trainer.spec import SvdFactorize
 
 TARGET = 5.0
@@ -80,9 +80,9 @@ def ours(
     stage: SvdFactorize, weights: Mapping[str, Tensor], moments: Mapping[str, Moments]
 ) -> Factors:
     """As the stage does it."""
-    scales = {id(each): make_scale(stage, each) for each in moments.values()}
+    scales = make_scales(stage, moments)
     return {
-        name: factorize(weight, scales[id(moments[name])], _rank(name, weight))
+        name: factorize(weight, scales[name], _rank(name, weight))
         for name, weight in weights.items()
     }
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer.compress.anatomy import find_anatomy
+from trainer.compress.factors import factorize_plain
 from trainer.compress.outcome import Outcome
 from trainer.compress.ranks import rank_for
-from trainer.compress.svd import factorize_plain
 from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.spec import TensorFactorize

@@ -1,16 +1,6 @@
-"""Low-rank factors by truncated SVD of scaled weights.
-
-A linear's weight W [m, n] becomes left [m, r] @ right [r, n]: the truncated SVD of W S, with S^-1
-folded into the right factor. X [N, n] are its inputs on calibration rows.
-
-- whitening (SVD-LLM, arXiv:2403.07378): S S^T = X^T X, so that |(W - W') X^T|_F = |(W - W') S|_F
-  and W' is the best of its rank on them;
-- activation (ASVD, arXiv:2312.05821): S = diag(mean|x_j| ^ alpha);
-- none: S = I (Eckart and Young, 1936).
-"""
+"""Factorizing as a stage: targets, their ranks, and the model of the factorized type."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,8 +8,9 @@ from retort_lowrank import FACTORIZED
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trainer.compress.factors import factorize, make_scales, relative_error, singular_values
 from trainer.compress.layout import find_layers, pick_linears
-from trainer.compress.moments import DAMPING, Collect, Moments, collect, damped_cholesky
+from trainer.compress.moments import Collect, collect
 from trainer.compress.outcome import Outcome
 from trainer.compress.rank_search import within_loss
 from trainer.compress.ranks import (
@@ -36,30 +27,6 @@ from trainer.spec import SvdFactorize
 
 HEADER_BYTES = 200
 """What a safetensors file says of each tensor, at most; a budget in bytes leaves room for it."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """S of a linear: lower triangular [n, n], a diagonal [n], or None for I."""
-
-    lower: Tensor | None = None
-    diagonal: Tensor | None = None
-    damping: float | None = None
-
-    def apply(self, weight: Tensor) -> Tensor:
-        """W S"""
-        if self.lower is not None:
-            return weight @ self.lower
-        return weight if self.diagonal is None else weight * self.diagonal
-
-    def undo(self, right: Tensor) -> Tensor:
-        """right S^-1"""
-        if self.lower is not None:
-            undone: Tensor = torch.linalg.solve_triangular(
-                self.lower, right, upper=False, left=False
-            )
-            return undone
-        return right if self.diagonal is None else right / self.diagonal
 
 
 def apply(
@@ -81,69 +48,16 @@ def apply(
     errors: dict[str, dict[str, float]] = {}
     dampings = []
     for index, moments in enumerate(gather(model, rows)):
-        scales = _scales(stage, {name: moments[name] for name in targets[index]})
+        scales = make_scales(stage, {name: moments[name] for name in targets[index]})
         for name, linear in targets[index].items():
             full, weight = f"{layout.name}.{index}.{name}", linear.weight.detach().double()
             left, right = factorize(weight, scales[name], ranks[full])
-            dampings.append(scales[name].damping or 0.0)
+            dampings.append(scales[name].damping)
             factors[full] = (left, right)
             lost = relative_error(weight, left @ right, moments[name].gram)
             errors[full] = {"rank": ranks[full], "relative_error": lost}
     details = {"linears": errors, "largest_damping": max(dampings), **allocation}
     return _outcome(model, factors, details)
-
-
-def make_scale(stage: SvdFactorize, moments: Moments) -> Scale:
-    """S of a linear from what it is given."""
-    if stage.scaling == "whitening":
-        lower, damping = damped_cholesky(moments.gram)
-        return Scale(lower=lower, damping=damping)
-    if stage.scaling == "activation":
-        # an input that is always 0 must not make S singular
-        least = moments.mean_abs.max().clamp_min(1e-30) * DAMPING
-        return Scale(diagonal=moments.mean_abs.clamp_min(least) ** stage.alpha)
-    return Scale()
-
-
-def factorize(weight: Tensor, scale: Scale, rank: int) -> tuple[Tensor, Tensor]:
-    """left [m, r], right [r, n] that minimise |(W - left right) S|_F; fp64.
-
-    Singular vectors as eigenvectors of the smaller Gram matrix of W S, at a fraction of an SVD's
-    time: what that blurs are singular values under 1e-8 of the largest. On the left side S falls
-    out: U U^T W S S^-1.
-    """
-    scaled = scale.apply(weight)
-    if weight.shape[0] <= weight.shape[1]:
-        vectors, roots = leading(scaled @ scaled.T, rank)
-        return vectors * roots, (vectors.T @ weight) / roots[:, None]
-    vectors, roots = leading(scaled.T @ scaled, rank)
-    return (scaled @ vectors) / roots, scale.undo(roots[:, None] * vectors.T)
-
-
-def leading(gram: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Eigenvectors [d, r] of the largest eigenvalues, these falling; and their fourth roots, the
-    square roots of singular values, so that both factors have like magnitudes."""
-    values, vectors = torch.linalg.eigh(gram)
-    roots = values.flip(0)[:rank].clamp_min(0) ** 0.25
-    least = roots[0].clamp_min(1e-30) * 1e-6  # nothing is divided by zero
-    return vectors.flip(1)[:, :rank], roots.clamp_min(least)
-
-
-def factorize_plain(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """left [m, r], right [r, n] that minimise |W - left right|_F (Eckart and Young, 1936).
-
-    The singular values are shared out evenly, so that both factors have like magnitudes.
-    """
-    u, values, vt = torch.linalg.svd(weight, full_matrices=False)
-    roots = values[:rank].sqrt()
-    return u[:, :rank] * roots, roots[:, None] * vt[:rank]
-
-
-def relative_error(weight: Tensor, approximation: Tensor, gram: Tensor) -> float:
-    """|(W - W') X^T|_F / |W X^T|_F on the calibration rows."""
-    lost, whole = weight - approximation, weight
-    squared = ((lost @ gram) * lost).sum().clamp_min(0) / ((whole @ gram) * whole).sum()
-    return float(squared.sqrt())
 
 
 def check_type(model: PreTrainedModel) -> None:
@@ -157,12 +71,6 @@ def check_type(model: PreTrainedModel) -> None:
         if factorized
         else f"There is no factorized type for it yet; there is one for {', '.join(FACTORIZED)}.",
     )
-
-
-def _scales(stage: SvdFactorize, moments: Mapping[str, Moments]) -> dict[str, Scale]:
-    """Linears that read one tensor share one S."""
-    made = {id(each): make_scale(stage, each) for each in moments.values()}
-    return {name: made[id(each)] for name, each in moments.items()}
 
 
 def _choose_ranks(
@@ -225,7 +133,7 @@ def _largest(
     layout, found = find_layers(model), {}
     for index, moments in enumerate(gather(model, rows)):
         linears = pick_linears(layout.layers[index], stage.targets)
-        scales = _scales(stage, {name: moments[name] for name in linears})
+        scales = make_scales(stage, {name: moments[name] for name in linears})
         for name, linear in linears.items():
             full, weight = f"{layout.name}.{index}.{name}", linear.weight.detach().double()
             found[full] = factorize(weight, scales[name], matrices[full].most)
@@ -257,9 +165,9 @@ def _spectra(
     found = {}
     for index, moments in enumerate(gather(model, rows)):
         linears = pick_linears(layout.layers[index], stage.targets)
-        scales = _scales(stage, {name: moments[name] for name in linears})
+        scales = make_scales(stage, {name: moments[name] for name in linears})
         for name, linear in linears.items():
-            values = torch.linalg.svdvals(scales[name].apply(linear.weight.detach().double()))
+            values = singular_values(linear.weight.detach().double(), scales[name])
             shape = (linear.out_features, linear.in_features)
             found[f"{layout.name}.{index}.{name}"] = Matrix(shape, values)
     return found
@@ -279,6 +187,7 @@ def _outcome(
     made: PreTrainedModel = model_class(config_class(**{**values, "ranks": ranks}))
     for parameter in made.parameters():  # not buffers: rotary frequencies stay in fp32
         parameter.data = parameter.data.to(model.device, model.dtype)
+    made.set_attn_implementation(model.config._attn_implementation)
     made.load_state_dict(_factorized_state(model, factors))
     made.tie_weights()
     made.generation_config = model.generation_config

@@ -1,5 +1,6 @@
 """SVD with and without whitening against closed forms and brute force."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tests.trainer.compress.families import FAMILIES, make
 from tests.trainer.compress.models import logits, saved, tiny_llama, token_rows
 from tests.trainer.compress.test_anatomy import phi3
-from trainer.compress import moments, svd
+from trainer.compress import factors, moments, svd
 from trainer.compress.layout import find_layers, pick_linears
 from trainer.compress.moments import damped_cholesky, gram_matrices
 from trainer.compress.ranks import rank_for
@@ -30,42 +31,56 @@ def problem(tokens: int = 200, m: int = 7, n: int = 9) -> tuple[torch.Tensor, to
     return weight, torch.randn(tokens, n, dtype=torch.float64, generator=generator) @ mix.T
 
 
-def whitening(x: torch.Tensor) -> svd.Scale:
-    return svd.Scale(lower=damped_cholesky(x.T @ x)[0])
+def whitening(x: torch.Tensor) -> factors.Scale:
+    return factors.Scale(square=x.T @ x)
 
 
 def test_plain_error_is_the_tail_of_the_singular_values() -> None:
     weight, _ = problem()
     values = torch.linalg.svdvals(weight)
     for rank in range(1, 8):
-        left, right = svd.factorize_plain(weight, rank)
+        left, right = factors.factorize_plain(weight, rank)
         error = torch.linalg.matrix_norm(weight - left @ right)
         assert float(error) == pytest.approx(float(values[rank:].square().sum().sqrt()), abs=1e-12)
 
 
-def test_whitened_truncation_is_the_best_of_its_rank_on_the_data() -> None:
+@pytest.mark.parametrize("shape", [(7, 9), (9, 7)])
+def test_whitened_truncation_is_the_best_of_its_rank_on_the_data(shape: tuple[int, int]) -> None:
     """min over rank-r W' of |(W - W') X^T| is the tail of the singular values of W X^T."""
-    weight, x = problem()
+    weight, x = problem(200, *shape)
     scale = whitening(x)
     values = torch.linalg.svdvals(weight @ x.T)
+    assert torch.allclose(factors.singular_values(weight, scale)[:5], values[:5], rtol=1e-3)
     for rank in range(1, 7):
-        left, right = svd.factorize(weight, scale, rank)
+        left, right = factors.factorize(weight, scale, rank)
         error = torch.linalg.matrix_norm((weight - left @ right) @ x.T)
         assert float(error) == pytest.approx(float(values[rank:].square().sum().sqrt()), rel=1e-3)
-        plain_left, plain_right = svd.factorize_plain(weight, rank)
+        plain_left, plain_right = factors.factorize_plain(weight, rank)
         plain = torch.linalg.matrix_norm((weight - plain_left @ plain_right) @ x.T)
         assert error < plain
 
 
+def test_linears_that_read_one_tensor_share_one_scale_and_wide_ones_need_no_factor_of_it() -> None:
+    _, x = problem()
+    found = moments.Moments(x.T @ x, x.abs().mean(dim=0), x.abs().amax(dim=0))
+    stage = SvdFactorize(kind="svd", scaling="whitening")
+    scales = factors.make_scales(stage, {"q": found, "k": found, "o": replace(found)})
+    assert scales["q"] is scales["k"] is not scales["o"]
+    factors.factorize(torch.ones(7, 9, dtype=torch.float64), scales["q"], 3)
+    assert scales["q"].damping == 0.0
+    factors.factorize(torch.ones(11, 9, dtype=torch.float64), scales["q"], 3)
+    assert scales["q"].damping == moments.DAMPING
+
+
 def test_no_descent_from_it_finds_anything_better() -> None:
     weight, x = problem()
-    left, right = svd.factorize(weight, whitening(x), 3)
+    left, right = factors.factorize(weight, whitening(x), 3)
     reached = torch.linalg.matrix_norm((weight - left @ right) @ x.T)
-    factors = [left.clone().requires_grad_(), right.clone().requires_grad_()]
-    optimizer = torch.optim.Adam(factors, lr=1e-3)
+    pair = [left.clone().requires_grad_(), right.clone().requires_grad_()]
+    optimizer = torch.optim.Adam(pair, lr=1e-3)
     for _ in range(200):
         optimizer.zero_grad()
-        loss = torch.linalg.matrix_norm((weight - factors[0] @ factors[1]) @ x.T)
+        loss = torch.linalg.matrix_norm((weight - pair[0] @ pair[1]) @ x.T)
         loss.backward()
         optimizer.step()
         assert float(loss.detach()) >= float(reached) * (1 - 1e-4)
@@ -74,8 +89,8 @@ def test_no_descent_from_it_finds_anything_better() -> None:
 def test_full_rank_changes_nothing() -> None:
     weight, x = problem()
     for left, right in (
-        svd.factorize_plain(weight, 7),
-        svd.factorize(weight, whitening(x), 7),
+        factors.factorize_plain(weight, 7),
+        factors.factorize(weight, whitening(x), 7),
     ):
         assert torch.allclose(left @ right, weight, atol=1e-9)
 
@@ -129,8 +144,8 @@ def test_a_factorized_model_computes_with_its_factors() -> None:
     factorized = svd.apply(stage, tiny_llama(), rows).model
     with torch.no_grad():
         for name in factorized.config.ranks:
-            factors = factorized.model.get_submodule(name)
-            dense.model.get_submodule(name).weight.copy_(factors.left.weight @ factors.right.weight)
+            pair = factorized.model.get_submodule(name)
+            dense.model.get_submodule(name).weight.copy_(pair.left.weight @ pair.right.weight)
     assert torch.allclose(logits(factorized), logits(dense), atol=1e-4)
     assert not torch.allclose(logits(factorized), logits(tiny_llama()), atol=1e-2)
 
@@ -194,7 +209,7 @@ def test_asvd_scales_columns_by_their_mean_activation() -> None:
     weight, x = problem()
     stage = SvdFactorize(kind="svd", scaling="activation", alpha=0.7)
     found = moments.Moments(x.T @ x, x.abs().mean(dim=0), x.abs().amax(dim=0))
-    left, right = svd.factorize(weight, svd.make_scale(stage, found), 3)
+    left, right = factors.factorize(weight, factors.make_scale(stage, found), 3)
     d = torch.diag(x.abs().mean(dim=0) ** 0.7)
     u, values, vt = torch.linalg.svd(weight @ d)
     expected = u[:, :3] @ torch.diag(values[:3]) @ vt[:3] @ torch.linalg.inv(d)
@@ -208,9 +223,9 @@ def test_scalings_beat_the_plain_floor_on_correlated_inputs() -> None:
     found = moments.Moments(x.T @ x, x.abs().mean(dim=0), x.abs().amax(dim=0))
     errors = {}
     for scaling in ("none", "activation", "whitening"):
-        scale = svd.make_scale(SvdFactorize(kind="svd", scaling=scaling), found)
-        left, right = svd.factorize(weight, scale, 3)
-        errors[scaling] = svd.relative_error(weight, left @ right, found.gram)
+        scale = factors.make_scale(SvdFactorize(kind="svd", scaling=scaling), found)
+        left, right = factors.factorize(weight, scale, 3)
+        errors[scaling] = factors.relative_error(weight, left @ right, found.gram)
     assert errors["whitening"] <= errors["activation"] <= errors["none"]
 
 
@@ -220,8 +235,8 @@ def test_each_family_computes_with_its_factors_and_loads_again(family: str, tmp_
     made, dense = svd.apply(stage, make(family), token_rows(4)).model, make(family)
     with torch.no_grad():
         for name in made.config.ranks:
-            factors = made.model.get_submodule(name)
-            dense.model.get_submodule(name).weight.copy_(factors.left.weight @ factors.right.weight)
+            pair = made.model.get_submodule(name)
+            dense.model.get_submodule(name).weight.copy_(pair.left.weight @ pair.right.weight)
     assert torch.allclose(logits(made), logits(dense), atol=1e-4)
     loaded = load_model(saved(made, tmp_path))
     assert torch.equal(logits(loaded), logits(made))
