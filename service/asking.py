@@ -21,7 +21,7 @@ from service.logprobs import (
     signal_parameters,
 )
 from service.settings import Settings, secret
-from service.spans import Kind, Span
+from service.spans import Span, SpanKind
 from service.tables import Teacher
 from service.vault import SealedElsewhereError, unseal
 
@@ -107,7 +107,9 @@ async def post(http: aiohttp.ClientSession, endpoint: Endpoint, request: Request
     Raises `BusyError`, `NoAnswerError`, or `TeacherError` if the refusal is for the whole job.
     """
     place = "completions" if request.tokens is not None else "chat/completions"
-    with spans.span(f"POST {place}", Kind.CLIENT, teacher=endpoint.name, row=request.row) as span:
+    with spans.span(
+        f"POST {place}", SpanKind.CLIENT, teacher=endpoint.name, row=request.row
+    ) as span:
         return await _post(http, endpoint, request, place, span)
 
 
@@ -123,7 +125,7 @@ async def _post(
         ) as response:
             text = await response.text(errors="replace")
             if span is not None:
-                span.attributes["http.response.status_code"] = response.status
+                span.set_attribute("http.response.status_code", response.status)
             if response.status != 200:
                 return _refusal(endpoint, request, response, text)
             return _answer(endpoint, request, json.loads(text))

@@ -8,7 +8,7 @@ import aiohttp
 
 from service import spans
 from service.asking import Endpoint
-from service.spans import Kind
+from service.spans import SpanKind
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def outgoing(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
 
 async def complete(http: aiohttp.ClientSession, endpoint: Endpoint, body: dict[str, Any]) -> Answer:
     """One attempt, whatever its status. Raises aiohttp.ClientError, OSError or TimeoutError."""
-    with spans.span("POST chat/completions", Kind.CLIENT, teacher=endpoint.name) as span:
+    with spans.span("POST chat/completions", SpanKind.CLIENT, teacher=endpoint.name) as span:
         async with http.post(
             f"{endpoint.base_url}/chat/completions",
             json=outgoing(endpoint, body),
@@ -37,7 +37,7 @@ async def complete(http: aiohttp.ClientSession, endpoint: Endpoint, body: dict[s
         ) as response:
             text = await response.text(errors="replace")
             if span is not None:
-                span.attributes["http.response.status_code"] = response.status
+                span.set_attribute("http.response.status_code", response.status)
         retry_after = response.headers.get("Retry-After")
     try:
         said = json.loads(text)

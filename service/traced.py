@@ -2,12 +2,13 @@
 it."""
 
 from fastapi.routing import APIRoute
+from opentelemetry.trace import StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import spans
 from service.addresses import ALIVE, METRICS, READY
-from service.spans import Kind, Span
+from service.spans import Span, SpanKind
 from service.tracing import HEADER, begun, parsed, under
 
 UNRECORDED = (ALIVE, READY, METRICS, "/static/")
@@ -26,14 +27,12 @@ class Tracing:
             await self._app(scope, receive, send)
             return
         given = parsed(Headers(scope=scope).get(HEADER))
-        mine = given.child() if given is not None else begun()
-        with under(mine):
-            if scope["path"].startswith(UNRECORDED):
+        if scope["path"].startswith(UNRECORDED):
+            with under(given.child() if given is not None else begun()):
                 await self._app(scope, receive, send)
-                return
-            parent = given.span_id if given is not None else None
-            with spans.recorded(mine, parent, scope["method"], Kind.SERVER) as span:
-                await self._app(scope, receive, _noting(span, scope, send))
+            return
+        with spans.recorded(given, scope["method"], SpanKind.SERVER) as span:
+            await self._app(scope, receive, _noting(span, scope, send))
 
 
 def _noting(span: Span | None, scope: Scope, send: Send) -> Send:
@@ -44,12 +43,13 @@ def _noting(span: Span | None, scope: Scope, send: Send) -> Send:
     async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
             route = _route(scope)
-            span.attributes["http.request.method"] = scope["method"]
-            span.attributes["http.response.status_code"] = int(message["status"])
+            span.set_attribute("http.request.method", scope["method"])
+            span.set_attribute("http.response.status_code", int(message["status"]))
             if route is not None:
-                span.attributes["http.route"] = route
-                span.name = f"{scope['method']} {route}"
-            span.failed = message["status"] >= 500
+                span.set_attribute("http.route", route)
+                span.update_name(f"{scope['method']} {route}")
+            if message["status"] >= 500:
+                span.set_status(StatusCode.ERROR)
         await send(message)
 
     return noting

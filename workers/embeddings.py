@@ -15,7 +15,7 @@ from service import spans
 from service.asking import Endpoint, TeacherError
 from service.durable import make_directory, write_durably
 from service.shared import Directory, Shared
-from service.spans import Kind
+from service.spans import SpanKind
 
 BATCH = 128
 ATTEMPTS = 6
@@ -91,7 +91,7 @@ class Embeddings:
         raise self._error(problem)
 
     def _post(self, texts: list[str]) -> httpx.Response:
-        with spans.span("POST embeddings", Kind.CLIENT, teacher=self._endpoint.name) as span:
+        with spans.span("POST embeddings", SpanKind.CLIENT, teacher=self._endpoint.name) as span:
             answer = self._http.post(
                 f"{self._endpoint.base_url}/embeddings",
                 json={"model": self._endpoint.model, "input": texts},
@@ -99,7 +99,7 @@ class Embeddings:
                 timeout=self._endpoint.timeout_s,
             )
             if span is not None:
-                span.attributes["http.response.status_code"] = answer.status_code
+                span.set_attribute("http.response.status_code", answer.status_code)
         return answer
 
     def _vectors(self, answer: httpx.Response, count: int) -> Vectors:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from service import spans, tracing
 from service.site import Site
-from service.spans import Kind
+from service.spans import SpanKind
 from service.tables import Job
 
 
@@ -22,6 +22,6 @@ def of_job(site: Site, job_id: str) -> Iterator[None]:
     known, kind = found if found is not None else (None, "")
     with (
         tracing.under(tracing.parsed(known)),
-        spans.span(f"work on {kind}", Kind.CONSUMER, job=job_id),
+        spans.span(f"work on {kind}", SpanKind.CONSUMER, job=job_id),
     ):
         yield

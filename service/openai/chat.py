@@ -22,7 +22,7 @@ from service.passing import complete, outgoing
 from service.problems import Fault, Problem, bad_input
 from service.routes.deps import TheCaller, TheSite, TheTurns
 from service.site import Site
-from service.spans import Kind
+from service.spans import SpanKind
 from service.tables import Job, State, Teacher, now
 
 router = APIRouter(tags=["chat"], responses=ERRORS)
@@ -84,7 +84,7 @@ async def _stream(
     meter: Meter | None,
 ) -> Response:
     shown = meter is None or asks_for_usage(body)
-    with spans.span("POST chat/completions", Kind.CLIENT, teacher=endpoint.name) as span:
+    with spans.span("POST chat/completions", SpanKind.CLIENT, teacher=endpoint.name) as span:
         response = await http.post(
             f"{endpoint.base_url}/chat/completions",
             json=outgoing(endpoint, body if meter is None else asking_for_usage(body)),
@@ -92,7 +92,7 @@ async def _stream(
             timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
         )
         if span is not None:
-            span.attributes["http.response.status_code"] = response.status
+            span.set_attribute("http.response.status_code", response.status)
     stack.callback(response.close)
     if response.status != 200:
         _require_entry(endpoint, response.status)

@@ -2,16 +2,17 @@
 below the one before. The collector is a FAKE that keeps what it is sent."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.trace import SpanKind
 
 from service import spans, tracing
 from service.app import create_app
@@ -30,18 +31,18 @@ class Collector:
     """What was sent, span by span."""
 
     url: str = ""
-    sent: list[dict[str, Any]] = field(default_factory=list)
+    sent: list[Span] = field(default_factory=list)
     parts: set[str] = field(default_factory=set)
 
-    def take(self, body: dict[str, Any]) -> None:
-        for resource in body["resourceSpans"]:
-            about = {one["key"]: one["value"] for one in resource["resource"]["attributes"]}
-            self.parts.add(about["service.namespace"]["stringValue"])
-            for scope in resource["scopeSpans"]:
-                self.sent += scope["spans"]
+    def take(self, body: bytes) -> None:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            about = {one.key: one.value.string_value for one in resource.resource.attributes}
+            self.parts.add(about["service.namespace"])
+            for scope in resource.scope_spans:
+                self.sent += scope.spans
 
-    def of(self, kind: spans.Kind) -> list[dict[str, Any]]:
-        return [one for one in self.sent if one["kind"] == kind]
+    def of(self, kind: int) -> list[Span]:
+        return [one for one in self.sent if one.kind == kind]
 
 
 @pytest.fixture
@@ -50,9 +51,8 @@ def collector() -> Iterator[Collector]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            assert self.headers["Content-Type"] == "application/json"
-            found.take(json.loads(body))
+            assert self.headers["Content-Type"] == "application/x-protobuf"
+            found.take(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -117,21 +117,22 @@ def test_spans_of_a_build_hang_together(
     assert collector.parts == {"api", "worker"}
     given = tracing.parsed(GIVEN)
     assert given is not None
-    assert {one["traceId"] for one in collector.sent} == {given.trace_id}
-    (server, later), (work,) = collector.of(spans.Kind.SERVER), collector.of(spans.Kind.CONSUMER)
-    assert (server["parentSpanId"], server["name"]) == (given.span_id, "POST /api/v1/jobs")
-    assert later["name"] == "GET /api/v1/jobs/{job_id}"
-    status = {"key": "http.response.status_code", "value": {"intValue": "202"}}
-    assert status in server["attributes"]
-    assert work["name"] == "work on build"
-    asked = collector.of(spans.Kind.CLIENT)
+    assert {one.trace_id.hex() for one in collector.sent} == {given.trace_id}
+    server, later = collector.of(Span.SPAN_KIND_SERVER)
+    (work,) = collector.of(Span.SPAN_KIND_CONSUMER)
+    assert (server.parent_span_id.hex(), server.name) == (given.span_id, "POST /api/v1/jobs")
+    assert later.name == "GET /api/v1/jobs/{job_id}"
+    facts = {one.key: one.value for one in server.attributes}
+    assert facts["http.response.status_code"].int_value == 202
+    assert (work.parent_span_id, work.name) == (server.span_id, "work on build")
+    asked = collector.of(Span.SPAN_KIND_CLIENT)
     assert len(asked) == ROWS
-    assert {one["parentSpanId"] for one in asked} == {work["spanId"]}
+    assert {one.parent_span_id for one in asked} == {work.span_id}
     # What the teacher is told is the span that stands for its request.
     told = [tracing.parsed(header) for header in stub.stats()["traceparents"]]
-    assert {one.span_id for one in told if one} == {one["spanId"] for one in asked}
+    assert {one.span_id for one in told if one} == {one.span_id.hex() for one in asked}
     for one in collector.sent:
-        assert 0 < int(one["startTimeUnixNano"]) <= int(one["endTimeUnixNano"])
+        assert 0 < one.start_time_unix_nano <= one.end_time_unix_nano
 
 
 async def test_a_request_is_named_by_its_route_whatever_ids_it_has(
@@ -148,7 +149,7 @@ async def test_a_request_is_named_by_its_route_whatever_ids_it_has(
         ):
             await api.get(path)
     spans.stop()
-    assert [one["name"] for one in collector.sent] == [
+    assert [one.name for one in collector.sent] == [
         "GET /api/v1/datasets/{reference}",
         "GET /api/v1/models/{reference}/lineage",
         "GET /v1/files/{file_id}/content",
@@ -180,5 +181,23 @@ def test_a_collector_that_is_away_costs_spans_only(traced: Site, stub: StubTeach
 
 def test_without_the_settings_nothing_is_recorded() -> None:
     spans.start(Settings(traces_url="http://127.0.0.1:9"), "api")
-    with tracing.under(tracing.parsed(GIVEN)), spans.span("x", spans.Kind.CLIENT) as found:
+    with tracing.under(tracing.parsed(GIVEN)), spans.span("x", SpanKind.CLIENT) as found:
         assert found is None
+
+
+def test_a_failure_is_marked_and_a_request_of_nobodys_begins_a_trace(collector: Collector) -> None:
+    def fail() -> None:
+        with spans.recorded(None, "GET", SpanKind.SERVER):
+            here.append(tracing.current())
+            raise ValueError("told to fail")
+
+    here: list[tracing.Trace | None] = []
+    spans.start(Settings(tracing=True, traces_url=collector.url), "api")
+    with pytest.raises(ValueError, match="told to fail"):
+        fail()
+    spans.stop()
+    (one,), (place,) = collector.sent, here
+    assert place is not None
+    assert (one.trace_id.hex(), one.span_id.hex()) == (place.trace_id, place.span_id)
+    assert (one.parent_span_id, one.status.code) == (b"", 2)
+    assert tracing.current() is None
