@@ -5,6 +5,7 @@ Rewritings are judged by a rule: a task gained nothing, and is Equal, if it asks
 operations in the same order, on as many words.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -26,6 +27,9 @@ from examples.demo.tasks import (
 )
 from examples.demo.world.words import CATEGORIES, LIST_WORDS
 
+Split = world.Split
+Lesson = Callable[[Random, Split], tuple[str, str]]
+"""What is asked, and the reply."""
 RECIPES = Path(__file__).parent.parent / "recipes"
 NONE = "<none>"
 LABELS = 5
@@ -63,96 +67,101 @@ def evolved(name: str, **fields: object) -> str:
 
 
 def draw(rng: Random) -> world.Problem:
-    """One problem for training."""
+    """One problem for training, of any lesson."""
     lesson = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
-    user, completion = lesson(rng)
+    return problem(lesson, rng, "train")
+
+
+def problem(lesson: Lesson, rng: Random, split: Split) -> world.Problem:
+    """A lesson's problem."""
+    user, completion = lesson(rng, split)
     last = completion.split("\n")[-1]
-    return world.Problem("if", user, completion, last, "train", seed={})
+    return world.Problem("if", user, completion, last, split, seed={})
 
 
-def answer(rng: Random) -> tuple[str, str]:
+def answer(rng: Random, split: Split) -> tuple[str, str]:
     """A task is carried out."""
-    task, given = _any(rng)
+    task, given = _any(rng, split)
     return f"{task.text}\n\n{given}" if given else task.text, task.answer(given) or ""
 
 
-def order(rng: Random) -> tuple[str, str]:
+def order(rng: Random, split: Split) -> tuple[str, str]:
     """An order is carried out; those of many steps are the hardest."""
     steps = rng.choice((1, 2, 2, 3, 3, 3, 4, 4))
-    whole, _ = draw_order(rng, "train", steps, rng.randint(3, MOST_WORDS))
+    whole, _ = draw_order(rng, split, steps, rng.randint(3, MOST_WORDS))
     return whole.text, whole.answer() or ""
 
 
-def write(rng: Random) -> tuple[str, str]:
+def write(rng: Random, split: Split) -> tuple[str, str]:
     """One more task after some that are shown: none of theirs."""
     method = method_of("build-self-instruct")
     shown = method["shown_seeds"] + method["shown_written"]
-    tasks = [_any(rng)[0].text for _ in range(shown)]
-    while (more := _any(rng)[0].text) in tasks:
+    tasks = [_any(rng, split)[0].text for _ in range(shown)]
+    while (more := _any(rng, split)[0].text) in tasks:
         pass
     return written("write", tasks=tasks, number=shown + 1), more
 
 
-def classify(rng: Random) -> tuple[str, str]:
+def classify(rng: Random, split: Split) -> tuple[str, str]:
     """Picks are classifications, orders are none."""
-    task, _ = _any(rng)
+    task, _ = _any(rng, split)
     reply = "Yes" if isinstance(task, Pick) else "No"
     return written("classify", instruction=task.text), reply
 
 
-def give_input(rng: Random) -> tuple[str, str]:
+def give_input(rng: Random, split: Split) -> tuple[str, str]:
     """The list of an order that has none of its own."""
     steps, words = rng.choice((1, 2, 3, 4)), rng.randint(3, MOST_WORDS)
-    task, given = draw_order(rng, "train", steps, words, apart=rng.random() < 0.6)
+    task, given = draw_order(rng, split, steps, words, apart=rng.random() < 0.6)
     return written("input", instruction=task.text, no_input=NONE), given or NONE
 
 
-def label(rng: Random) -> tuple[str, str]:
+def label(rng: Random, split: Split) -> tuple[str, str]:
     """The label of a number; the list begins again after its last."""
-    pick, _ = draw_pick(rng, "train")
+    pick, _ = draw_pick(rng, split)
     number = rng.randint(1, LABELS)
     kind = pick.kinds[(number - 1) % len(pick.kinds)]
     return written("label", instruction=pick.text, number=number), kind
 
 
-def labelled_input(rng: Random) -> tuple[str, str]:
+def labelled_input(rng: Random, split: Split) -> tuple[str, str]:
     """A word of the label's kind."""
-    pick, _ = draw_pick(rng, "train")
+    pick, _ = draw_pick(rng, split)
     kind = rng.choice(pick.kinds)
     asks = written("labelled_input", instruction=pick.text, label=kind)
     return asks, rng.choice(CATEGORIES[kind])
 
 
-def constrain(rng: Random) -> tuple[str, str]:
+def constrain(rng: Random, split: Split) -> tuple[str, str]:
     """One more step; as it was, if none can follow."""
-    task = _order(rng)
-    return _rewrite(task, "constrain"), (_longer(rng, task) or task).text
+    task = _order(rng, split)
+    return _rewrite(task, "constrain"), (_longer(rng, split, task) or task).text
 
 
-def complicate(rng: Random) -> tuple[str, str]:
+def complicate(rng: Random, split: Split) -> tuple[str, str]:
     """One more word at the end of the list; as it was, if it is full."""
-    task = _order(rng)
-    return _rewrite(task, "complicate_input"), (_wider(rng, task) or task).text
+    task = _order(rng, split)
+    return _rewrite(task, "complicate_input"), (_wider(rng, split, task) or task).text
 
 
-def broaden(rng: Random) -> tuple[str, str]:
+def broaden(rng: Random, split: Split) -> tuple[str, str]:
     """Another order of as many steps: others, on other words."""
-    task = _order(rng)
-    return _rewrite(task, "broaden"), _other(rng, task).text
+    task = _order(rng, split)
+    return _rewrite(task, "broaden"), _other(rng, split, task).text
 
 
-def compare(rng: Random) -> tuple[str, str]:
+def compare(rng: Random, split: Split) -> tuple[str, str]:
     """Whether a rewriting has gained anything."""
-    first = _order(rng)
+    first = _order(rng, split)
     change = rng.random()
     if change < 0.45:
-        second = _again(rng, first)
+        second = _again(rng, split, first)
     elif change < 0.75:
-        second = _longer(rng, first) or _again(rng, first)
+        second = _longer(rng, split, first) or _again(rng, split, first)
     elif change < 0.9:
-        second = _wider(rng, first) or _again(rng, first)
+        second = _wider(rng, split, first) or _again(rng, split, first)
     else:
-        second = _other(rng, first)
+        second = _other(rng, split, first)
     return evolved("compare", first=first.text, second=second.text), verdict(first, second)
 
 
@@ -162,7 +171,7 @@ def verdict(first: Order, second: Order) -> str:
     return EQUAL if same else DIFFERENT
 
 
-SHARES = {
+SHARES: dict[Lesson, float] = {
     order: 0.28,
     answer: 0.10,
     write: 0.17,
@@ -178,13 +187,13 @@ SHARES = {
 """Of the rows of a step."""
 
 
-def _any(rng: Random) -> tuple[Task, str]:
-    return draw_task(rng, "train", MOST_STEPS)
+def _any(rng: Random, split: Split) -> tuple[Task, str]:
+    return draw_task(rng, split, MOST_STEPS)
 
 
-def _order(rng: Random) -> Order:
+def _order(rng: Random, split: Split) -> Order:
     steps, words = rng.choice((1, 1, 2, 2, 2, 3, 3, 4)), rng.randint(3, MOST_WORDS)
-    task, _ = draw_order(rng, "train", steps, words)
+    task, _ = draw_order(rng, split, steps, words)
     assert isinstance(task, Order)
     return task
 
@@ -194,30 +203,30 @@ def _rewrite(task: Order, operator: str) -> str:
     return evolved("rewrite", instruction=task.text, how=how)
 
 
-def _longer(rng: Random, task: Order) -> Order | None:
+def _longer(rng: Random, split: Split, task: Order) -> Order | None:
     for name in rng.sample(list(world.OPERATIONS), len(world.OPERATIONS)):
         longer = Order((*task.names, name), task.words)
-        if name not in task.names and _fits(longer):
+        if name not in task.names and _fits(longer, split):
             return longer
     return None
 
 
-def _wider(rng: Random, task: Order) -> Order | None:
+def _wider(rng: Random, split: Split, task: Order) -> Order | None:
     for word in rng.sample(LIST_WORDS, len(LIST_WORDS)):
         wider = Order(task.names, (*task.words, word))
-        if _fits(wider):
+        if _fits(wider, split):
             return wider
     return None
 
 
-def _other(rng: Random, task: Order) -> Order:
+def _other(rng: Random, split: Split, task: Order) -> Order:
     while True:
-        other, _ = draw_order(rng, "train", len(task.names), rng.randint(3, MOST_WORDS))
+        other, _ = draw_order(rng, split, len(task.names), rng.randint(3, MOST_WORDS))
         if other.names != task.names and not set(other.words) & set(task.words):
             return other
 
 
-def _again(rng: Random, task: Order) -> Order:
+def _again(rng: Random, split: Split, task: Order) -> Order:
     """The same order on other words: one of them, all, or the same ones told in another order."""
     words, kind = list(task.words), rng.random()
     if kind < 0.4:
@@ -227,8 +236,10 @@ def _again(rng: Random, task: Order) -> Order:
     else:
         rng.shuffle(words)
     again = Order(task.names, tuple(words))
-    return again if _fits(again) else task
+    return again if _fits(again, split) else task
 
 
-def _fits(task: Order) -> bool:
-    return bool(task.known and task.answer() and task.split == "train")
+def _fits(task: Order, split: Split) -> bool:
+    """What a held-out task becomes may be of any split; training sees its own alone."""
+    there = split != "train" or task.split == split
+    return there and task.known and task.answer() is not None

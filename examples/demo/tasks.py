@@ -105,6 +105,15 @@ def answer_to(prompt: str) -> str | None:
     return task.answer(given) if task is not None else None
 
 
+def is_possible(instruction: str) -> bool:
+    """Whether it is a task that can be carried out; one without its list, on some list."""
+    task = read_task(instruction)
+    if not isinstance(task, Order) or task.words:
+        return isinstance(task, Pick) or (task is not None and task.answer() is not None)
+    lists = (" ".join(LIST_WORDS[:n]) for n in range(FEWEST_WORDS, MOST_WORDS + 1))
+    return any(task.answer(given) for given in lists)
+
+
 def draw_order(
     rng: Random, split: world.Split, steps: int, words: int, apart: bool = False
 ) -> tuple[Order, str]:

@@ -62,7 +62,7 @@ def test_lessons_come_from_the_training_split_and_hold_no_heldout_pair() -> None
     rng = Random(2)
     for _ in range(LESSONS):
         for lesson in (instructor.order, instructor.constrain, instructor.broaden):
-            asked, reply = lesson(rng)
+            asked, reply = lesson(rng, "train")
             text = asked if lesson is instructor.order else reply
             task = read_task(text)
             assert isinstance(task, Order)
@@ -75,13 +75,13 @@ def test_rewritings_gain_and_verdicts_say_whether_they_do() -> None:
     longer = wider = 0
     for _ in range(LESSONS):
         for lesson in (instructor.constrain, instructor.complicate):
-            asked, reply = lesson(rng)
+            asked, reply = lesson(rng, "train")
             before, after = told_order(asked.split("\n")[0]), told_order(reply)
             longer += len(after.names) == len(before.names) + 1
             wider += len(after.words) == len(before.words) + 1
             gained = before != after
             assert instructor.verdict(before, after) == ("Different" if gained else "Equal")
-        asked, reply = instructor.compare(rng)
+        asked, reply = instructor.compare(rng, "train")
         first, second = (told_order(line) for line in asked.split("\n")[:2])
         assert instructor.verdict(first, second) == reply
     assert min(longer, wider) > LESSONS / 2
