@@ -42,11 +42,22 @@ async def _ask_all(url: str, model: str, prompts: Iterator[str], sampling: dict[
         async def one_after_the_other() -> None:
             for prompt in prompts:
                 body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
-                async with http.post(f"{url}/chat/completions", json=body | sampling) as answer:
-                    answer.raise_for_status()
-                    found = await answer.json()
+                found = await _asked(http, f"{url}/chat/completions", body | sampling)
                 text = found["choices"][0]["message"]["content"]
                 heard.take(text, found["usage"]["completion_tokens"])
 
         await asyncio.gather(*(one_after_the_other() for _ in range(WINDOW)))
     return heard
+
+
+async def _asked(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Any:
+    """An answer, asked for once more where a server that had no time to look at its connections
+    took one for idle and closed it: what any client does."""
+    try:
+        async with http.post(url, json=body) as answer:
+            answer.raise_for_status()
+            return await answer.json()
+    except aiohttp.ServerDisconnectedError:
+        async with http.post(url, json=body) as answer:
+            answer.raise_for_status()
+            return await answer.json()
