@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+ALL_CORES := -n auto --dist loadfile
 TREE := prompts trainer service workers examples benchmarks lowrank scripts tests
 
 .PHONY: help setup setup-dev demo up test test-fast check format bench clean
@@ -27,12 +28,14 @@ demo: setup ## The whole chain, small and for real: teacher, dataset, student, s
 up: setup ## The embedded stack: Redis, API, workers; Ctrl-C stops it
 	@$(BIN)/retort up
 
+# What starts no servers runs on all cores, a thread each; what does has the machine for itself.
 test: setup-dev ## Everything this machine can run
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ALL_CORES) -m "not servers"; calm=$$?; \
+	$(BIN)/python -m pytest -m servers && exit $$calm
 
 test-fast: python-found ## Under 90 seconds, no servers
 	@$(PYTHON) scripts/bootstrap.py main dev
-	@$(BIN)/python -m pytest -q -m "not servers and not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(ALL_CORES) -m "not servers and not slow"
 
 check: python-found ## Format, lint, strict types, import contracts
 	@$(PYTHON) scripts/bootstrap.py main dev

@@ -97,7 +97,7 @@ def _teacher_memory(spec: WithTeacher) -> dict[str, float]:
 
 
 _LOGIT_TENSORS = 7.0
-"""As many of a chunk's shape are alive at once, in fp32: measured with the forward KL on an H200."""
+"""As many of a chunk's shape are alive at once: measured with the forward KL, fp32, on a GPU."""
 _BYTES = defaultdict(lambda: 4.0, {"bfloat16": 2.0, "float16": 2.0})
 """Of a value, by a configuration's dtype."""
 

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from trainer.objectives.divergences import Divergence, entropy, on_logits, upcast
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
-"""Logits alive at once, by the kind of device. 16 MB in fp32 are about what stays in a CPU's caches.
-A GPU spends its time on starting kernels if they are small: 256 MB (docs/methods.md)."""
+"""Logits alive at once, by the kind of device. 16 MB in fp32 are about what stays in the caches of
+a CPU. A GPU spends its time on starting kernels if they are small: 256 MB (docs/methods.md)."""
 
 
 @dataclass(frozen=True)
