@@ -8,6 +8,7 @@ lease in SQL (`workers/lease.py`), never redelivery. So no results, no ETA, no c
 """
 
 from celery import Celery
+from celery.signals import import_modules
 from kombu.entity import Queue
 
 from service.broker import QUEUES, TASKS
@@ -55,6 +56,12 @@ def make_app(settings: Settings) -> Celery:
 def tick_s(settings: Settings) -> float:
     """Seconds between ticks: three looks in a lease, so that a dead worker is noticed in time."""
     return min(settings.reconcile_s, settings.lease_s / 3)
+
+
+@import_modules.connect  # type: ignore[untyped-decorator]  # as a worker or the beat starts
+def _make_data_dir(**_: object) -> None:
+    """A beat on a host of its own finds no directory for its schedule else."""
+    load().data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 app = make_app(load())

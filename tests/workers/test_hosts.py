@@ -33,6 +33,7 @@ from tests.workers.conftest import (
     sums,
     wait_for,
 )
+from tests.workers.test_workers import ROOT
 from workers import redis_server
 
 __all__ = ["bucket", "cluster", "s3_server"]
@@ -52,9 +53,16 @@ class Host:
     @contextmanager
     def worker(self, queues: str) -> Iterator["subprocess.Popen[bytes]"]:
         """`retort worker` in a directory of its own."""
-        self.folder.mkdir()
+        with self.running("worker", "-c", RETORT, "worker", "--queues", queues) as process:
+            yield process
+
+    @contextmanager
+    def running(self, name: str, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """A part of the installation, killed at the end; the end of its log is printed."""
+        self.folder.mkdir(exist_ok=True)
         settings = self.site.settings
         environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
             "RETORT_DATA_DIR": str(self.folder / "data"),
             "RETORT_DATABASE_URL": settings.database_url,
             "RETORT_BROKER_URL": settings.broker_url,
@@ -62,17 +70,21 @@ class Host:
             "RETORT_LEASE_S": str(settings.lease_s),
             "RETORT_RECONCILE_S": str(settings.reconcile_s),
         }
-        command = [sys.executable, "-c", RETORT, "worker", "--queues", queues]
-        with (self.folder / "log").open("wb") as log:
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as said:
             process = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=log, stderr=log
+                [sys.executable, *command],
+                cwd=self.folder,
+                env=environment,
+                stdout=said,
+                stderr=said,
             )
         try:
             yield process
         finally:
             process.kill()
             process.wait()
-            print((self.folder / "log").read_text(errors="replace")[-3000:])
+            print(f"--- {log}\n{log.read_text(errors='replace')[-3000:]}")
 
 
 @pytest.fixture
