@@ -118,21 +118,27 @@ def figures(asked: int, accepted: int, right: int, of: int) -> dict[str, float]:
     }
 
 
-def spec_of(recipe: str, limit: int) -> dict[str, Any]:
-    """The build of a committed recipe; its files are still paths, relative to the recipe."""
+def spec_of(recipe: str, limit: int | None) -> dict[str, Any]:
+    """The build of a committed recipe; its files are still paths, relative to the recipe. Without a
+    limit it keeps its own."""
     build: dict[str, Any] = read_recipe(RECIPES / f"{recipe}.yaml", []).spec["build"]
-    return build | {"teacher": "t", "limit": limit}
+    return build | {"teacher": "t"} | ({} if limit is None else {"limit": limit})
 
 
 def built(up: stack.Stack, build: dict[str, Any]) -> list[Row]:
     """All rows of the dataset that a build makes."""
+    return built_by(up, build)[1]
+
+
+def built_by(up: stack.Stack, build: dict[str, Any]) -> tuple[str, list[Row]]:
+    """The id of the job of a build, and all rows of its dataset."""
     fields = {name.removeprefix("build.") for name in FILE_FIELDS} & build.keys()
     files = {name: (RECIPES / build[name]).resolve() for name in fields}
     sent = {name: up.upload(path.name, path.read_text()) for name, path in files.items()}
     _, job = up.build(build | sent)
     dataset = up.data_dir / "artifacts" / "dataset" / job["result"]["dataset"]
     accepted = [row for split in SPLITS for row in read_rows(dataset, split)]
-    return [*accepted, *read_rejected(dataset)]
+    return str(job["id"]), [*accepted, *read_rejected(dataset)]
 
 
 @contextmanager
