@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from examples.demo import instructor, tasks, world
+from examples.demo.shape import MODELS
 from examples.demo.tasks import Order, Pick, answer_to, read_task
 from examples.demo.train import Plan
 from examples.demo.train_instructor import train
@@ -175,6 +176,15 @@ def test_training_goes_on_where_it_stood(tmp_path: Path) -> None:
     assert not torch.equal(half.state_dict()[name], resumed.state_dict()[name])
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_the_bundled_model_reads_as_the_teacher_does() -> None:
+    ours, teachers = (MODELS / name for name in ("instructor", "teacher"))
+    for name in ("tokenizer.json", "chat_template.jinja", "config.json"):
+        assert (ours / name).read_text() == (teachers / name).read_text()
+    assert (ours / "model.safetensors").read_bytes() != (
+        teachers / "model.safetensors"
+    ).read_bytes()
 
 
 def test_the_seeds_are_the_committed_ones_and_of_every_sort() -> None:
