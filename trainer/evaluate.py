@@ -3,11 +3,13 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field, ValidationError
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prompts.parse import parse_answer
@@ -107,34 +109,53 @@ def is_right(row: EvalRow, text: str) -> bool:
     return text.strip() == row.answer.strip()
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a model says of rows, as far as its head: less than the model is, and as good for a KL.
+    K completion tokens of a batch, D width."""
+
+    hidden: tuple[Tensor, ...]
+    """[K, D] of each batch."""
+    head: nn.Module
+    """Called as a module, so that packed and factorized models are measured as they run."""
+    cap: float | None
+
+    def logits(self, batch: int) -> Tensor:
+        """[K, V]"""
+        return capped(upcast(self.head(self.hidden[batch])), self.cap)
+
+
 @torch.inference_mode()
+def listen(model: PreTrainedModel, rows: Sequence[TokenRow], batch_size: int = 16) -> Said:
+    """One pass over all rows, the shortest first."""
+    hidden, by_length = [], sorted(rows, key=lambda row: len(row.ids))
+    for start in range(0, len(by_length), batch_size):
+        batch = collate(by_length[start : start + batch_size])
+        ids, mask = batch["input_ids"].to(model.device), batch["completion_mask"].to(model.device)
+        hidden.append(keep(last_hidden(model, ids), ids, mask)[0])
+    return Said(tuple(hidden), model.get_output_embeddings(), soft_cap(model))
+
+
 def mean_kl(
     reference: PreTrainedModel,
     model: PreTrainedModel,
     rows: Sequence[TokenRow],
     batch_size: int = 16,
 ) -> tuple[float, int]:
-    """Mean KL(reference || model) in nats per completion token, and over how many tokens.
+    """Mean KL(reference || model) in nats per completion token, and over how many tokens."""
+    return kl_between(*(listen(each, rows, batch_size) for each in (reference, model)))
 
-    The heads are called as modules, so that packed and factorized models are measured as they
-    run.
-    """
+
+@torch.inference_mode()
+def kl_between(reference: Said, model: Said) -> tuple[float, int]:
+    """`mean_kl` of what both say of the same rows."""
     total, tokens = 0.0, 0
-    by_length = sorted(rows, key=lambda row: len(row.ids))
-    for start in range(0, len(by_length), batch_size):
-        batch = collate(by_length[start : start + batch_size])
-        ids, mask = batch["input_ids"].to(model.device), batch["completion_mask"].to(model.device)
-        ours, theirs = (_kept_logits(one, ids, mask) for one in (model, reference))
+    for batch in range(len(model.hidden)):
+        ours, theirs = model.logits(batch), reference.logits(batch)
         size = min(ours.shape[-1], theirs.shape[-1])
         total += float(forward_kl(ours[:, :size], theirs[:, :size], 1.0).sum())
         tokens += len(ours)
     return (total / tokens if tokens else 0.0), tokens
-
-
-def _kept_logits(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    kept, _ = keep(last_hidden(model, ids), ids, mask)
-    head = model.get_output_embeddings()
-    return capped(upcast(head(kept)), soft_cap(model))
 
 
 def _ask(

@@ -165,7 +165,8 @@ def _measure(
     else:
         before = reports[0].before if point.before is None else reports[point.before].after
     kl, tokens = plan.measuring.kl(source, model)
-    return Found(before, plan.measuring.facts(model), kl, tokens)
+    from_start = kl if source == plan.start else plan.measuring.kl(plan.start, model)[0]
+    return Found(before, plan.measuring.facts(model, from_start), kl, tokens)
 
 
 def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFacts | None:

@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from trainer.compress.report import ModelFacts
 from trainer.compress.size import measure_shape
 from trainer.data import TokenRow
-from trainer.evaluate import mean_kl, measure
+from trainer.evaluate import Said, kl_between, listen, measure
 from trainer.loading import load_model
 from trainer.spec import EvalSpec
 
@@ -31,18 +32,27 @@ class Measuring:
     digest: str
     """Of the rows and questions."""
 
-    def facts(self, model_dir: Path) -> ModelFacts:
+    def facts(self, model_dir: Path, kl_from_start: float = 0.0) -> ModelFacts:
         """A model's facts; the chain's first has KL 0 from itself."""
-        measurement = measure(model_dir, self.evaluate) if self.evaluate else None
-        kl = 0.0 if model_dir == self.start else self.kl(self.start, model_dir)[0]
-        shape = measure_shape(model_dir)
         return ModelFacts(
-            path=str(model_dir), shape=shape, measurement=measurement, kl_from_start=kl
+            path=str(model_dir),
+            shape=measure_shape(model_dir),
+            measurement=measure(model_dir, self.evaluate) if self.evaluate else None,
+            kl_from_start=kl_from_start,
         )
 
     def kl(self, reference: Path, model_dir: Path) -> tuple[float, int]:
         """Mean KL(reference || model), nats per completion token, and the tokens."""
-        return mean_kl(load_model(reference), load_model(model_dir), self.rows)
+        said = self._first if reference == self.start else self._said(reference)
+        return kl_between(said, self._said(model_dir))
+
+    @cached_property
+    def _first(self) -> Said:
+        """Of the chain's first model, which every later one is compared with: asked once."""
+        return self._said(self.start)
+
+    def _said(self, model_dir: Path) -> Said:
+        return listen(load_model(model_dir), self.rows)
 
     def prompts(self) -> Sequence[Sequence[int]]:
         """Token ids of the prompts that both engines are asked."""
