@@ -3,8 +3,9 @@ their own, whose wall time and peak memory are told.
 
 The dataset is the teacher's chains of thought on the demo's seed problems, the right ones, with its
 top-k signal. On-policy methods start from the student of `sequence_level` with the same seed, as
-their papers do; their time is their own. What is in `--out` already isn't done again, a training
-that was stopped goes on from its checkpoint; a folder of another size, rate or demo is refused:
+their papers do; their time is their own. `sequence_level_longer` does too, for as many steps. What
+is in `--out` already isn't done again, a training that was stopped goes on from its checkpoint; a
+folder of another size, rate or demo is refused:
 
     python -m benchmarks.quality --out .quality [--smoke] [--seeds 5] [--others] [--rate-scale 0.5]
         [--jobs 4]
@@ -59,6 +60,8 @@ FULL = Size(problems=1500, seeds=5, epochs=8, on_policy_steps=150, asked=300)
 SMOKE = Size(problems=64, seeds=1, epochs=0.5, on_policy_steps=1, asked=20)
 
 FIRST = "sequence_level"
+LONGER = "sequence_level_longer"
+"""Goes on from `FIRST` for the steps that on-policy methods take: what more training alone does."""
 METHODS: dict[str, dict[str, Any]] = {
     FIRST: {"method": "sequence_level"},
     "forward_kl": {"method": "kd"},
@@ -66,6 +69,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "stored_kl": {"method": "stored_kl"},
     "gkd": {"method": "gkd", "student_share": 0.5, "max_new_tokens": 96},
     "minillm": {"method": "minillm", "max_new_tokens": 96},
+    LONGER: {"method": "sequence_level"},
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "step_by_step": {"method": "step_by_step"},
@@ -80,7 +84,9 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 """With one seed each."""
 ON_POLICY = ("gkd", "minillm")
-ALONE = (FIRST, "stored_kl", "step_by_step")
+AGAIN = (*ON_POLICY, LONGER)
+"""Begin with the student of `FIRST`."""
+ALONE = (FIRST, LONGER, "stored_kl", "step_by_step")
 """Without a teacher in the process."""
 
 
@@ -99,15 +105,15 @@ def study(out: Path, size: Size, jobs: int = 1) -> Result:
     dataset = make_dataset(out, size.problems)
     ends = {name: measured(out / f"{name}.json", model, size) for name, model in _ENDS.items()}
     base, teacher = _share(ends["base"]), _share(ends["teacher"])
-    # The students that on-policy methods start from come first, then what takes the longest.
-    order = (FIRST, *ON_POLICY, *(method for method in METHODS if method not in ON_POLICY))
+    # The students that others start from come first, then what takes the longest.
+    order = (FIRST, *AGAIN, *METHODS)
     wanted = [(method, seed) for method in dict.fromkeys(order) for seed in range(size.seeds)]
     wanted += [(method, 0) for method in OTHERS if size.others]
     runs: list[Run] = []
     with ThreadPoolExecutor(jobs) as pool:
         begun: dict[tuple[str, int], Future[Run]] = {}
         for method, seed in wanted:
-            after = begun[FIRST, seed] if method in ON_POLICY else None
+            after = begun[FIRST, seed] if method in AGAIN else None
             begun[method, seed] = pool.submit(
                 one_run, out, dataset, method, seed, size, threads, after
             )
@@ -202,7 +208,7 @@ def spec_of(
     out: Path, dataset: Path, method: str, seed: int, size: Size, threads: int
 ) -> dict[str, Any]:
     """A TrainSpec; a second training of an on-policy student takes a fifth of the rate."""
-    again = method in ON_POLICY
+    again = method in AGAIN
     optimization = {
         "learning_rate": (4e-4 if again else 2e-3) * size.rate_scale,
         "batch_size": 32,

@@ -10,10 +10,10 @@ from pydantic import TypeAdapter
 
 from benchmarks import quality
 from benchmarks.quality import (
+    AGAIN,
     FIRST,
     FULL,
     METHODS,
-    ON_POLICY,
     OTHERS,
     SMOKE,
     one_run,
@@ -60,7 +60,7 @@ def test_every_spec_is_one_that_the_trainer_takes(method: str, tmp_path: Path) -
     assert (spec.optimization.seed, spec.optimization.threads) == (3, 2)
     twice = spec_of(tmp_path, tmp_path / "dataset", method, 3, replace(SMOKE, rate_scale=2.0), 2)
     assert twice["optimization"]["learning_rate"] == 2 * spec.optimization.learning_rate
-    again = method in ON_POLICY
+    again = method in AGAIN
     assert (f"{FIRST}-3" in spec.student) is again
     assert spec.optimization.max_steps == (SMOKE.on_policy_steps if again else None)
 
