@@ -24,11 +24,19 @@ def main(names: list[str]) -> None:
     written: set[str] = set()
     for name in names:
         closure: dict[str, str] = {}
+        markers: dict[str, str] = {}
         seen: set[tuple[str, frozenset[str]]] = set()
         for line in (FOLDER / f"{name}.in").read_text().splitlines():
-            if requirement := line.split("#")[0].strip():
-                collect(Requirement(requirement), closure, seen)
-        rows = sorted(f"{key}=={version}" for key, version in closure.items() if key not in written)
+            if text := line.split("#")[0].strip():
+                requirement = Requirement(text)
+                collect(requirement, closure, seen)
+                if requirement.marker is not None:
+                    markers[canonicalize_name(requirement.name)] = f"; {requirement.marker}"
+        rows = sorted(
+            f"{key}=={version}{markers.get(key, '')}"
+            for key, version in closure.items()
+            if key not in written
+        )
         written |= set(closure)
         (FOLDER / f"{name}.txt").write_text("\n".join(rows) + "\n")
         print(f"requirements/{name}.txt: {len(rows)} packages")

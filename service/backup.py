@@ -12,7 +12,6 @@ bucket of its own settings. A file that holds artifacts can be restored into a b
 
 import errno
 import os
-import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import zstandard
 from pydantic import ValidationError
@@ -141,18 +140,24 @@ def _add_artifacts(tar: tarfile.TarFile, root: Path) -> None:
 
 def _snapshot(engine: Engine, path: Path) -> None:
     """The database at one moment, as a SQLite file."""
-    if engine.dialect.name == "sqlite":
-        database = engine.url.database or ""
-        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(path)) as target:
-            source.backup(target)
-        return
     target_engine = db.make_engine(f"sqlite:///{path}")
+    if engine.dialect.name == "sqlite":
+        _copy_pages(engine, target_engine)
+        return
     db.upgrade(target_engine)
     at_one_moment = engine.execution_options(isolation_level="REPEATABLE READ")
     writing = target_engine.execution_options(writing=True)
     with at_one_moment.connect() as reader, writing.begin() as writer:
         _copy_rows(reader, writer)
     target_engine.dispose()
+
+
+def _copy_pages(source: Engine, target: Engine) -> None:
+    with closing(source.raw_connection()) as reader, closing(target.raw_connection()) as writer:
+        pages: Any = reader.driver_connection
+        pages.backup(writer.driver_connection)
+    # What is still in its log goes into the file with the last connection.
+    target.dispose()
 
 
 def _copy_rows(reader: Connection, writer: Connection) -> None:

@@ -1,10 +1,13 @@
 """The database: SQLite by default, PostgreSQL by URL.
 
-SQLite runs with the rollback journal (its WAL can lose commits before 3.51.3), synchronous=FULL,
-and every writing transaction opens with BEGIN IMMEDIATE: a writer waits at its start, never fails
-half-way with a lock that it can't upgrade.
+SQLite runs with a write-ahead log: readers wait for nobody, a commit is one fsync. Before 3.51.3 it
+could lose commits that way; where there is nothing newer it runs with the rollback journal.
+synchronous=FULL, and every writing transaction opens with BEGIN IMMEDIATE: a writer waits at its
+start, never fails half-way with a lock that it can't upgrade.
 """
 
+import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,12 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
+try:
+    from pysqlite3 import dbapi2 as sqlite
+except ImportError:  # There is no wheel for every machine.
+    import sqlite3 as sqlite
+
+JOURNAL = "wal" if sqlite.sqlite_version_info >= (3, 51, 3) else "delete"
 BUSY_TIMEOUT_S = 60
 MIGRATION_LOCK = 0x5265746F7274
 """Any number, the same for all: the advisory lock that migrations take on PostgreSQL."""
@@ -54,7 +63,10 @@ def sessions(engine: Engine) -> Sessions:
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the schema up to date. Many processes may call it at once: one does it, all wait."""
+    """Bring the schema up to date, and a SQLite file into today's mode. Many processes may call it
+    at once: one does it, all wait."""
+    if engine.dialect.name == "sqlite":
+        _set_journal(engine)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.execution_options(writing=True).begin() as connection:
@@ -67,7 +79,7 @@ def upgrade(engine: Engine) -> None:
 def _sqlite(url: str, database: str | None, busy_timeout_s: float) -> Engine:
     if database and database != ":memory:":
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
+    engine = create_engine(url, module=sqlite, connect_args={"timeout": busy_timeout_s})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     return engine
@@ -76,8 +88,22 @@ def _sqlite(url: str, database: str | None, busy_timeout_s: float) -> Engine:
 def _set_pragmas(connection, _record) -> None:  # type: ignore[no-untyped-def]  # DBAPI objects
     # The driver must not open transactions by itself: it would use BEGIN DEFERRED.
     connection.isolation_level = None
-    for pragma in ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _set_journal(engine: Engine) -> None:
+    """The file keeps the mode. Who would change it waits for no lock: SQLite says so at once."""
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    with closing(engine.raw_connection()) as connection:
+        while True:
+            try:
+                connection.cursor().execute(f"PRAGMA journal_mode={JOURNAL}")
+                return
+            except sqlite.OperationalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
 
 
 def _begin(connection: Connection) -> None:
