@@ -31,14 +31,26 @@ ELSEWHERE = {
 }
 
 
+CALL = re.compile(
+    r'(?:\.(get|post|delete)\(\s*f?|"(GET|POST)",\s*f?)?"(/(?:\{[^}]*\}|[^" ?{])*)',
+)
+"""A path in the commands' code, and the method that it is called by; bare ones are read."""
+
+
 def test_every_route_has_a_command() -> None:
-    """Each route's path stands in a call of the client, its parameters filled in."""
+    """Each route stands in a call of the client: its method, its path with parameters filled in."""
     said = " ".join(path.read_text() for path in CLI.glob("*.py"))
     called = {
-        re.sub(r"\{[^}]*\}", "{}", one) for one in re.findall(r'"(/(?:\{[^}]*\}|[^" ?{])*)', said)
+        ((call or named or "get").upper(), re.sub(r"\{[^}]*\}", "{}", path))
+        for call, named, path in CALL.findall(said)
     }
-    called |= {one.replace("{}", kind, 1) for one in called for kind in ("datasets", "models")}
-    called |= {"/reports", "/datasets", "/models"}  # `list_artifacts` names the kind
+    # These name the kind: `list_artifacts`, and what datasets and models have in common.
+    called |= {
+        (method, path.replace("{}", kind, 1))
+        for method, path in called
+        for kind in ("datasets", "models", "reports")
+        if path.startswith("/{}")
+    }
     missing = [
         (method, route.path)
         for module in ROUTES
@@ -46,7 +58,7 @@ def test_every_route_has_a_command() -> None:
         if isinstance(route, APIRoute)
         for method in route.methods
         if (method, route.path) not in ELSEWHERE
-        and re.sub(r"\{[^}]*\}", "{}", route.path) not in called
+        and (method, re.sub(r"\{[^}]*\}", "{}", route.path)) not in called
     ]
     assert missing == []
 
