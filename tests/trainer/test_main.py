@@ -83,6 +83,7 @@ def test_a_bad_spec_is_an_error_event_and_exit_code_2(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_sigterm_ends_with_143_and_the_next_start_goes_on(
     student_dir: Path, dataset: Path, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def test_two_ranks_train_as_one_also_where_one_has_no_rows(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_method_learns_the_same_on_two_ranks(tmp_path: Path) -> None:
     """Four rows on each of two ranks, or eight on one: on-policy methods draw the same answers,
     for what a row draws is its own. The last step has five rows: three and two."""
