@@ -21,6 +21,7 @@ LONGEST_S = 0.1
 LEAST_SUBMITS = 50.0
 TARGET = f"p99 <= {LONGEST_S * 1000:.0f} ms at 100 requests/s, >= {LEAST_SUBMITS:.0f} submits/s"
 RATE = 100
+SUBMIT_EVERY = 10
 CHUNK_ROWS = 256
 JOB = {"kind": "serve", "model": "org/model"}
 Ask = Callable[[httpx.AsyncClient, int], Awaitable[httpx.Response]]
@@ -53,11 +54,14 @@ def measure(jobs: int, seconds: float) -> dict[str, float]:
             submits = asyncio.run(_submits(ours, seconds))
         with running("benchmarks.bare:app", Path(folder)) as bare:
             limit = asyncio.run(_load(bare, _bare, seconds))
+    each = list(late.values())
     return {
         "finished_jobs": jobs,
-        "p50_s": statistics.median(late),
-        "p99_s": _p99(late),
-        "bare_p99_s": _p99(limit),
+        "p50_s": statistics.median(each),
+        "p99_s": _p99(each),
+        "reads_p99_s": _p99([late[number] for number in late if number % SUBMIT_EVERY]),
+        "submits_p99_s": _p99([late[number] for number in late if not number % SUBMIT_EVERY]),
+        "bare_p99_s": _p99(list(limit.values())),
         "submits_per_s": submits,
     }
 
@@ -85,10 +89,10 @@ def fill(data_dir: Path, jobs: int) -> None:
     engine.dispose()
 
 
-async def _load(server: Server, ask: Ask, seconds: float) -> list[float]:
-    """Latencies at a steady rate, counted from when each request was due: an answer that is late
-    makes the next ones late too."""
-    late: list[float] = []
+async def _load(server: Server, ask: Ask, seconds: float) -> dict[int, float]:
+    """Latencies at a steady rate by the request's number, counted from when each was due: an answer
+    that is late makes the next ones late too."""
+    late: dict[int, float] = {}
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
         await ask(client, 0)
         begun = time.perf_counter()
@@ -97,14 +101,14 @@ async def _load(server: Server, ask: Ask, seconds: float) -> list[float]:
             due = begun + number / RATE
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             (await ask(client, number)).raise_for_status()
-            late.append(time.perf_counter() - due)
+            late[number] = time.perf_counter() - due
 
         await asyncio.gather(*(one(number) for number in range(int(seconds * RATE))))
     return late
 
 
 async def _read_or_submit(client: httpx.AsyncClient, number: int) -> httpx.Response:
-    if number % 10 == 0:
+    if number % SUBMIT_EVERY == 0:
         return await client.post(f"{API}/jobs", json=JOB | {"name": f"t{number}"})
     if number % 3 == 0:
         return await client.get(f"{API}/jobs", params={"state": "succeeded", "limit": 50})
