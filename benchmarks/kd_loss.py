@@ -49,6 +49,8 @@ class Case:
     dtype: torch.dtype = torch.float32
     positions: int = 1_024
     rounds: int = 7
+    alive: int | None = None
+    """Logits that ours makes at once; None: as many as the trainer does on this device."""
 
     @property
     def target(self) -> float:
@@ -66,6 +68,10 @@ FULL = [
 ]
 FULL_GPU = [
     *(Case("forward_kl", v, d) for d in (torch.float32, torch.bfloat16) for v in (32_000, 128_000)),
+    *(
+        Case("forward_kl", 152_000, torch.bfloat16, 8_192, alive=2**power)
+        for power in (22, 24, 25, 26, 27)
+    ),
     *(Case(kind, 152_000, torch.bfloat16, 8_192) for kind in BETAS),
 ]
 
@@ -80,6 +86,8 @@ class Inputs:
     teacher_weight: Tensor
     beta: float = 0.0
     """Which divergence, as a generalized JSD."""
+    chunk: int | None = None
+    """Positions whose logits ours makes at once."""
 
 
 def run(quick: bool) -> Result:
@@ -119,6 +127,7 @@ def measure(case: Case) -> dict[str, float]:
     return {
         **{"vocabulary": case.vocabulary, "beta": inputs.beta, "positions": case.positions},
         "bits": torch.finfo(case.dtype).bits,
+        **({} if inputs.chunk is None else {"chunk": inputs.chunk}),
         **{f"{name}_s": statistics.median(each) for name, each in times.items()},
         "ratio": statistics.median(
             a / b for a, b in zip(times["ours"], times["floor"], strict=True)
@@ -141,6 +150,7 @@ def make_inputs(case: Case) -> Inputs:
         random(case.positions, 2_048) * 10,
         random(case.vocabulary, 2_048),
         BETAS[case.kind],
+        None if case.alive is None else max(1, case.alive // case.vocabulary),
     )
 
 
@@ -150,9 +160,8 @@ def ours(inputs: Inputs) -> float:
     term = divergence_term(divergence, inputs.teacher_hidden, Head(inputs.teacher_weight), 1.0)
     count = inputs.hidden.shape[0]
     watched: dict[str, Term] = {"entropy": entropy_term}
-    loss, _ = head_loss(
-        inputs.hidden, Head(inputs.weight), {"kl": (1.0, term)}, count, watched=watched
-    )
+    head, terms = Head(inputs.weight), {"kl": (1.0, term)}
+    loss, _ = head_loss(inputs.hidden, head, terms, count, inputs.chunk, watched)
     return backward(loss, inputs)
 
 

@@ -1,11 +1,19 @@
-"""What the quality study trains on: the demo teacher's right chains of thought, with its signal."""
+"""What the quality study trains on: the demo teacher's right chains of thought, with its signal.
 
+    python -m benchmarks.quality_data --dataset .quality/dataset [--rows 200]
+
+tells how sure the teacher is of them: what a distribution can add to an answer.
+"""
+
+import argparse
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prompts.dataset import import_dataset
@@ -25,11 +33,12 @@ from trainer.data import TokenRow, encode, read_records, render_prompts
 from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
 from trainer.methods.teacher import Teacher
-from trainer.objectives import tempered
+from trainer.objectives import keep, tempered
 
 DEMO = Path(__file__).parent.parent / "examples/demo"
 TEACHER = DEMO / "models/teacher"
 TOP_K = 16
+SURE = 0.99
 
 
 def make_dataset(out: Path, problems: int) -> Path:
@@ -93,9 +102,49 @@ def _record(dataset: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     write_signal(dataset / "signal/teacher.signal", header, signals)
 
 
+def sureness(log_p: Tensor, targets: Tensor) -> dict[str, float]:
+    """Of log-probabilities [K, V] and the tokens that came [K], summed: their negative
+    log-likelihood and the entropy in nats, and how many were given more than SURE."""
+    given = log_p.gather(1, targets[:, None])
+    return {
+        "tokens": float(len(targets)),
+        "nll": -float(given.sum()),
+        "entropy": float(torch.special.entr(log_p.exp()).sum()),
+        "sure": float((given.exp() > SURE).sum()),
+    }
+
+
+@torch.no_grad()
+def sureness_of(dataset: Path, rows: int) -> dict[str, float]:
+    """The teacher's on the first training rows: tokens, and the mean of each for a token."""
+    model, tokenizer = load_model(TEACHER), load_tokenizer(TEACHER)
+    records = read_records(dataset, "train")[:rows]
+    teacher, sums = Teacher(model), Counter[str]()
+    for row in encode(records, tokenizer, 512, end_ids(model, tokenizer)).rows:
+        batch = pad([row])
+        seen = teacher.look(batch)
+        kept, targets = keep(seen.hidden, batch.input_ids, batch.completion_mask)
+        sums.update(sureness(tempered(teacher.head.logits(kept), 1.0), targets))
+    return {name: sums[name] / (1 if name == "tokens" else sums["tokens"]) for name in sums}
+
+
 @torch.no_grad()
 def _signal(teacher: Teacher, row: TokenRow) -> TopKRow:
     log_p = tempered(teacher.head.logits(teacher.kept(pad([row]))), 1.0)
     found, ids = log_p.topk(TOP_K)
     tokens = row.ids[row.prompt_tokens :].copy()
     return top_k_row(tokens, ids.numpy().astype("int32"), found.numpy())
+
+
+def main() -> None:
+    """The figures, a line each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality_data", description=__doc__)
+    parser.add_argument("--dataset", type=Path, default=Path(".quality/dataset"))
+    parser.add_argument("--rows", type=int, default=200)
+    given = parser.parse_args()
+    for name, value in sureness_of(given.dataset, given.rows).items():
+        print(f"{name}: {value:.4g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -32,10 +32,10 @@ pipeline_tag: text-generation
   safetensors: width {hidden_size}, {num_hidden_layers} layers, {num_attention_heads} heads of
   {head_dim}, {num_key_value_heads} key-value heads, {intermediate_size} in the feed-forward part,
   {vocab_size} tokens (byte-level BPE, digits single), context {max_position_embeddings}.
-- Trained from scratch on generated text only: `python -m examples.demo.train {name}`.
+- Trained {made}.
 - Made for showing and testing distillation. Outside its world it knows nothing.
 
-Measured by `python -m examples.demo.measure`: greedy decoding in transformers, bfloat16, on
+Measured by `python -m examples.demo.{measured_by}`: greedy decoding in transformers, bfloat16, on
 held-out problems; how they are held out is told in `examples/demo/README.md`.
 
 {table}
@@ -44,10 +44,25 @@ held-out problems; how they are held out is told in `examples/demo/README.md`.
 
 def write_card(directory: Path, model: LlamaForCausalLM, table: str) -> None:
     """Write README.md into a model directory named after a role."""
+    made = f"from scratch on generated text only: `python -m examples.demo.train {directory.name}`"
+    fill(directory, model, table, INTENT[directory.name], made, "measure")
+
+
+def fill(
+    directory: Path,
+    model: LlamaForCausalLM,
+    table: str,
+    intent: str,
+    made: str,
+    measured_by: str,
+) -> None:
+    """Write README.md into any model's directory."""
     card = CARD.format(
         **model.config.to_dict(),
         name=directory.name,
-        intent=INTENT[directory.name],
+        intent=intent,
+        made=made,
+        measured_by=measured_by,
         parameters=model.num_parameters(),
         size=(directory / "model.safetensors").stat().st_size,
         table=table,

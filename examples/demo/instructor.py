@@ -26,12 +26,12 @@ from examples.demo.tasks import (
     draw_task,
 )
 from examples.demo.world.words import CATEGORIES, LIST_WORDS
+from prompts.spec.writing import NO_INPUT
 
 Split = world.Split
 Lesson = Callable[[Random, Split], tuple[str, str]]
 """What is asked, and the reply."""
 RECIPES = Path(__file__).parent.parent / "recipes"
-NONE = "<none>"
 LABELS = 5
 """Labels are asked for by a number, one to this."""
 EQUAL, DIFFERENT = "Equal", "Different"
@@ -113,7 +113,7 @@ def give_input(rng: Random, split: Split) -> tuple[str, str]:
     """The list of an order that has none of its own."""
     steps, words = rng.choice((1, 2, 3, 4)), rng.randint(3, MOST_WORDS)
     task, given = draw_order(rng, split, steps, words, apart=rng.random() < 0.6)
-    return written("input", instruction=task.text, no_input=NONE), given or NONE
+    return written("input", instruction=task.text, no_input=NO_INPUT), given or NO_INPUT
 
 
 def label(rng: Random, split: Split) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 
 from examples.demo import instructor, world
 from examples.demo.answers import ask, is_right
-from examples.demo.cards import CARD
+from examples.demo.cards import fill
 from examples.demo.heldout import SETS
 from examples.demo.instructor import Lesson
 from examples.demo.measure import Figure, measure
@@ -23,9 +23,12 @@ from examples.demo.shape import MODELS
 from examples.demo.tasks import MOST_WORDS, Order, Pick, answer_to, is_possible, read_task
 from examples.demo.tokenizer import load_tokenizer
 from examples.demo.world.words import CATEGORIES
+from prompts.spec.writing import NO_INPUT
 
 ORDERS = ("if-1", "if-2", "if", "if-3")
-MADE = "Trained from scratch on generated text only: `python -m examples.demo.train {name}`."
+MADE = (
+    "from the teacher's weights on generated text only: `python -m examples.demo.train_instructor`"
+)
 INTENT = (
     "The demo's model that writes instructions. It follows the world's instructions, picks "
     "kinds of words, and answers what self-instruct and evol-instruct ask, in the words of "
@@ -55,7 +58,7 @@ def main() -> None:
         figures[name] = Figure(sum(map(fits, problems, texts)), given.n)
     print(table(figures), flush=True)
     if given.write_card:
-        write_card(given.model, model, table(figures))
+        fill(given.model, model, table(figures), INTENT, MADE, "measure_instructor")
 
 
 def drawn(lesson: Lesson, count: int) -> list[world.Problem]:
@@ -74,24 +77,6 @@ def table(figures: dict[str, Figure]) -> str:
     return "\n".join(lines)
 
 
-def write_card(directory: Path, model: LlamaForCausalLM, rows: str) -> None:
-    """The model's README.md."""
-    made = (
-        "Trained from the teacher's weights on generated text only: "
-        "`python -m examples.demo.train_instructor`."
-    )
-    text = CARD.replace(MADE, made).replace("demo.measure`", "demo.measure_instructor`")
-    card = text.format(
-        **model.config.to_dict(),
-        name=directory.name,
-        intent=INTENT,
-        parameters=model.num_parameters(),
-        size=(directory / "model.safetensors").stat().st_size,
-        table=rows,
-    )
-    (directory / "README.md").write_text(card)
-
-
 def exactly(problem: world.Problem, text: str) -> bool:
     """The one right reply."""
     return text.strip() == problem.completion
@@ -106,7 +91,7 @@ def right_input(problem: world.Problem, text: str) -> bool:
     """A list that the order can work on, or none where it has its own."""
     task = subject(problem)
     if isinstance(task, Order) and task.words:
-        return text == instructor.NONE
+        return text == NO_INPUT
     return answer_to(f"{task.text}\n\n{text}") is not None
 
 

@@ -8,6 +8,7 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,34 @@ def train(plan: Plan, shape: Shape, tokenizer: PreTrainedTokenizerFast) -> Llama
     checkpoint = plan.work / "checkpoint.pt"
     if checkpoint.exists():
         restore(run, checkpoint)
+
+    def draw(done: float) -> list[Batch]:
+        taught = plan.curriculum_from + (1 - plan.curriculum_from) * done
+        problems = draw_problems(plan.role, plan.seed, run.step, taught, plan.rows)
+        return make_batches(problems, tokenizer, plan.parts)
+
+    def look() -> None:
+        if run.step % plan.evaluate_every == 0:
+            log(quick_line(run.model, tokenizer))
+
+    run_steps(plan, run, draw, checkpoint, look)
+    return run.model
+
+
+def run_steps(
+    plan: Plan,
+    run: Run,
+    draw: Callable[[float], list[Batch]],
+    checkpoint: Path,
+    look: Callable[[], None] = lambda: None,
+) -> None:
+    """Step until the plan is over, on the batches that `draw` makes for a share of it that is done;
+    `look` is called after each step."""
     recent: list[float] = []
     while (done := progress_of(plan, run)) < 1.0:
         began = time.monotonic()
-        taught = plan.curriculum_from + (1 - plan.curriculum_from) * done
-        problems = draw_problems(plan.role, plan.seed, run.step, taught, plan.rows)
         rate = rate_at(plan, run.step, done)
-        recent.append(train_step(run, make_batches(problems, tokenizer, plan.parts), rate))
+        recent.append(train_step(run, draw(done), rate))
         run.step += 1
         run.elapsed_s += time.monotonic() - began
         if run.step % 25 == 0:
@@ -86,10 +108,8 @@ def train(plan: Plan, shape: Shape, tokenizer: PreTrainedTokenizerFast) -> Llama
             recent.clear()
         if run.step % plan.checkpoint_every == 0:
             save(run, checkpoint)
-        if run.step % plan.evaluate_every == 0:
-            log(quick_line(run.model, tokenizer))
+        look()
     save(run, checkpoint)
-    return run.model
 
 
 def train_step(run: Run, batches: list[Batch], rate: float) -> float:

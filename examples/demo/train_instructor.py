@@ -6,7 +6,6 @@ last checkpoint.
 """
 
 import argparse
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -20,17 +19,7 @@ from examples.demo import instructor
 from examples.demo.batches import Batch, make_batches
 from examples.demo.shape import MODELS, export
 from examples.demo.tokenizer import load_tokenizer, wrap
-from examples.demo.train import (
-    Plan,
-    Run,
-    log,
-    progress_of,
-    rate_at,
-    restore,
-    save,
-    start_run,
-    train_step,
-)
+from examples.demo.train import Plan, log, restore, run_steps, start_run
 
 
 class Steps(Dataset[list[Batch]]):
@@ -62,30 +51,13 @@ def train(plan: Plan, workers: int) -> tuple[LlamaForCausalLM, PreTrainedTokeniz
     if checkpoint.exists():
         restore(run, checkpoint)
     log(f"on {device} from step {run.step}, {run.elapsed_s / 60:.1f} min")
-    steps(plan, run, batches_of(plan, run.step, tokenizer, workers), checkpoint, device)
-    save(run, checkpoint)
+    batches = batches_of(plan, run.step, tokenizer, workers)
+
+    def draw(_done: float) -> list[Batch]:
+        return [Batch(on(one.ids, device), on(one.weights, device)) for one in next(batches)]
+
+    run_steps(plan, run, draw, checkpoint)
     return model.to("cpu"), tokenizer
-
-
-def steps(
-    plan: Plan, run: Run, batches: Iterator[list[Batch]], checkpoint: Path, device: str
-) -> None:
-    """Step until the plan is over."""
-    recent: list[float] = []
-    began = time.monotonic()
-    while (done := progress_of(plan, run)) < 1.0:
-        moved = [Batch(on(one.ids, device), on(one.weights, device)) for one in next(batches)]
-        recent.append(train_step(run, moved, rate_at(plan, run.step, done)))
-        run.step += 1
-        now = time.monotonic()
-        run.elapsed_s += now - began
-        began = now
-        if run.step % 25 == 0:
-            loss = sum(recent) / len(recent)
-            log(f"step {run.step} loss {loss:.4f} {run.elapsed_s / 60:.2f} min")
-            recent.clear()
-        if run.step % plan.checkpoint_every == 0:
-            save(run, checkpoint)
 
 
 def on(tensor: Tensor, device: str) -> Tensor:

@@ -115,7 +115,7 @@ class EvolPlan:
 
     def _ask(self, seed: Seed, step: int, instruction: str) -> tuple[Request, ...]:
         asked = self.method.prompts
-        how = asked.__dict__[self._operator(seed, step)]
+        how = getattr(asked, self._operator(seed, step))
         text = told(asked.rewrite, how=how, instruction=_whole(seed, instruction))
         return ask(self.plan, seed, step, text, self.method.sampling)
 

@@ -2,10 +2,12 @@
 `python -m benchmarks.quality --smoke --out DIR`."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 from benchmarks import quality
@@ -20,6 +22,7 @@ from benchmarks.quality import (
     settle,
     spec_of,
 )
+from benchmarks.quality_data import sureness
 from benchmarks.quality_table import Run, mean_of, plot, summaries, table
 from trainer.spec import TrainSpec
 
@@ -93,3 +96,12 @@ def test_what_there_is_is_told_after_each_run(tmp_path: Path) -> None:
     assert "sequence_level" in (tmp_path / "table.md").read_text()
     assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 1
     assert (tmp_path / "gap.svg").is_file()
+
+
+def test_sureness_is_told_of_the_tokens_that_came() -> None:
+    p = torch.tensor([[0.995, 0.005], [0.5, 0.5]], dtype=torch.float64)
+    found = sureness(p.log(), torch.tensor([0, 1]))
+    assert (found["tokens"], found["sure"]) == (2.0, 1.0)
+    assert found["nll"] == pytest.approx(-math.log(0.995) - math.log(0.5))
+    own = -(0.995 * math.log(0.995) + 0.005 * math.log(0.005))
+    assert found["entropy"] == pytest.approx(own + math.log(2))

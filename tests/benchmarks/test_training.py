@@ -1,6 +1,7 @@
 """The benchmarks of training run, compare both sides first, and say what they measured."""
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,12 @@ def test_kd_loss_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(kd_loss, "TOLERANCE", -1.0)
     with pytest.raises(AssertionError, match="different losses"):
         kd_loss.measure(kd_loss.QUICK[0])
+
+
+def test_kd_loss_takes_as_many_logits_at_once_as_a_case_says() -> None:
+    found = kd_loss.measure(replace(kd_loss.QUICK[0], rounds=1, alive=2**16))
+    assert found["chunk"] == 2**16 // 2_000
+    assert "chunk" not in kd_loss.measure(replace(kd_loss.QUICK[0], rounds=1))
 
 
 def test_kd_step_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:

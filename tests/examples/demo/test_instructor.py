@@ -17,6 +17,7 @@ from examples.demo.train_instructor import train
 from prompts.instructions import slots, with_method
 from prompts.instructions.pool import make_pool
 from prompts.plan import Request
+from prompts.spec.writing import NO_INPUT
 from service.cli.recipes import read_recipe
 from tests.prompts.making import answered, plan_of, spec_of
 
@@ -131,7 +132,7 @@ def test_the_recipe_of_self_instruct_asks_what_was_taught() -> None:
     order = "Sort these words. Then reverse them."
     calls = [answered(write, order)]
     calls.append(answered(first(plan.next(slot, calls)), "No"))
-    wanted_input = instructor.written("input", instruction=order, no_input=instructor.NONE)
+    wanted_input = instructor.written("input", instruction=order, no_input=NO_INPUT)
     assert text_of(first(plan.next(slot, calls))) == wanted_input
 
 
