@@ -45,7 +45,21 @@ def test_running_builds_are_rung_for_and_ended_jobs_are_not(
 
     reconcile.tick(site)
 
-    assert broker.rung == [("build", running.id)]
+    assert set(broker.rung) == {("build", running.id)}
+
+
+def test_a_running_build_is_rung_for_a_varying_number_of_times(
+    site: Site, broker: FakeBroker, seeds: str
+) -> None:
+    """With a fixed one, two workers take ticks and bells in turns, and one never hears a bell."""
+    add_teacher(site)
+    running = jobs.submit(site, spec(kind="build", build=build(seeds)))
+    set_state(site, running.id, state=State.RUNNING)
+    heard = set()
+    for _ in range(40):
+        broker.rung.clear()
+        heard.add(reconcile.tick(site))
+    assert heard == {1, 2}
 
 
 def test_recipes_advance_without_a_doorbell(site: Site, broker: FakeBroker, seeds: str) -> None:

@@ -126,6 +126,10 @@ def phases(site: Site, job: str, name: str) -> list[str]:
     return [each["detail"] for each in told(site, job, "phase") if each["name"] == name]
 
 
+def checkpoints_in(server: S3Server, bucket: str) -> list[str]:
+    return [key for key in server.objects(bucket) if key.startswith("checkpoint/")]
+
+
 def test_what_one_host_began_another_finishes_and_a_third_hands_out(
     installation: Site, stub: StubTeacher, tmp_path: Path, s3_server: S3Server, bucket: str
 ) -> None:
@@ -160,7 +164,8 @@ def test_what_one_host_began_another_finishes_and_a_third_hands_out(
 
         with first.worker(QUEUES):
             model = made_by(api, trained, "model")
+            # The job has ended before its worker tidies up.
+            wait_for(lambda: not checkpoints_in(s3_server, bucket))
         assert "resumed from checkpoint-" in phases(site, trained, "train")[-1]
         student = downloaded(api, "models", model, tmp_path / "student")
         assert json.loads((student / "retort.json").read_text())["steps"] == STEPS
-    assert not [key for key in s3_server.objects(bucket) if key.startswith("checkpoint/")]

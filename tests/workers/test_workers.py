@@ -137,9 +137,11 @@ def test_another_worker_takes_over_the_chunks_of_a_killed_one(
 ) -> None:
     rows, window = 800, 32
     register(plant.site, stub.url)
-    stub.faults(delay_s=0.1)
+    stub.faults(delay_s=0.2)
     plant.beat()
     first, second = plant.worker("first"), plant.worker("second")
+    # A worker that is slow to start would find the job done by the other one.
+    wait_for(lambda: all("@test ready" in plant.log(name) for name in ("first", "second")))
     job_id = submit(plant.site, sums(rows), max_in_flight=window, chunk_rows=64)
     wait_for(lambda: "drains" in plant.log("first") and "drains" in plant.log("second"))
     asked = stub.stats()["requests"]
