@@ -18,6 +18,7 @@ class Heard:
     answers: int = 0
     completion_tokens: int = 0
     digest: int = 0
+    characters: int = 0
     lengths: list[int] = field(default_factory=list)
 
     def take(self, text: str, tokens: int) -> None:
@@ -25,6 +26,7 @@ class Heard:
         self.answers += 1
         self.completion_tokens += tokens
         self.digest = (self.digest + crc32(text.encode())) % 2**64
+        self.characters += len(text)
         self.lengths.append(tokens)
 
 

@@ -1,7 +1,8 @@
 """Rows a second from submit to a published dataset, beside a bare loop on the same stub teacher.
 
 The stub answers at once, so what is measured is what the engine itself costs: ledger, leases,
-checks, chunks, assembly. Both sides must have heard the same answers.
+checks, chunks, assembly. Both sides must have heard the same answers. distilabel, where it is
+installed, is asked for the fewest rows.
 """
 
 import statistics
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import asking, stub
+from benchmarks import asking, distilabel_peer, stub
 from benchmarks.result import Result
 from prompts.dataset import read_manifest, read_rows
 from prompts.spec import InstructionBuild
@@ -28,17 +29,23 @@ from service.tables import Artifact, Teacher
 from workers import build
 from workers.watch import Watch
 
-LEAST_OF_BARE = 0.5
+LEAST_OF_BARE, LEAST_OF_PEER = 0.5, 5.0
 ROWS_A_FILE = 10_000
-TARGET = f">= {LEAST_OF_BARE} x a bare loop, one file for {ROWS_A_FILE:,} rows"
+TARGET = (
+    f">= {LEAST_OF_BARE} x a bare loop, >= {LEAST_OF_PEER} x distilabel,"
+    f" one file for {ROWS_A_FILE:,} rows"
+)
 SEEDS = '{{"id": "{0}", "instruction": "Say what {0} is, and nothing else."}}\n'
 
 
 def run(quick: bool) -> Result:
     """Ratio to the bare loop at the most rows; growth over rows: the rate should be flat."""
-    sizes = (500, 2_000) if quick else (10_000, 100_000, 1_000_000)
-    growth = [measure(rows, 1 if rows > 10_000 or quick else 3) for rows in sizes]
-    last = growth[-1]
+    sizes = (500, 2_000) if quick else (2_000, 20_000, 200_000)
+    growth = [measure(rows, 1 if rows > 20_000 or quick else 3) for rows in sizes]
+    first, last = growth[0], growth[-1]
+    if distilabel_peer.installed():
+        first["distilabel"] = beside_distilabel(int(first["rows"]))
+        first["times_distilabel"] = first["ours"] / first["distilabel"]
     few_files = last["files"] <= max(last["rows"] / ROWS_A_FILE, last["fewest_files"])
     return Result(
         name="orchestrate",
@@ -46,7 +53,10 @@ def run(quick: bool) -> Result:
         unit="rows/s",
         ratio=last["ratio"],
         target=TARGET,
-        met=last["ratio"] >= LEAST_OF_BARE and few_files,
+        met=last["ratio"] >= LEAST_OF_BARE
+        and few_files
+        and first.get("times_distilabel", LEAST_OF_PEER) >= LEAST_OF_PEER,
+        peer=first.get("distilabel"),
         limit=last["bare"],
         growth=growth,
     )
@@ -78,6 +88,18 @@ def measure(rows: int, rounds: int) -> dict[str, float]:
         "fewest_files": len(SPLITS) + 4,
         "rss_mib": psutil.Process().memory_info().rss / 2**20,
     }
+
+
+def beside_distilabel(rows: int) -> float:
+    """Rows a second of its pipeline on the same stub."""
+    with tempfile.TemporaryDirectory() as folder, stub.running(Path(folder)) as url:
+        heard = asking.ask_all(url, stub.MODEL, prompts(rows), {"temperature": 0})
+        made = distilabel_peer.ask_all(
+            url, stub.MODEL, prompts(rows), {"temperature": 0}, asking.WINDOW
+        )
+    if (made.answers, made.digest) != (rows, heard.digest):
+        raise AssertionError(f"distilabel heard {made.answers} of {rows} answers, or others")
+    return rows / made.seconds
 
 
 def prompts(rows: int) -> Iterator[str]:

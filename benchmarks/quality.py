@@ -8,11 +8,12 @@ is in `--out` already isn't done again, a training that was stopped goes on from
 folder of another size, rate or demo is refused:
 
     python -m benchmarks.quality --out .quality [--smoke] [--seeds 5] [--others] [--rate-scale 0.5]
-        [--jobs 4]
+        [--problems 300] [--methods forward_kl gkd] [--jobs 4]
 
 writes results.json, table.md and gap.svg there after each run. `--others` adds the other methods
-and divergences with one seed each; `--rate-scale` multiplies every learning rate: a sweep is a
-folder for each. `--jobs` trains as many at once, each with the threads that it would have alone:
+and divergences with one seed each; `--methods` leaves out all but the named ones and whom they
+start from; `--rate-scale` multiplies every learning rate: a sweep is a folder for each, and so is
+another number of `--problems`. `--jobs` trains as many at once, each with the threads that it would have alone:
 for a machine with as many cores. `python -m benchmarks quality` does it in .quality, with --quick
 in a temporary folder, too briefly to say anything of the methods.
 """
@@ -23,8 +24,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +100,10 @@ def run(quick: bool) -> Result:
         return study(Path(place), SMOKE)
 
 
-def study(out: Path, size: Size, jobs: int = 1) -> Result:
-    """All runs that are missing, `jobs` at once; the table after each."""
+def study(
+    out: Path, size: Size, jobs: int = 1, methods: Collection[str] = (*METHODS, *OTHERS)
+) -> Result:
+    """All runs of `methods` that are missing, `jobs` at once; the table after each."""
     threads = settle(out, size)
     torch.set_num_threads(threads)
     dataset = make_dataset(out, size.problems)
@@ -109,6 +113,8 @@ def study(out: Path, size: Size, jobs: int = 1) -> Result:
     order = (FIRST, *AGAIN, *METHODS)
     wanted = [(method, seed) for method in dict.fromkeys(order) for seed in range(size.seeds)]
     wanted += [(method, 0) for method in OTHERS if size.others]
+    first = {FIRST} if set(AGAIN) & set(methods) else set[str]()
+    wanted = [(method, seed) for method, seed in wanted if method in {*methods, *first}]
     runs: list[Run] = []
     with ThreadPoolExecutor(jobs) as pool:
         begun: dict[tuple[str, int], Future[Run]] = {}
@@ -274,11 +280,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--others", action="store_true", help="the other methods, one seed each")
     parser.add_argument("--rate-scale", type=float, default=1.0, help="times every learning rate")
+    parser.add_argument("--problems", type=int, help="that the teacher is asked")
+    names = [*METHODS, *OTHERS]
+    parser.add_argument("--methods", nargs="+", choices=names, default=names)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     given = parser.parse_args()
     size = SMOKE if given.smoke else FULL
-    asked = {"seeds": given.seeds or size.seeds, "others": given.others}
-    study(given.out, Size(**{**vars(size), **asked, "rate_scale": given.rate_scale}), given.jobs)
+    size = replace(
+        size,
+        problems=given.problems or size.problems,
+        seeds=given.seeds or size.seeds,
+        others=given.others or bool(set(given.methods) <= OTHERS.keys()),
+        rate_scale=given.rate_scale,
+    )
+    study(given.out, size, given.jobs, given.methods)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the quality study found: a table and a drawing."""
 
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +89,8 @@ def summaries(runs: list[Run], base: float, teacher: float) -> list[Summary]:
 
 
 def mean_of(rows: list[Summary], method: str) -> float:
-    """A method's mean share of the gap."""
-    return next(row.gap for row in rows if row.method == method)
+    """A method's mean share of the gap; nan where it has no run."""
+    return next((row.gap for row in rows if row.method == method), math.nan)
 
 
 def table(rows: list[Summary], base: float, teacher: float) -> str:

@@ -32,7 +32,7 @@ class Server:
 
 
 @contextmanager
-def running(app: str, data_dir: Path) -> Iterator[Server]:
+def running(app: str, data_dir: Path, database_url: str | None = None) -> Iterator[Server]:
     """`uvicorn APP` on a free port, its broker away: doorbells cost one failed connection."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -41,6 +41,8 @@ def running(app: str, data_dir: Path) -> Iterator[Server]:
         "RETORT_BROKER_URL": f"redis+socket://{data_dir}/none.sock",
         "RETORT_RECONCILE_S": "3600",
     }
+    if database_url is not None:
+        environment["RETORT_DATABASE_URL"] = database_url
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log"]
     with open(data_dir / "server.log", "ab") as log:
         process = subprocess.Popen(

@@ -1,6 +1,10 @@
-"""Latency of reads and submits at 100 requests a second, and submits a second, on SQLite."""
+"""Latency of reads and submits at 100 requests a second, and submits a second, on SQLite.
+
+With BENCHMARK_DATABASE_URL set to an empty PostgreSQL database, which is filled, on that as well.
+"""
 
 import asyncio
+import os
 import statistics
 import tempfile
 import time
@@ -18,11 +22,15 @@ from service.ids import make_id
 from service.tables import Chunk, Job, State, now
 
 LONGEST_S = 0.1
-LEAST_SUBMITS = 50.0
-TARGET = f"p99 <= {LONGEST_S * 1000:.0f} ms at 100 requests/s, >= {LEAST_SUBMITS:.0f} submits/s"
+LEAST_SUBMITS, LEAST_ON_POSTGRESQL = 50.0, 300.0
+TARGET = (
+    f"p99 <= {LONGEST_S * 1000:.0f} ms at 100 requests/s, >= {LEAST_SUBMITS:.0f} submits/s on"
+    f" SQLite, {LEAST_ON_POSTGRESQL:.0f} on PostgreSQL"
+)
 RATE = 100
 SUBMIT_EVERY = 10
 CHUNK_ROWS = 256
+SETTLE_S = 2.0
 JOB = {"kind": "serve", "model": "org/model"}
 Ask = Callable[[httpx.AsyncClient, int], Awaitable[httpx.Response]]
 
@@ -31,25 +39,31 @@ def run(quick: bool) -> Result:
     """p99 with the most finished jobs; the bare route's p99 stands beside as the limit. Growth over
     finished jobs: it should be flat."""
     sizes = (100, 1_000) if quick else (100, 1_000, 10_000)
-    growth = [measure(jobs, 3.0 if quick else 20.0) for jobs in sizes]
+    seconds = 3.0 if quick else 20.0
+    growth = [measure(jobs, seconds) for jobs in sizes]
     last = growth[-1]
+    met = last["p99_s"] <= LONGEST_S and last["submits_per_s"] >= LEAST_SUBMITS
+    if (postgres := os.environ.get("BENCHMARK_DATABASE_URL")) is not None:
+        growth.append(measure(1_000, seconds, postgres) | {"postgresql": 1.0})
+        met &= growth[-1]["submits_per_s"] >= LEAST_ON_POSTGRESQL
     return Result(
         name="service",
         ours=last["p99_s"],
         unit="s",
         ratio=last["p99_s"] / last["bare_p99_s"],
         target=TARGET,
-        met=last["p99_s"] <= LONGEST_S and last["submits_per_s"] >= LEAST_SUBMITS,
+        met=met,
         limit=last["bare_p99_s"],
         growth=growth,
     )
 
 
-def measure(jobs: int, seconds: float) -> dict[str, float]:
-    """Both servers, one after the other, under the same load."""
+def measure(jobs: int, seconds: float, database_url: str | None = None) -> dict[str, float]:
+    """Both servers, one after the other, under the same load. SQLite without `database_url`."""
     with tempfile.TemporaryDirectory() as folder:
-        fill(Path(folder), jobs)
-        with running("service.app:app", Path(folder)) as ours:
+        database_url = database_url or f"sqlite:///{folder}/retort.db"
+        fill(database_url, jobs)
+        with running("service.app:app", Path(folder), database_url) as ours:
             late = asyncio.run(_load(ours, _read_or_submit, seconds))
             submits = asyncio.run(_submits(ours, seconds))
         with running("benchmarks.bare:app", Path(folder)) as bare:
@@ -66,9 +80,9 @@ def measure(jobs: int, seconds: float) -> dict[str, float]:
     }
 
 
-def fill(data_dir: Path, jobs: int) -> None:
+def fill(database_url: str, jobs: int) -> None:
     """Finished jobs with about 1,000 rows in chunks each: 1,000 of them are a million rows."""
-    engine = make_engine(f"sqlite:///{data_dir}/retort.db")
+    engine = make_engine(database_url)
     db.upgrade(engine)
     with sessions(engine).writing.begin() as session:
         for _ in range(jobs):
@@ -95,7 +109,8 @@ async def _load(server: Server, ask: Ask, seconds: float) -> dict[int, float]:
     late: dict[int, float] = {}
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
         await ask(client, 0)
-        begun = time.perf_counter()
+        # Making thousands of tasks takes half a second, which no answer is to be charged with.
+        begun = time.perf_counter() + SETTLE_S
 
         async def one(number: int) -> None:
             due = begun + number / RATE

@@ -3,19 +3,21 @@
 Trains a byte-level model on plain text, or takes a student (--model, with --dataset, and questions
 by --evaluation), compresses it by every method, and prints cross-entropy a token, KL from the
 uncompressed model, accuracy and bytes, each with its floor first: round-to-nearest, magnitude,
-plain SVD. Whatever is finished in DIR is kept: a run that was stopped goes on.
+plain SVD. Whatever is finished in DIR is kept: a run that was stopped goes on, and doesn't measure
+a model again.
 """
 
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from examples.compression.text import read_text, write_dataset, write_model
 from trainer.assess import read_rows
 from trainer.compress.chain import run
+from trainer.compress.measuring import digest_model
 from trainer.compress.report import StageReport
 from trainer.data import TokenRow, encode, read_records
 from trainer.evaluate import measure as measure_answers
@@ -26,8 +28,9 @@ from trainer.spec import CompressSpec, EvalSpec, Optimization, SequenceLevel
 from trainer.training import train
 
 RATE = 2e-3
-SHORT = {"learning_rate": 5e-4, "batch_size": 32, "checkpoint_steps": 50, "eval_steps": 1000}
+SHORT = {"batch_size": 32, "checkpoint_steps": 50, "eval_steps": 1000}
 RESAMPLES = 2000
+Stages = tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dataset", type=Path, help="its rows: calibration, heals, validation")
     parser.add_argument("--evaluation", type=Path, help="questions, for accuracy as well")
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
+    parser.add_argument("--rate", type=float, default=5e-4, help="of heals, QAT and QAF")
+    parser.add_argument("--steps", type=int, help="of the same; default: the size's")
+    parser.add_argument("--only", nargs="*", metavar="METHOD", help="as the table names them")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     if (given.model is None) != (given.dataset is None):
         parser.error("--model and --dataset go together")
     size, rows = SIZES[given.size], list[dict[str, Any]]()
+    size = replace(size, heal_steps=given.steps or size.heal_steps)
+    methods = dict(groups(size, given.rate))
+    if unknown := set(given.only or ()) - methods.keys():
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; {', '.join(methods)}")
+    if given.only:
+        methods = {name: methods[name] for name in given.only}
     source = Source(given.model, given.dataset)
     if given.model is None:
         source = train_source(given.out, read_text(given.text), size, given.threads)
     questions = EvalSpec(data=str(given.evaluation)) if given.evaluation else None
     given.out.mkdir(parents=True, exist_ok=True)
-    for row in make_table(given.out, source, size, given.threads, questions):
+    measured = Measured(given.out / "measured.json", size.measured_rows, source, questions)
+    for row in make_table(given.out, methods, measured, given.threads):
         rows.append(row)
         print(f"{row['method']} {row['ratio']}", flush=True)
         (given.out / "table.md").write_text(as_markdown(rows), "utf-8")
@@ -102,23 +115,23 @@ def train_source(out: Path, text: str, size: Size, threads: int) -> Source:
 
 
 def make_table(
-    out: Path, source: Source, size: Size, threads: int, questions: EvalSpec | None = None
+    out: Path, methods: dict[str, Stages], measured: "Measured", threads: int
 ) -> Iterator[dict[str, Any]]:
     """A row for each model as it is measured, the uncompressed one first."""
-    start, dataset = source.model, source.dataset
-    held = _held(start, dataset, size.measured_rows)
-    yield measure("uncompressed", "", start, start, held, questions)
-    for name, stages in groups(size):
-        given = {"model": str(start), "dataset": str(dataset), "threads": threads}
+    source = measured.source
+    yield measured.row("uncompressed", "", source.model)
+    for name, stages in methods.items():
+        given = {"model": str(source.model), "dataset": str(source.dataset), "threads": threads}
         compress = CompressSpec(**given, serve_check=False, stages=stages)
         for report in run(compress, out / name, silent):
-            yield measure(name, _ratio(report), Path(report.model), start, held, questions)
+            yield measured.row(name, _ratio(report), Path(report.model))
 
 
-def groups(size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
+def groups(size: Size, rate: float) -> Iterator[tuple[str, Stages]]:
     """Methods by the name they have in the table, each family's floor first, training last."""
     zeros, kept = {"sweep": {"ratios": size.zeros}}, {"sweep": {"ratios": size.kept}}
-    heal = {"optimization": {**SHORT, "max_steps": size.heal_steps}}
+    short = {**SHORT, "learning_rate": rate, "max_steps": size.heal_steps}
+    heal = {"optimization": short}
     for kind in ("magnitude", "wanda", "sparsegpt"):
         yield kind, ({"kind": kind, **zeros},)
     for name, scaling in (("SVD", "none"), ("ASVD", "activation"), ("SVD-LLM", "whitening")):
@@ -139,24 +152,32 @@ def groups(size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
     yield "QAF, QA-LoRA", ({**adapters, "method": "qa_lora"},)
 
 
-def measure(
-    method: str,
-    ratio: str,
-    model: Path,
-    start: Path,
-    rows: tuple[TokenRow, ...],
-    questions: EvalSpec | None = None,
-) -> dict[str, Any]:
-    """Cross-entropy and distance a token, on validation rows; accuracy; bytes on disk."""
-    read = read_rows(load_model(model), load_model(start), rows, 16)
-    return {
-        "method": method,
-        "ratio": ratio,
-        "nats": bootstrap(read.nats, read.tokens, RESAMPLES).model_dump(),
-        "kl": bootstrap(read.kl, read.tokens, RESAMPLES).model_dump(),
-        "accuracy": _accuracy(model, questions),
-        "bytes": sum(path.stat().st_size for path in model.glob("*.safetensors")),
-    }
+class Measured:
+    """Figures of models against one start, kept in a file by the digest of their weights."""
+
+    def __init__(self, file: Path, count: int, source: Source, questions: EvalSpec | None) -> None:
+        self.source = source
+        self._file, self._questions = file, questions
+        self._held = _held(source.model, source.dataset, count)
+        self._asked = f"{digest_model(source.model)} {count} {questions}"
+        self._kept: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+
+    def row(self, method: str, ratio: str, model: Path) -> dict[str, Any]:
+        """Cross-entropy and distance a token, on validation rows; accuracy; bytes on disk."""
+        key = f"{digest_model(model)} {self._asked}"
+        if key not in self._kept:
+            self._kept[key] = self._measure(model)
+            self._file.write_text(json.dumps(self._kept), "utf-8")
+        return {"method": method, "ratio": ratio, **self._kept[key]}
+
+    def _measure(self, model: Path) -> dict[str, Any]:
+        read = read_rows(load_model(model), load_model(self.source.model), self._held, 16)
+        return {
+            "nats": bootstrap(read.nats, read.tokens, RESAMPLES).model_dump(),
+            "kl": bootstrap(read.kl, read.tokens, RESAMPLES).model_dump(),
+            "accuracy": _accuracy(model, self._questions),
+            "bytes": sum(path.stat().st_size for path in model.glob("*.safetensors")),
+        }
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:

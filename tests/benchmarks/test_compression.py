@@ -32,6 +32,7 @@ def test_factorize_refuses_to_time_what_loses_more(monkeypatch: pytest.MonkeyPat
         factorize.measure(32, "whitening", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
 def test_stages_make_the_same_models_in_a_chain_as_apart() -> None:
     result = stages.run(True)
@@ -49,6 +50,7 @@ def test_every_artifact_is_held_against_what_it_needs() -> None:
     assert result.ratio == max(row["ratio"] for row in result.growth)
 
 
+@pytest.mark.slow
 def test_a_qat_step_is_held_against_the_plain_one() -> None:
     result = qat.run(True)
     check(result)

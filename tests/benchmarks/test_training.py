@@ -10,6 +10,7 @@ from benchmarks.peer import NoPeerError
 from tests.benchmarks.test_compression import check
 
 
+@pytest.mark.slow
 def test_kd_loss_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
     check(kd_loss.run(True))
     monkeypatch.setattr(kd_loss, "TOLERANCE", -1.0)
@@ -32,6 +33,7 @@ def test_kd_step_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> No
         kd_step.measure(4, 64, 1_000, 64, 1)
 
 
+@pytest.mark.slow
 def test_rollout_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
     check(rollout.run(True))
     monkeypatch.setattr(rollout, "greedy", lambda *given: [])

@@ -43,7 +43,7 @@ def test_without_a_file_there_is_text() -> None:
 def test_every_method_parses_with_its_floor_first() -> None:
     for size in SIZES.values():
         made = {
-            name: CompressSpec.model_validate({"stages": stages}) for name, stages in groups(size)
+            name: CompressSpec.model_validate({"stages": stages}) for name, stages in groups(size, 1e-4)
         }
         names = list(made)
         for floor, better in (("magnitude", "wanda"), ("SVD", "ASVD"), ("PTQ rtn", "PTQ gptq")):
@@ -66,16 +66,15 @@ def test_the_table_has_a_line_for_each_model() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
 def test_a_student_of_ones_own_is_measured_with_its_questions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By two of the methods; the others take their turn in the table itself."""
     made = {"model": write_student(tmp_path / "m"), "dataset": write_rows(tmp_path / "d")}
     questions = write_questions(tmp_path / "q.jsonl", 4)
-    chosen = [each for each in groups(SIZES["smoke"]) if each[0] in ("magnitude", "PTQ rtn")]
-    monkeypatch.setattr(table, "groups", lambda size: iter(chosen))
     words = [f"--{name}={value}" for name, value in made.items()]
     out = tmp_path / "out"
-    table.main([*words, f"--evaluation={questions}", f"--out={out}", "--size=smoke"])
+    words += [f"--out={out}", f"--evaluation={questions}", "--size=smoke"]
+    table.main([*words, "--only", "magnitude", "PTQ rtn"])
     found = json.loads((out / "table.json").read_text("utf-8"))
     assert [row["method"] for row in found] == [
         *("uncompressed", "magnitude", "magnitude", "PTQ rtn"),
@@ -83,5 +82,13 @@ def test_a_student_of_ones_own_is_measured_with_its_questions(
     assert all(set(row["accuracy"]) == {"cot", "icl"} for row in found)
     assert found[0]["kl"]["value"] == pytest.approx(0, abs=1e-6)
     assert found[3]["bytes"] < found[0]["bytes"]
+
+    monkeypatch.setattr(table, "read_rows", None)  # Nothing is measured again.
+    table.main([*words, "--only", "magnitude", "PTQ rtn"])
+    assert json.loads((out / "table.json").read_text("utf-8")) == found
+
     with pytest.raises(SystemExit):
         table.main([words[0], f"--out={out}"])
+    with pytest.raises(SystemExit):
+        table.main([*words, "--only", "QAT", "magic"])
+    assert "--only: there is no magic" in capsys.readouterr().err

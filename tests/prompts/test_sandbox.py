@@ -31,6 +31,7 @@ def test_templates_that_are_refused_at_once(source: str, words: str) -> None:
         compile_template(source).render({"a": "text", "b": [1]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

@@ -50,6 +50,7 @@ def test_a_schema_that_refers_to_itself_without_end_gives_a_verdict() -> None:
     assert "can't be compared" in (misfit(check_schema({"$ref": "#"}), {}) or "")
 
 
+@pytest.mark.slow
 def test_patterns_that_explode_end() -> None:
     begun = time.process_time()
     text = "a" * 40 + "!"

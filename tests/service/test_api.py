@@ -244,6 +244,7 @@ async def test_a_dataset_is_imported_shown_and_downloaded(
     assert one.content == manifest == (Path(dataset["location"]) / "manifest.json").read_bytes()
 
 
+@pytest.mark.slow
 async def test_a_directory_of_the_server_is_imported_as_it_is(api: httpx.AsyncClient) -> None:
     first = await import_rows(api)
     wanted = {"name": "again", "path": first["location"]}

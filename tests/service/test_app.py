@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import pytest
 from fastapi import FastAPI
 
 import service.app
@@ -18,6 +19,7 @@ from service.timetable import ScheduleSpec
 HEAVY = ("torch", "transformers", "vllm", "workers")
 
 
+@pytest.mark.slow
 def test_the_service_never_loads_torch() -> None:
     program = f"import sys, service.app; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run(

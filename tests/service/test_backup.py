@@ -123,6 +123,7 @@ def test_an_artifact_without_files_is_named(site: Site, new: Site, tmp_path: Pat
     assert move(site, new, tmp_path).missing == (file,)
 
 
+@pytest.mark.slow
 def test_what_can_not_be_restored_is_refused(site: Site, new: Site, tmp_path: Path) -> None:
     start(site)
     file = tmp_path / "b.tar.zst"

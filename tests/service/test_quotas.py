@@ -90,6 +90,7 @@ def _passes(act: Any) -> bool:
     return True
 
 
+@pytest.mark.slow
 async def test_a_key_has_so_many_unfinished_jobs(
     api: httpx.AsyncClient, site: Site, seeds: str
 ) -> None:

@@ -55,6 +55,7 @@ async def test_chats_of_a_process_take_turns(
     assert stub.stats()["most_in_flight"] == 3
 
 
+@pytest.mark.slow
 async def test_two_processes_hold_the_limit_together(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url, 3)
     stub.faults(delay_s=0.1)

@@ -172,6 +172,7 @@ def test_prompts_and_answers_are_timed_apart() -> None:
     assert once.decode_tokens_per_s is None
 
 
+@pytest.mark.slow
 def test_the_peak_is_of_the_work_and_not_of_what_went_before() -> None:
     size = 200 * 2**20
     assert torch.ones(2 * size, dtype=torch.uint8).sum() == 2 * size
@@ -284,6 +285,7 @@ def retort(
     return int(ended.value.code or 0), "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_the_command(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,8 @@ from trainer.plan import layout
 from trainer.spec import TrainSpec
 from trainer.student import Student
 
+pytestmark = pytest.mark.slow
+
 ROWS = 9
 
 

@@ -60,6 +60,7 @@ def test_events_are_json_also_where_figures_are_not_finite(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

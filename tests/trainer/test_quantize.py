@@ -23,6 +23,8 @@ from trainer.recipe import Recipe
 from trainer.spec import TrainSpec
 from trainer.training import train_on
 
+pytestmark = pytest.mark.slow
+
 FEW = {"epochs": 1, "checkpoint_steps": 2}
 W4 = {"scheme": "W4A16", "group_size": 16}
 HIDDEN = {"kind": "hidden", "distance": "mse", "weight": 1.0}

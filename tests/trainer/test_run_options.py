@@ -23,6 +23,8 @@ from trainer.preflight import dry_run, memory
 from trainer.spec import TrainSpec
 from trainer.training import train_on
 
+pytestmark = pytest.mark.slow
+
 FEW = {"epochs": 1, "checkpoint_steps": 2}
 
 

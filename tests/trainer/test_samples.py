@@ -18,6 +18,8 @@ from trainer.objectives import entropy
 from trainer.samples import MEASUREMENTS, TEXT_CHARACTERS, clipped, make_sampler, thinned
 from trainer.training import train_on
 
+pytestmark = pytest.mark.slow
+
 
 def test_entropy_by_hand() -> None:
     even = torch.zeros(1, 8, dtype=torch.float64)

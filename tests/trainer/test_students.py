@@ -21,6 +21,8 @@ from trainer.recipe import run_recipe
 from trainer.spec import CompressSpec, TrainSpec
 from trainer.training import train_on
 
+pytestmark = pytest.mark.slow
+
 ONE = {"max_steps": 1, "batch_size": 16}
 
 

@@ -22,6 +22,8 @@ from trainer.loading import load_model, load_tokenizer
 from trainer.spec import ForwardKL, Optimization, SequenceLevel, TrainSpec
 from trainer.training import train_on
 
+pytestmark = pytest.mark.slow
+
 BRIEF = Optimization(
     batch_size=4, epochs=2, learning_rate=1e-2, checkpoint_steps=3, threads=1, max_length=64
 )

@@ -77,6 +77,7 @@ def test_what_an_earlier_worker_was_answered_is_not_asked_again(
     assert ([line["custom_id"] for line in lines][3], lines[3]["id"]) == ("r3", "x")
 
 
+@pytest.mark.slow
 def test_a_cancelled_batch_keeps_its_answers(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     stub.faults(delay_s=0.3)
@@ -93,6 +94,7 @@ def test_a_cancelled_batch_keeps_its_answers(site: Site, stub: StubTeacher) -> N
     assert "error_file" not in job.result
 
 
+@pytest.mark.slow
 def test_a_batch_makes_way_for_a_job_that_waits(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     hasty = dataclasses.replace(site, settings=site.settings.model_copy(update={"yield_s": 0.1}))
@@ -109,6 +111,7 @@ def test_a_batch_makes_way_for_a_job_that_waits(site: Site, stub: StubTeacher) -
     assert stub.stats()["requests"] == 63
 
 
+@pytest.mark.slow
 def test_batches_hold_a_teachers_limit_together(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url, max_in_flight=5)
     stub.faults(delay_s=0.05)
@@ -124,6 +127,7 @@ def test_batches_hold_a_teachers_limit_together(site: Site, stub: StubTeacher) -
         assert session.scalars(select(Grant)).all() == []
 
 
+@pytest.mark.slow
 def test_a_cancelled_batch_does_not_wait_for_a_share(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url, max_in_flight=1)
     with site.sessions.writing.begin() as session:
@@ -140,6 +144,7 @@ def test_a_cancelled_batch_does_not_wait_for_a_share(site: Site, stub: StubTeach
     assert stub.stats()["requests"] == 0
 
 
+@pytest.mark.slow
 def test_what_is_not_answered_within_the_window_expires(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     stub.faults(delay_s=0.4)

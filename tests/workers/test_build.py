@@ -36,6 +36,7 @@ def run(site: Site, job_id: str, write: Write = write_durably) -> None:
     build.run(site, job_id, Watch(LEASE_S), write)
 
 
+@pytest.mark.slow
 def test_every_row_ends_once_with_its_reason(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     job_id = submit(site, sums(300))
@@ -69,6 +70,7 @@ def test_doorbells_delivered_ten_times_change_nothing(site: Site, stub: StubTeac
     assert stub.stats()["most_in_flight"] <= 64 * 2  # A worker that joins may overshoot at first.
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_bytes(tmp_path: Path, stub: StubTeacher) -> None:
     shards = []
     for name in ("one", "two"):
@@ -82,6 +84,7 @@ def test_the_same_seeds_give_the_same_bytes(tmp_path: Path, stub: StubTeacher) -
     assert shards[0] == shards[1]
 
 
+@pytest.mark.slow
 def test_the_target_ends_the_asking(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     stub.faults(delay_s=0.05)
@@ -95,6 +98,7 @@ def test_the_target_ends_the_asking(site: Site, stub: StubTeacher) -> None:
     assert stub.stats()["requests"] < 80 + 8
 
 
+@pytest.mark.slow
 def test_a_cancelled_build_keeps_what_was_paid_for(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     stub.faults(delay_s=0.1)
@@ -122,6 +126,7 @@ def test_no_valid_row_is_an_empty_success(site: Site, stub: StubTeacher) -> None
     check_each_once(dataset_of(site, job_id), 40)
 
 
+@pytest.mark.slow
 def test_a_busy_teacher_is_asked_again(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     stub.faults(status=429, times=20, headers={"Retry-After": "0.2"})
@@ -178,6 +183,7 @@ def test_a_wrong_key_fails_at_once(
     assert stub.stats()["requests"] <= 4
 
 
+@pytest.mark.slow
 def test_a_resubmission_takes_over_what_was_paid_for(tmp_path: Path, stub: StubTeacher) -> None:
     site = new_site(tmp_path / "data", teacher_patience_s=1)
     register(site, stub.url)
@@ -198,6 +204,7 @@ def test_a_resubmission_takes_over_what_was_paid_for(tmp_path: Path, stub: StubT
     site.sessions.engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_full_disk_holds_the_build_up_and_loses_nothing(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     job_id = submit(site, sums(120), max_in_flight=16)

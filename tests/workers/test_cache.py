@@ -35,6 +35,7 @@ def run(site: Site, job_id: str) -> dict[str, int]:
     return dict(get_job(site, job_id).result)
 
 
+@pytest.mark.slow
 def test_a_build_that_opts_in_pays_once(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     first = run(site, submit(site, sums(60), cache=True))

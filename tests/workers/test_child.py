@@ -175,6 +175,7 @@ def test_a_job_that_always_crashes_fails_with_its_last_words(patient: Site) -> N
     assert "the last words of a crash" in job.detail
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_ends_and_so_does_its_process(patient: Site) -> None:
     job_id = put(patient, train_spec(patient))
     thread = in_thread(patient, job_id, "wait")
@@ -186,6 +187,7 @@ def test_a_cancelled_job_ends_and_so_does_its_process(patient: Site) -> None:
     assert fakes_of(job_id) == []
 
 
+@pytest.mark.slow
 def test_a_training_pauses_at_a_checkpoint_and_goes_on_from_it(patient: Site) -> None:
     job_id = put(patient, train_spec(patient))
     thread = in_thread(patient, job_id, "wait")
@@ -303,6 +305,7 @@ def recipe_spec(site: Site) -> dict[str, Any]:
     return {"kind": "recipe", "name": "chain", "train": train, "report": False}
 
 
+@pytest.mark.slow
 def test_a_killed_workers_child_dies_and_another_worker_goes_on(patient: Site) -> None:
     job_id = put(patient, train_spec(patient))
     worker = subprocess.Popen(

@@ -67,6 +67,7 @@ def in_process(site: Site, **fields: Any) -> str:
     return rescored(site, **{"in_process": True, "signal": {"sampled": 12}} | fields)
 
 
+@pytest.mark.slow
 def test_draws_come_from_the_teachers_weights_and_no_server_is_asked(
     site: Site, stories: WritingTeacher
 ) -> None:
@@ -103,6 +104,7 @@ def test_more_of_the_likeliest_than_servers_give(site: Site, stories: WritingTea
             np.testing.assert_allclose(total, 1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_that_dies_half_way_goes_on_from_its_ledger(
     site: Site, stories: WritingTeacher
 ) -> None:
@@ -173,6 +175,7 @@ def test_what_cannot_be_done_in_process_is_refused_at_submit(
     assert [fault.location for fault in problem.value.faults] == ["build.in_process"]
 
 
+@pytest.mark.slow
 def test_it_waits_for_the_device(site: Site, stories: WritingTeacher) -> None:
     add_training(site, "first")
     with site.sessions.writing() as session:

@@ -190,6 +190,7 @@ def test_a_lease_is_not_held_once_its_beats_are_late() -> None:
     assert not lease.lost.is_set()
 
 
+@pytest.mark.slow
 def test_a_heart_keeps_many_leases_alive(tmp_path: Path) -> None:
     site = new_site(tmp_path / "data")
     with site.sessions.writing() as session:

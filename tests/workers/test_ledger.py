@@ -120,6 +120,7 @@ def test_a_late_heartbeat_holds_the_writing_up(tmp_path: Path) -> None:
     assert len(segments(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_waited_for_and_another_error_is_not(tmp_path: Path) -> None:
     errors = [errno.ENOSPC]
     told: list[str] = []

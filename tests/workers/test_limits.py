@@ -24,6 +24,8 @@ from tests.workers.conftest import (
 from workers import build
 from workers.watch import Watch
 
+pytestmark = pytest.mark.slow
+
 
 def run(site: Site, job_id: str, workers: int = 1) -> None:
     """So many workers, each in a thread of its own, until all have nothing left to do."""

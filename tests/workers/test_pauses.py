@@ -5,6 +5,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from service import jobs, pausing
 from service.site import Site
 from service.tables import State
@@ -23,6 +25,8 @@ from tests.workers.conftest import (
 )
 from workers import build
 from workers.watch import Watch
+
+pytestmark = pytest.mark.slow
 
 PATIENCE_S = 0.5
 

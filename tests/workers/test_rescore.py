@@ -127,6 +127,7 @@ def test_rows_keep_what_they_are_and_get_the_signal_of_the_tokens_that_are_train
     assert len(select_signalled(spec, list(after.values()))) == 40
 
 
+@pytest.mark.slow
 def test_a_rescoring_that_dies_half_way_asks_nothing_twice(
     site: Site, teacher: WritingTeacher
 ) -> None:

@@ -22,6 +22,8 @@ from tests.workers.writing_teacher import WritingTeacher, writing_teacher
 from workers import build
 from workers.watch import Watch
 
+pytestmark = pytest.mark.slow
+
 TASKS = [
     {"instruction": "Name three rivers of Asia."},
     {"instruction": "Sort these words by length."},

@@ -22,6 +22,8 @@ from trainer.compress.vllm_server import Engine
 from workers import serve
 from workers.vllm_server import ServerPlan, VllmServer, command, environment
 
+pytestmark = pytest.mark.slow
+
 MODEL = ROOT / "examples" / "demo" / "models" / "teacher"
 FAKE_VLLM = '''#!{python}
 """A FAKE of vLLM's server, and of the Python that holds it: answers /v1/models and completions."""

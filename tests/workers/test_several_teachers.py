@@ -28,6 +28,8 @@ from tests.workers.conftest import (
 from workers import build
 from workers.watch import Watch
 
+pytestmark = pytest.mark.slow
+
 BOTH = [{"name": "stub", "weight": 3}, {"name": "second", "weight": 1}]
 
 

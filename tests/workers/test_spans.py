@@ -135,6 +135,7 @@ def test_spans_of_a_build_hang_together(
         assert 0 < one.start_time_unix_nano <= one.end_time_unix_nano
 
 
+@pytest.mark.slow
 async def test_a_request_is_named_by_its_route_whatever_ids_it_has(
     traced: Site, collector: Collector
 ) -> None:
@@ -169,6 +170,7 @@ def test_what_the_caller_does_not_record_is_not_recorded(
     assert get_job(traced, job_id).state == State.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_away_costs_spans_only(traced: Site, stub: StubTeacher) -> None:
     register(traced, stub.url)
     away = traced.settings.model_copy(update={"traces_url": "http://127.0.0.1:9/v1/traces"})

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from prompts.record import Record
 from service.durable import write_durably
 from service.site import Site
@@ -22,6 +24,8 @@ from tests.workers.conftest import (
 )
 from workers import build
 from workers.watch import Watch
+
+pytestmark = pytest.mark.slow
 
 # The stub repeats the last two numbers of what it is asked and their sum: as a judge, too.
 RUBRIC = "Is the sum right? Read 2 and 3."

@@ -80,6 +80,7 @@ def move(source: Path, target: str) -> None:
     new.dispose()
 
 
+@pytest.mark.slow
 def test_an_old_installation_goes_on_with_what_it_had(old: Site, stub: StubTeacher) -> None:
     assert not set(sa.inspect(old.sessions.engine).get_table_names()) >= set(Base.metadata.tables)
     db.upgrade(old.sessions.engine)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from trainer.errors import BadInput
 
+LEAST_LOSS = 1e-12
+"""Shares of a squared norm below this are none."""
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -60,11 +63,32 @@ def error(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> float:
     return math.sqrt(sum(lost) / len(lost))
 
 
-def within_parameters(matrices: Mapping[str, Matrix], budget: int) -> dict[str, int]:
-    """Ranks of least error whose factors have at most `budget` parameters.
+def uniform(matrices: Mapping[str, Matrix], budget: int) -> dict[str, int]:
+    """Ranks that give each matrix the same share of its parameters; 1 at least."""
+    share = budget / sum(m * n for m, n in (matrix.shape for matrix in matrices.values()))
+    return {
+        name: max(1, min(int(share * m * n / (m + n)), matrix.most))
+        for name, matrix in matrices.items()
+        for m, n in [matrix.shape]
+    }
 
-    Greedy by loss saved per parameter. Each matrix' gains fall with its rank, so that nothing
-    better exists for the parameters spent. Raises BadInput where rank 1 each is too much already.
+
+def loss_beside(
+    matrices: Mapping[str, Matrix], ranks: Mapping[str, int], others: Mapping[str, int]
+) -> float:
+    """Mean, over matrices, of what each one loses relative to what it loses at other ranks."""
+    weights = _weights(matrices, others)
+    lost = [weights[name] * matrices[name].losses()[rank] for name, rank in ranks.items()]
+    return sum(lost) / len(lost)
+
+
+def within_parameters(matrices: Mapping[str, Matrix], budget: int) -> dict[str, int]:
+    """Ranks whose factors have at most `budget` parameters, of least `loss_beside` uniform ones.
+
+    Not of least `error`: that takes from matrices whose spectra fall fast, as a first layer's do,
+    and their errors go through all layers behind. Greedy by loss saved per parameter. Each
+    matrix' gains fall with its rank, so that nothing better exists for the parameters spent.
+    Raises BadInput where rank 1 each is too much already.
     """
     ranks = dict.fromkeys(matrices, 1)
     spent = parameters(matrices, ranks)
@@ -73,25 +97,27 @@ def within_parameters(matrices: Mapping[str, Matrix], budget: int) -> dict[str, 
             f"{budget} parameters leave some matrix no rank",
             f"Rank 1 for each of the {len(ranks)} targets takes {spent}. Ask for more.",
         )
-    gains = _gains(matrices, ranks)
+    weights = _weights(matrices, uniform(matrices, budget))
+    gains = _gains(matrices, ranks, weights)
     while gains:
         _, name = heapq.heappop(gains)
         if spent + matrices[name].cost <= budget:
             spent += matrices[name].cost
             ranks[name] += 1
-            _push(gains, matrices, name, ranks[name])
+            _push(gains, matrices[name], name, ranks[name], weights[name])
     return ranks
 
 
 def within_error(matrices: Mapping[str, Matrix], bound: float) -> dict[str, int]:
-    """The fewest parameters, by the same greedy, whose `error` is at most `bound`.
+    """The fewest parameters whose `error` is at most `bound`, by a greedy of that error.
 
     Raises BadInput where factors no larger than the matrices can't be as good.
     """
     ranks = dict.fromkeys(matrices, 1)
     losses = {name: matrix.losses() for name, matrix in matrices.items()}
     lost = sum(losses[name][1] for name in matrices)
-    gains = _gains(matrices, ranks)
+    weights = dict.fromkeys(matrices, 1.0)
+    gains = _gains(matrices, ranks, weights)
     while lost > bound**2 * len(matrices):
         if not gains:
             raise BadInput(
@@ -102,22 +128,29 @@ def within_error(matrices: Mapping[str, Matrix], bound: float) -> dict[str, int]
         _, name = heapq.heappop(gains)
         lost -= losses[name][ranks[name]] - losses[name][ranks[name] + 1]
         ranks[name] += 1
-        _push(gains, matrices, name, ranks[name])
+        _push(gains, matrices[name], name, ranks[name], 1.0)
     return ranks
 
 
-def _gains(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> list[tuple[float, str]]:
+def _weights(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> dict[str, float]:
+    return {
+        name: 1 / max(matrices[name].losses()[rank], LEAST_LOSS) for name, rank in ranks.items()
+    }
+
+
+def _gains(
+    matrices: Mapping[str, Matrix], ranks: Mapping[str, int], weights: Mapping[str, float]
+) -> list[tuple[float, str]]:
     gains: list[tuple[float, str]] = []
-    for name in matrices:
-        _push(gains, matrices, name, ranks[name])
+    for name, matrix in matrices.items():
+        _push(gains, matrix, name, ranks[name], weights[name])
     return gains
 
 
 def _push(
-    gains: list[tuple[float, str]], matrices: Mapping[str, Matrix], name: str, rank: int
+    gains: list[tuple[float, str]], matrix: Matrix, name: str, rank: int, weight: float
 ) -> None:
     """What one more rank of this matrix saves per parameter, the best first."""
-    matrix = matrices[name]
     if rank < min(matrix.most, len(matrix.spectrum)):
         square = float(matrix.spectrum[rank].square() / matrix.spectrum.square().sum())
-        heapq.heappush(gains, (-square / matrix.cost, name))
+        heapq.heappush(gains, (-weight * square / matrix.cost, name))

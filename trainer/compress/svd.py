@@ -16,8 +16,10 @@ from trainer.compress.rank_search import within_loss
 from trainer.compress.ranks import (
     Matrix,
     error,
+    loss_beside,
     parameters,
     rank_for,
+    uniform,
     within_error,
     within_parameters,
 )
@@ -112,9 +114,10 @@ def _beside_uniform(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) ->
     """What was spent, and what the same share for every target would lose."""
     spent = parameters(matrices, ranks)
     share = spent / sum(m * n for m, n in (matrix.shape for matrix in matrices.values()))
-    even = {name: rank_for(name, matrix.shape, share) for name, matrix in matrices.items()}
+    even = uniform(matrices, spent)
     return {
         "parameter_ratio": share,
+        "loss_beside_uniform": loss_beside(matrices, ranks, even),
         "error_by_loss": error(matrices, ranks),
         "error_uniform": error(matrices, even),
         "parameters_by_loss": spent,

@@ -166,6 +166,7 @@ def text_of(request: Request) -> str:
     return request.messages[-1].content
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_stood(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     plan = Plan(role="teacher", work=tmp_path / "whole", steps=2, rows=4, parts=1, warmup_steps=1)

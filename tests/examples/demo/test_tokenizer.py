@@ -83,6 +83,7 @@ def test_rows_are_not_padded_after_the_tokenizer_padded_for_generation(
     assert encode(problems, tokenizer) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_bundled_tokenizers_are_the_trained_one(role: Role) -> None:
     bundled = load_tokenizer(MODELS / role)

@@ -155,6 +155,7 @@ def test_both_modes_of_a_story_share_its_split() -> None:
     assert story.seed == direct.seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_heldout_sets_are_the_same_in_every_run_and_without_repeats(name: str) -> None:
     problems = heldout(name, 60)

@@ -23,6 +23,7 @@ def outcome(check: dict[str, Any], text: str) -> Record | Rejected:
     return ask(plan_of(spec_of("if", checks=[check])), SEED, lambda request: text)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("check", "text", "reason"),
     [
@@ -88,6 +89,7 @@ def test_the_first_check_that_objects_gives_the_reason() -> None:
         assert row.reason == {"regex": "pattern", "length": "length"}[str(order[0]["kind"])]
 
 
+@pytest.mark.slow
 def test_a_pattern_that_explodes_ends_with_a_verdict() -> None:
     started = time.process_time()
     row = outcome({"kind": "regex", "must": ["^(([a-z])+.)+[A-Z]([a-z])+$"]}, "a" * 5_000)

@@ -88,6 +88,7 @@ def test_shards_are_numbered_and_full(tmp_path: Path) -> None:
     assert len(train) > 2
 
 
+@pytest.mark.slow
 def test_shards_end_at_their_bytes_too(tmp_path: Path) -> None:
     rows = ended(4400)
     manifest = assembled(tmp_path, rows, size=5000, shard_bytes=1)

@@ -47,6 +47,7 @@ def test_words_that_no_text_holds_still_count_against_likeness() -> None:
     assert index.likest("x y x y", 0.1) is None
 
 
+@pytest.mark.slow
 def test_a_large_pool_of_similar_sentences() -> None:
     generator = random.Random(0)
     nouns = [f"noun{n}" for n in range(40)]

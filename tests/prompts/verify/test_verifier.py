@@ -130,6 +130,7 @@ def test_expressions_are_compared_as_mathematics(answer: str, gold: str, same: b
     assert same_expression(answer, gold, timeout_s=60) is same
 
 
+@pytest.mark.slow
 def test_an_expression_that_hangs_is_killed_and_the_next_one_is_compared() -> None:
     seed = {"id": "q", "question": "?", "answer": "7"}
     plan = plan_of(spec_of("cot", verify={"kind": "math", "timeout_s": 1}))

@@ -159,6 +159,7 @@ def test_lists_are_one_json_document(api: str, cli: Cli, words: tuple[str, ...])
     json.loads(said.out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -185,6 +186,7 @@ def test_a_teacher_that_does_not_answer_is_refused(api: str, cli: Cli) -> None:
     assert cli("teachers", "remove", "x", "--url", api).code == 0
 
 
+@pytest.mark.slow
 def test_watch_tells_how_a_job_ended(site: Site, api: str, cli: Cli) -> None:
     add_job(site, "job-1", State.SUCCEEDED)
     add_job(site, "job-2", State.FAILED, reason="gate", detail="svd lost too much")

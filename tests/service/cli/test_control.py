@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from service import pausing
 from service.site import Site
 from tests.service.cli.conftest import Cli
@@ -20,6 +22,7 @@ PREVIEW = {
 }
 
 
+@pytest.mark.slow
 def test_jobs_pause_resume_and_are_shown(cli: Cli, api: str, site: Site, seeds: str) -> None:
     job_id = queued_build(site, seeds)
     assert "paused" in cli("pause", job_id, "--url", api).out

@@ -87,6 +87,7 @@ def test_a_log_is_shown(cli: Cli, api: str, site: Site) -> None:
     assert "loading" in json.loads(cli("log", job_id, "--json", "--url", api).out)["log"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "code"), [((), 1), (("--no-exit-status",), 0)])
 def test_the_exit_status_is_the_jobs(
     cli: Cli, api: str, site: Site, words: tuple[str, ...], code: int
@@ -154,6 +155,7 @@ def test_status_tells_what_works_and_ends_with_it(cli: Cli, api: str, site: Site
     assert said.code == (0 if said.out.startswith("ok") else 1)
 
 
+@pytest.mark.slow
 def test_the_shell_completes_commands_and_options() -> None:
     assert completed("retort data") == ["datasets"]
     assert "--exit-status" in completed("retort run --exit")

@@ -6,11 +6,14 @@ from datetime import datetime
 from typing import Any
 
 import httpx
+import pytest
 from rich.console import Console
 
 from service.cli.client import Api, Event
 from service.cli.follow import follow
 from service.cli.options import Screen
+
+pytestmark = pytest.mark.slow
 
 FAMILY = {
     "id": "job-r",

@@ -11,6 +11,7 @@ from tests.service.given import add_teacher
 RECIPE = str(Path(__file__).resolve().parents[3] / "examples/recipes/nightly.yaml")
 
 
+@pytest.mark.slow
 def test_the_example_is_scheduled_run_paused_and_deleted(site: Site, api: str, cli: Cli) -> None:
     add_teacher(site, "demo-teacher")
     words = ("--cron", "30 2 * * *", "--time-zone", "Europe/Berlin", "--missed", "one")

@@ -15,6 +15,8 @@ from service.cli.train import told
 from tests.service.cli.conftest import Cli
 from tests.trainer.conftest import make_model, make_records, save_model
 
+pytestmark = pytest.mark.slow
+
 INTERRUPTIBLE = """
 import signal
 from service.cli import main

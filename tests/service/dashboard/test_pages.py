@@ -51,6 +51,7 @@ def pages(ids: dict[str, str]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 async def test_no_page_lets_text_become_markup(
     site: Site, browser: httpx.AsyncClient, tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ async def test_a_problem_is_a_page(browser: httpx.AsyncClient) -> None:
     assert (await browser.get("/jobs/job-none/stream")).status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     ["/jobs/new", "/jobs/new/check", "/jobs/x/cancel", "/teachers", "/keys", "/files?name=a"],

@@ -63,6 +63,7 @@ async def test_a_script_gets_the_answers_and_the_address(
         assert "HX-Replace-Url" not in long.headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

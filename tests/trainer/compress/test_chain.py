@@ -28,6 +28,8 @@ from trainer.events import silent
 from trainer.loading import load_model
 from trainer.spec import EvalSpec, StageSpec
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["inputs"]
 
 

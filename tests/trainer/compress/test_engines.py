@@ -30,6 +30,8 @@ from trainer.loading import load_model
 from trainer.spec import CompressSpec, Optimization, SequenceLevel, StageSpec
 from trainer.training import train_on
 
+pytestmark = pytest.mark.slow
+
 IDS = [5, 9, 14, 20, 31, 7, 8, 40, 22, 13, 6, 17]
 LIMIT = 0.05
 """Nats, as in the serving check."""

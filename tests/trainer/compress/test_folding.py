@@ -64,6 +64,7 @@ def test_cp_keeps_the_best_of_its_starts() -> None:
     assert folding.cp(tensor, 0.25, starts=1, seed=5).residuals != alone.residuals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["tucker", "cp"])
 def test_the_report_has_svd_at_equal_parameters_beside(form: str) -> None:
     model = make("qwen2")

@@ -18,6 +18,8 @@ from trainer.events import silent
 from trainer.loading import end_ids, load_model, load_tokenizer
 from trainer.spec import CompressSpec
 
+pytestmark = pytest.mark.slow
+
 OPTIMIZATION = {"max_steps": 3, "batch_size": 8, "threads": 1, "learning_rate": 1e-3}
 STORED = {"method": "stored_kl", "optimization": OPTIMIZATION}
 TEMPERATURE = 2.0

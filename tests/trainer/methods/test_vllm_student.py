@@ -89,6 +89,7 @@ def gkd(place: Path, **fields: Any) -> TrainSpec:
     return spec_of(place, "gkd", **{"vllm": {}, "max_new_tokens": 6, **fields})
 
 
+@pytest.mark.slow
 def test_answers_come_from_the_student_as_it_is_now(tmp_path: Path, engine: Engine) -> None:
     run, student = made(gkd(tmp_path, samples=2))
     (batch,) = learnt(student, [all_rows(run)])
@@ -108,6 +109,7 @@ def test_answers_come_from_the_student_as_it_is_now(tmp_path: Path, engine: Engi
     assert torch.isfinite(loss_of(student, batch)[0])
 
 
+@pytest.mark.slow
 def test_a_whole_run(tmp_path: Path, engine: Engine) -> None:
     few = {"optimization": {"max_steps": 3, "packing": True}}
     made_by = weights(train_on(gkd(tmp_path, **few), make_records(8), [], tmp_path / "a", silent))
@@ -145,6 +147,7 @@ def test_the_drift_is_that_of_the_log_probs(tmp_path: Path) -> None:
         check_drift(model, [[2, 8]], samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "words"),
     [

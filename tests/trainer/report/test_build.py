@@ -79,6 +79,7 @@ def page(made: Path) -> Page:
     return Page((made / "report.html").read_text())
 
 
+@pytest.mark.slow
 def test_the_manifest_lists_every_file_with_its_digest(made):
     manifest = json.loads((made / "manifest.json").read_text())
 
@@ -88,6 +89,7 @@ def test_the_manifest_lists_every_file_with_its_digest(made):
         assert hashlib.sha256((made / name).read_bytes()).hexdigest() == listed["sha256"]
 
 
+@pytest.mark.slow
 def test_the_same_chain_gives_the_same_bytes(made, tmp_path):
     again = report(made_up_chain(), tmp_path)
 
@@ -224,6 +226,7 @@ def hostile(tmp_path_factory) -> Path:
     return report(hostile_chain(), tmp_path_factory.mktemp("hostile"))
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_words(hostile):
     parsed = page(hostile)
     assert "script" not in parsed.tags
@@ -274,6 +277,7 @@ def test_a_chain_of_nothing_still_says_so(tmp_path):
     assert list((found / "plots").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_every_dash_of_the_page_has_a_reason(made, tmp_path):
     chain = made_up_chain()
     bare = ModelRow(id="lost", label="lost", role="stage", source="nowhere")
@@ -321,6 +325,7 @@ def test_a_chain_file_that_is_not_there_is_refused(tmp_path):
         run(tmp_path / "none.json", tmp_path / "report", silent)
 
 
+@pytest.mark.slow
 def test_the_report_needs_no_torch():
     program = (
         "import sys, trainer.report.build, trainer.report.table; "

@@ -1,5 +1,7 @@
 """Fronts and knees, on points whose answer is plain to see."""
 
+import pytest
+
 from tests.trainer.report.made_up import measured, stage
 from trainer.compress.report import StageReport
 from trainer.report.chain import Chain, ModelRow, Recipe
@@ -51,6 +53,7 @@ def chain(points: list[tuple[float, int, int]], kind: str, asked: bool = True) -
 POINTS = [(0.2, 20, 1000), (0.4, 150, 1500), (0.6, 160, 3000)]
 
 
+@pytest.mark.slow
 def test_the_report_draws_the_sweep_and_names_the_knee() -> None:
     for asked in (True, False):
         given = chain(POINTS, "svd", asked)
