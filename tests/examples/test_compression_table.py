@@ -43,7 +43,8 @@ def test_without_a_file_there_is_text() -> None:
 def test_every_method_parses_with_its_floor_first() -> None:
     for size in SIZES.values():
         made = {
-            name: CompressSpec.model_validate({"stages": stages}) for name, stages in groups(size, 1e-4)
+            name: CompressSpec.model_validate({"stages": stages})
+            for name, stages in groups(size, 1e-4)
         }
         names = list(made)
         for floor, better in (("magnitude", "wanda"), ("SVD", "ASVD"), ("PTQ rtn", "PTQ gptq")):
