@@ -30,7 +30,7 @@ from service.spec import JobSpec
 from service.tables import ApiKey, now
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-FOR_ALL = (ALIVE, READY, "/login", "/static")
+FOR_ALL = (ALIVE, READY, "/login", "/logout", "/static")
 ADMIN_ONLY = ("/keys", "/gc")
 ADMIN_WRITES = ("/teachers",)
 TRAIN_WRITES = (f"{OPENAI}/fine_tuning",)

@@ -13,6 +13,7 @@ from service.dashboard.page import page, page_router, require, see
 from service.problems import Problem, bad_input
 from service.routes.deps import TheSite
 from service.site import Site
+from service.spec import job_spec
 from service.tables import now
 from service.timetable import ScheduleSpec
 from service.views import run_view, schedule_view
@@ -58,7 +59,8 @@ def create(
         job = parsed(text)
         require(request, access.required_for(job))
         fields = given | {"incremental": incremental == "on", "job": job}
-        timetable.create(site, ScheduleSpec.model_validate(fields), now())
+        wanted = ScheduleSpec.model_validate(fields)
+        timetable.create(site, wanted, now(), by=request.state.caller.key_id)
     except ValidationError as error:
         wrong = bad_input(list(errors.faults(error.errors(), None)), "It can't be scheduled")
         return _page(request, site, given | {"yaml": text}, wrong, 422)
@@ -68,8 +70,11 @@ def create(
 
 
 @router.post("/schedules/{reference}/run")
-def run(site: TheSite, reference: str) -> Response:
+def run(request: Request, site: TheSite, reference: str) -> Response:
     """Run once now."""
+    with site.sessions.reading() as session:
+        wanted = job_spec.validate_python(timetable.get(session, reference).spec)
+    require(request, access.required_for(wanted))
     timetable.run_now(site, reference, now())
     return see("/schedules")
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Query
 from service import access, timetable
 from service.routes.deps import PROBLEMS, TheCaller, TheSite
 from service.routes.examples import SCHEDULES
+from service.spec import job_spec
 from service.tables import RunState, now
 from service.timetable import ScheduleSpec
 from service.views import (
@@ -74,8 +75,11 @@ def list_runs(
 
 
 @router.post("/{reference}/run", status_code=202)
-def run_schedule(site: TheSite, reference: str) -> RunView:
-    """Run once now, besides the slots."""
+def run_schedule(site: TheSite, caller: TheCaller, reference: str) -> RunView:
+    """Run once now, besides the slots. Needs the scope that submitting its job needs."""
+    with site.sessions.reading() as session:
+        wanted = job_spec.validate_python(timetable.get(session, reference).spec)
+    caller.require(access.required_for(wanted))
     return run_view(timetable.run_now(site, reference, now()))
 
 

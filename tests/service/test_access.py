@@ -180,6 +180,29 @@ async def test_a_session_writes_only_with_its_token(site: Site, api: httpx.Async
     assert (await api.post(JOBS, json=SERVE, headers=right)).status_code == 202
 
 
+async def test_who_may_only_look_may_log_out(site: Site, api: httpx.AsyncClient) -> None:
+    key_id, _ = made(site, "read")
+    api.cookies.set(COOKIE, login.sealed(site.settings, login.new_ticket(key_id=key_id)))
+    left = await api.post("/logout", headers={"Origin": "http://localhost"})
+    assert (left.status_code, left.headers["location"]) == (303, "/login")
+    assert f'{COOKIE}=""' in left.headers["set-cookie"]
+    foreign = await api.post("/logout", headers={"Origin": "https://evil.example"})
+    assert foreign.status_code == 403
+
+
+async def test_a_key_runs_no_schedule_whose_job_it_may_not_submit(
+    site: Site, api: httpx.AsyncClient
+) -> None:
+    _, submit = made(site, "submit")
+    _, train = made(site, "train", "submit")
+    wanted = {"name": "s", "cron": "0 3 * * *", "job": SERVE}
+    path = "/api/v1/schedules"
+    assert (await api.post(path, json=wanted, headers=train)).status_code == 201
+    refused = await api.post(f"{path}/s/run", headers=submit)
+    assert (refused.status_code, "'train'" in refused.text) == (403, True)
+    assert (await api.post(f"{path}/s/run", headers=train)).status_code == 202
+
+
 async def test_a_session_of_a_key_has_its_scopes_and_ends_with_it(
     site: Site, api: httpx.AsyncClient
 ) -> None:

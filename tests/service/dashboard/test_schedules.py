@@ -1,0 +1,76 @@
+"""The page of schedules: what it makes is the same as what the API makes."""
+
+import httpx
+import yaml
+
+from service import keys, timetable
+from service.keys import NewKey, Scope
+from service.site import Site
+from service.tables import Schedule, now
+from service.timetable import ScheduleSpec
+from tests.service.dashboard.asked import token
+from tests.service.given import add_teacher, build
+
+SERVE = {"kind": "serve", "model": "org/model", "name": "served"}
+FORM = {"name": "s", "cron": "0 3 * * *", "time_zone": "UTC"}
+
+
+async def log_in(site: Site, browser: httpx.AsyncClient, *scopes: Scope) -> str:
+    """A session of a new key; the key's id."""
+    key, shown = keys.create(site, NewKey(name="k", scopes=scopes))
+    assert (await browser.post("/login", data={"key": shown})).status_code == 303
+    return key.id
+
+
+def kept(site: Site) -> Schedule | None:
+    with site.sessions.reading() as session:
+        return next(iter(timetable.listing(session, None, 1)), None)
+
+
+async def test_what_the_page_makes_is_under_the_limits_of_its_key(
+    site: Site, browser: httpx.AsyncClient, seeds: str
+) -> None:
+    add_teacher(site)
+    key_id = await log_in(site, browser, "read", "submit")
+    job = yaml.safe_dump({"kind": "build", "build": build(seeds)})
+    csrf = await token(browser, "/schedules")
+    made = await browser.post("/schedules", data=FORM | {"csrf": csrf, "yaml": job})
+    assert made.status_code == 303
+    schedule = kept(site)
+    assert schedule is not None
+    assert schedule.key_id == key_id
+
+
+async def test_a_session_runs_no_schedule_whose_job_it_may_not_submit(
+    site: Site, browser: httpx.AsyncClient
+) -> None:
+    wanted = ScheduleSpec.model_validate({"name": "s", "cron": "0 3 * * *", "job": SERVE})
+    timetable.create(site, wanted, now())
+    await log_in(site, browser, "read", "submit")
+    csrf = await token(browser, "/schedules")
+    refused = await browser.post("/schedules/s/run", data={"csrf": csrf})
+    assert (refused.status_code, "scope" in refused.text) == (403, True)
+    await log_in(site, browser, "read", "submit", "train")
+    csrf = await token(browser, "/schedules")
+    assert (await browser.post("/schedules/s/run", data={"csrf": csrf})).status_code == 303
+
+
+async def test_a_schedule_is_run_paused_resumed_and_deleted(
+    site: Site, browser: httpx.AsyncClient
+) -> None:
+    wanted = ScheduleSpec.model_validate({"name": "s", "cron": "0 3 * * *", "job": SERVE})
+    schedule_id = timetable.create(site, wanted, now()).id
+    csrf = {"csrf": await token(browser, "/schedules")}
+    for action, paused in (("pause", True), ("resume", False)):
+        done = await browser.post(f"/schedules/s/{action}", data=csrf)
+        assert (done.status_code, done.headers["location"]) == (303, "/schedules")
+        schedule = kept(site)
+        assert schedule is not None
+        assert schedule.paused is paused
+    assert (await browser.post("/schedules/s/run", data=csrf)).status_code == 303
+    with site.sessions.reading() as session:
+        (run,) = timetable.runs(session, schedule_id)
+    assert run.state == "submitted"
+    assert (await browser.post("/schedules/s/delete", data=csrf)).status_code == 303
+    assert kept(site) is None
+    assert (await browser.post("/schedules/s/delete", data=csrf)).status_code == 404
