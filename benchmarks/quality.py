@@ -14,8 +14,8 @@ writes results.json, table.md and gap.svg there after each run. `--others` adds 
 and divergences with one seed each; `--methods` leaves out all but the named ones and whom they
 start from; `--rate-scale` multiplies every learning rate: a sweep is a folder for each, and so is
 another number of `--problems`. `--jobs` trains as many at once, each with the threads that it
-would have alone: for a machine with as many cores. `python -m benchmarks quality` does it in .quality, with --quick
-in a temporary folder, too briefly to say anything of the methods.
+would have alone: for a machine with as many cores. `python -m benchmarks quality` does it in
+.quality, with --quick in a temporary folder, too briefly to say anything of the methods.
 """
 
 import argparse

@@ -191,9 +191,10 @@ class Batch:
         self, http: aiohttp.ClientSession, window: Window, answers: AnswerLog, ask: Ask
     ) -> None:
         body = await asyncio.to_thread(batches.body_of, self.work.path, ask)
-        async with window.slot():
+        async with window.slot() as slot:
             line = await self._teachers.answer(http, ask, body)
             if line is not None:
+                slot.answered()
                 await answers.append(line)
                 self._count(line)
 

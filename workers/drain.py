@@ -212,13 +212,14 @@ class Drain:
         return all(answered)
 
     async def _ask(self, chunk: OpenChunk, place: int, request: Request) -> bool:
-        async with self._warmup.gate(request), self._window.slot():
+        async with self._warmup.gate(request), self._window.slot() as slot:
             if not await self._may_spend(chunk, place):
                 return False
             try:
                 entry = await self._faculty.ask(request, lambda: wait_until_held(chunk.lease))
                 if entry is None:
                     return False
+                slot.answered()
                 await chunk.append(entry)
             finally:
                 self._lookout.purse.put_back()

@@ -196,7 +196,7 @@ async def until_written(
     """Run `write` in a thread while the lease is held; wait and try again while the disk is full or
     the bucket doesn't answer.
 
-    What was paid for stays in memory meanwhile, its slots taken, so nothing new is asked. Raises
+    What was paid for stays in memory meanwhile, and soon nothing new is asked. Raises
     `LeaseLostError`, also for files that are gone because another took over and has ended, and
     OSError for anything else.
     """

@@ -7,16 +7,41 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 
+def spare(limit: int) -> int:
+    """How many answers may be made durable beside `limit` requests under way."""
+    return max(1, limit // 4)
+
+
+class Slot:
+    """A request's place in a window."""
+
+    def __init__(self, window: "Window"):
+        self._window = window
+        self._asks, self._kept = True, False
+
+    def answered(self) -> None:
+        """The teacher is free for another request while this one's answer is being kept."""
+        self._window._move(-1, 1)
+        self._asks, self._kept = False, True
+
+    def free(self) -> None:
+        """The request is over."""
+        self._window._move(-int(self._asks), -int(self._kept))
+        self._asks = self._kept = False
+
+
 class Window:
     """At most `limit` requests under way at once; the limit may move meanwhile.
 
     Tasks are rows, slots are requests: a row that asks for several things at once takes several
-    slots. No more than `limit` rows run, and none starts while one that runs waits for a slot.
+    slots. No more than `limit` rows wait for the teacher, and none starts while one that runs waits
+    for a slot. Beside them answers are being made durable, `spare` at most: a teacher needn't wait
+    for a disk, and what is paid while the disk stands still is little.
     """
 
     def __init__(self, limit: int):
         self._limit = limit
-        self._taken = 0
+        self._taken = self._keeping = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -49,13 +74,14 @@ class Window:
         return task
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[Slot]:
         """Holds a slot for one request; first come, first served."""
         await self._take()
+        slot = Slot(self)
         try:
-            yield
+            yield slot
         finally:
-            self._free()
+            slot.free()
 
     async def close(self) -> None:
         """Cancel what is left and wait until it is gone."""
@@ -72,24 +98,30 @@ class Window:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._free()  # It was given a slot in the moment that it was cancelled.
+                self._move(-1, 0)  # It was given a slot in the moment that it was cancelled.
             raise
 
-    def _free(self) -> None:
-        self._taken -= 1
+    def _move(self, taken: int, keeping: int) -> None:
+        self._taken += taken
+        self._keeping += keeping
         self._update()
+
+    @property
+    def _free(self) -> bool:
+        within = self._taken + self._keeping < self._limit + spare(self._limit)
+        return within and self._taken < self._limit
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._update()
 
     def _update(self) -> None:
-        while self._queue and (self._queue[0].done() or self._taken < self._limit):
+        while self._queue and (self._queue[0].done() or self._free):
             turn = self._queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 self._taken += 1
-        if len(self._tasks) < self._limit and not self._queue:
+        if len(self._tasks) - self._keeping < self._limit and not self._queue:
             self._room.set()
         else:
             self._room.clear()

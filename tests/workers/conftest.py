@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.site import Site, open_site
 from service.spec import BuildJob
 from service.tables import Artifact, Job, Teacher
+from workers.window import spare
 
 STUB = Path(__file__).with_name("stub_teacher.py")
 LEASE_S = 2.0
@@ -147,6 +148,12 @@ def check_each_once(path: Path, rows: int) -> None:
     assert found == [f"s{i:05d}" for i in range(rows)]
     counts = read_manifest(path).counts
     assert counts.accepted + counts.rejected + counts.not_needed == counts.seeds == rows
+
+
+def lost_at_most(window: int) -> int:
+    """Requests that a kill makes a build ask again: those under way, and answers that were not on
+    the disk yet."""
+    return window + spare(window)
 
 
 def wait_for(true: Callable[[], Any], seconds: float = 60.0) -> None:

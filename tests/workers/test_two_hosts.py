@@ -22,7 +22,14 @@ from service.site import Site, open_site
 from tests.service.conftest import cluster
 from tests.service.postgres import PrivateCluster
 from tests.service.s3 import S3Server, bucket, s3_server
-from tests.workers.conftest import LEASE_S, StubTeacher, check_each_once, sums, wait_for
+from tests.workers.conftest import (
+    LEASE_S,
+    StubTeacher,
+    check_each_once,
+    lost_at_most,
+    sums,
+    wait_for,
+)
 from tests.workers.test_child import told
 from tests.workers.test_hosts import Host, redis_url
 from tests.workers.test_workers import ROOT
@@ -152,8 +159,8 @@ def test_what_one_host_began_another_finishes_and_a_third_hands_out(
         with second.worker(QUEUES) as worker:
             dataset = made_by(api, built, "dataset")
             check_each_once(downloaded(api, "datasets", dataset, tmp_path / "rows"), ROWS)
-            # What was in flight as the power went is asked once more, and nothing else.
-            assert stub.stats()["requests"] <= ROWS + WINDOW
+            # What was in flight or being kept as the power went is asked once more, nothing else.
+            assert stub.stats()["requests"] <= ROWS + lost_at_most(WINDOW)
 
             train = {"method": "sequence_level", "student": str(STUDENT), "dataset": dataset}
             train |= {"name": "small", "optimization": OPTIMIZATION}

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from workers.window import Window
+from workers.window import Window, spare
 
 
 def test_no_more_than_the_limit_run_and_one_that_ends_makes_room() -> None:
@@ -55,3 +55,57 @@ def test_a_smaller_limit_lets_the_surplus_end_first() -> None:
 
 async def _wait(end: asyncio.Event) -> None:
     await end.wait()
+
+
+def test_a_slot_is_free_while_its_answer_is_kept_and_a_slow_disk_stops_the_asking() -> None:
+    async def ask_against_a_disk_that_stands_still() -> None:
+        window, disk, asked = Window(8), asyncio.Event(), 0
+
+        async def row() -> None:
+            nonlocal asked
+            async with window.slot() as slot:
+                asked += 1
+                slot.answered()
+                await disk.wait()
+
+        async def feed() -> None:
+            for _ in range(40):
+                await window.room()
+                window.start(row())
+
+        feeding = asyncio.create_task(feed())
+        await asyncio.sleep(0.01)
+        assert (asked, window.in_flight) == (8 + spare(8), 0)
+        disk.set()
+        await feeding
+        await asyncio.sleep(0.01)
+        assert (asked, len(window), window.in_flight) == (40, 0, 0)
+
+    asyncio.run(ask_against_a_disk_that_stands_still())
+
+
+def test_answers_that_are_kept_leave_the_teacher_no_more_than_the_limit() -> None:
+    async def fill() -> None:
+        window, disk, teacher = Window(8), asyncio.Event(), asyncio.Event()
+
+        async def row(number: int) -> None:
+            async with window.slot() as slot:
+                if number >= 2:
+                    await teacher.wait()
+                slot.answered()
+                await disk.wait()
+
+        async def feed() -> None:
+            for number in range(40):
+                await window.room()
+                window.start(row(number))
+
+        feeding = asyncio.create_task(feed())
+        await asyncio.sleep(0.01)
+        assert (window.in_flight, len(window)) == (8, 10)
+        teacher.set()
+        disk.set()
+        await feeding
+        await window.close()
+
+    asyncio.run(fill())
