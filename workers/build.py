@@ -86,6 +86,10 @@ def _prepare(site: Site, job_id: str, owner: str, heart: Heart) -> bool:
     except StorageError as error:
         _finish(site, lease, "storage", str(error))
         return False
+    except BUGS as error:
+        log.exception("%s", job_id)
+        _finish(site, lease, "crashed", f"{type(error).__name__}: {error}; see the worker's log")
+        return False
     finally:
         heart.drop(lease)
     return in_session(site.sessions.writing, release, lease)

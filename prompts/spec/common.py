@@ -20,6 +20,10 @@ SeedSource = (
 )
 
 
+MOST_ROWS = 2**31 - 1
+"""Of one build: more no database column of ours counts, and no source has."""
+
+
 class Build(Frozen):
     version: Literal[1] = 1
     teacher: str = Field(min_length=1)
@@ -51,9 +55,9 @@ class Build(Frozen):
     checks: tuple[CheckSpec, ...] = ()
     """What a completion must pass beside what its kind always asks of it; in this order, judges
     last."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=MOST_ROWS)
     """Ask for the first so many seeds only."""
-    target_rows: int | None = Field(None, ge=1)
+    target_rows: int | None = Field(None, ge=1, le=MOST_ROWS)
     """Exactly so many accepted rows, the first in input order; the rest end as not_needed."""
     budget: Budget | None = None
     """What the build may spend."""

@@ -273,6 +273,8 @@ JUDGE = {"kind": "judge", "rubric": "r", "threshold": 5}
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"limit": 10**30}, "less than or equal to 2147483647"),
+        ({"target_rows": 2**31, "incremental": True, "name": "d"}, "or equal to 2147483647"),
         ({"target_rows": 2, "budget": {"requests": 15}}, "target_rows of 2 .* 8 or more"),
         ({"budget": {"requests": 7}}, "a single row can't come of budget.requests 7"),
         ({"smoke": {"rows": 4}, "budget": {"requests": 31}}, "smoke.rows of 4 exceed"),

@@ -267,6 +267,19 @@ def test_a_limit_asks_for_the_first_seeds_only(site: Site, stub: StubTeacher) ->
     assert stub.stats()["requests"] == 45
 
 
+def test_a_spec_that_cannot_be_prepared_fails_its_job_once(site: Site, stub: StubTeacher) -> None:
+    register(site, stub.url)
+    job_id = submit(site, sums(10))
+    with site.sessions.writing.begin() as session:  # As an older release may have stored it.
+        job = jobs.get(session, job_id)
+        job.spec = job.spec | {"build": job.spec["build"] | {"limit": 10**30}}
+    run(site, job_id)
+    job = get_job(site, job_id)
+    assert (job.state, job.reason) == (State.FAILED, "crashed")
+    assert "limit" in (job.detail or "")
+    assert stub.stats()["requests"] == 0
+
+
 def test_files_gone_under_a_lost_lease_fail_nothing(
     site: Site, stub: StubTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
