@@ -6,6 +6,7 @@ from prompts.checks.judge import judge_prompt
 from prompts.checks.language import known_languages
 from prompts.checks.spec import JsonSchemaCheck, JudgeCheck, LanguageCheck, LengthCheck
 from prompts.demonstrations import LABEL, label_field, make_pool
+from prompts.likeness.near import NearIndex
 from prompts.plan import scored_record
 from prompts.record import Message, Seed
 from prompts.seeds import SeedError, is_empty, scan_seeds
@@ -123,6 +124,7 @@ def check_build(
     pool. Raises SeedError, of the pool a PoolError, and SpecError.
     """
     check_checks(spec)
+    check_likeness(spec)
     _check_template(spec)
     count = sum(1 for _ in _first_judged(spec, read_seeds(spec, seeds)))
     if isinstance(spec, Shots) and spec.demonstrations:
@@ -156,6 +158,22 @@ def check_checks(spec: BuildSpec) -> None:
         if structured > 1:
             problem = "a server keeps to one schema; say structured of one check only"
             raise SpecError(f"checks.{place}.structured", problem)
+
+
+def check_likeness(spec: BuildSpec) -> None:
+    """Raises SpecError for a limit of near-duplicates that no index can be made for: it would be
+    made when every row is paid for."""
+    near = spec.near_duplicates
+    if near is None:
+        return
+    try:
+        NearIndex(near.jaccard, near.permutations, near.shingle_words)
+    except ValueError as error:
+        problem = (
+            f"{near.jaccard:g} is too near to 1 for {near.permutations} permutations ({error}):"
+            " lower it, or ask for more permutations"
+        )
+        raise SpecError("near_duplicates.jaccard", problem) from error
 
 
 def _check_template(spec: BuildSpec) -> None:

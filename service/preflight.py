@@ -14,6 +14,7 @@ from prompts.intake import (
     TeacherLimitError,
     check_build,
     check_checks,
+    check_likeness,
     check_python,
     check_teacher,
 )
@@ -178,6 +179,7 @@ class _Checker:
         try:
             if not spec.takes_seeds:
                 check_checks(spec)
+                check_likeness(spec)
                 return
             assert isinstance(spec.seeds, str)
             check_python(spec, self._site.settings.allow_python_verifiers)

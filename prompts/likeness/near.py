@@ -23,10 +23,11 @@ _MISS_WEIGHT = 0.9
 
 
 class NearIndex:
-    """A growing pool; 8 bytes a permutation and the buckets' keys for each text."""
+    """A growing pool; 8 bytes a permutation and the buckets' keys for each text. Raises ValueError
+    for a limit so near to 1 that no bucket would take it with so few permutations."""
 
     def __init__(self, jaccard: float, permutations: int, shingle_words: int) -> None:
-        from datasketch import MinHashLSH  # Late: it brings scipy, which the service never needs.
+        from datasketch import MinHashLSH  # Late: scipy comes with it, in a second.
 
         self._jaccard, self._permutations = jaccard, permutations
         self._shingle_words = shingle_words

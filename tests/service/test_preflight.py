@@ -82,6 +82,11 @@ def test_more_logprobs_than_the_teacher_allows(site: Site, seeds: str) -> None:
             "unknown: zz",
         ),
         (
+            {"near_duplicates": {"jaccard": 0.997}},
+            "build.near_duplicates.jaccard",
+            "ask for more permutations",
+        ),
+        (
             {"checks": [{"kind": "judge", "rubric": "r", "threshold": 5, "teacher": "nobody"}]},
             "build.checks.0.teacher",
             "nobody",
@@ -108,6 +113,14 @@ def test_parts_of_a_build_are_refused_by_their_path(
     site: Site, seeds: str, fields: dict[str, Any], location: str, words: str
 ) -> None:
     assert words in of_build(site, **build(seeds, **fields))[location]
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_build_without_seeds_is_looked_at_too(site: Site) -> None:
+    magpie = {"kind": "if", "teacher": "t", "method": {"kind": "magpie"}}
+    near = {"jaccard": 0.98, "permutations": 16}
+    found = of_build(site, **magpie, near_duplicates=near)
+    assert "0.98 is too near to 1 for 16 permutations" in found["build.near_duplicates.jaccard"]
 
 
 @pytest.mark.usefixtures("teacher")
