@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, Float, cast, extract, func, select
+from sqlalchemy import ColumnElement, Float, cast, extract, func, literal, select
 from sqlalchemy.orm import Session
 
 from service import load
@@ -19,6 +19,7 @@ LASTS_S = 10.0
 ON_DEVICE = ("train", "compress", "serve", "report")
 ROWS = ("accepted", "rejected", "not_needed")
 TOKENS = ("prompt", "completion")
+ANSWERED = ("completed", "failed")
 
 
 class SiteCollector(Collector):
@@ -35,7 +36,8 @@ class SiteCollector(Collector):
         with self._lock:
             if time.monotonic() - self._read_at > LASTS_S:
                 with self._site.sessions.reading() as session:
-                    self._found = [*_jobs(session), *_chunks(session), *_teachers(session)]
+                    found = (_jobs, _chunks, _batches, _teachers)
+                    self._found = [metric for read in found for metric in read(session)]
                 self._read_at = time.monotonic()
             yield from self._found
 
@@ -62,11 +64,11 @@ def _jobs(session: Session) -> Iterator[Metric]:
     yield age
     device = CounterMetricFamily(
         "retort_device_seconds",
-        "Seconds that finished jobs held a device slot, from their first start.",
+        "Seconds of jobs that take a device, from first start to end or now, pauses left out.",
         labels=["kind"],
     )
     held = select(Job.kind, func.sum(_seconds(session))).where(
-        Job.kind.in_(ON_DEVICE), Job.started_at.is_not(None), Job.finished_at.is_not(None)
+        Job.kind.in_(ON_DEVICE), Job.started_at.is_not(None)
     )
     for kind, total in session.execute(held.group_by(Job.kind)):
         device.add_metric([kind], float(total or 0))
@@ -74,9 +76,16 @@ def _jobs(session: Session) -> Iterator[Metric]:
 
 
 def _seconds(session: Session) -> ColumnElement[float]:
+    """Of one job. What waits for its device again after a worker's loss counts on: a counter must
+    not go back."""
+    present = literal(now(), Job.finished_at.type)
+    # A job that ended in a pause did nothing after the pause began.
+    until = func.coalesce(Job.paused_at, Job.finished_at, present)
     if session.get_bind().dialect.name == "sqlite":
-        return (func.julianday(Job.finished_at) - func.julianday(Job.started_at)) * 86400.0
-    return cast(extract("epoch", Job.finished_at - Job.started_at), Float)
+        lasted = (func.julianday(until) - func.julianday(Job.started_at)) * 86400.0
+    else:
+        lasted = cast(extract("epoch", until - Job.started_at), Float)
+    return lasted - Job.paused_s
 
 
 def _chunks(session: Session) -> Iterator[Metric]:
@@ -92,7 +101,7 @@ def _chunks(session: Session) -> Iterator[Metric]:
     rows = CounterMetricFamily("retort_rows", "Rows of builds, by their end.", labels=["end"])
     for end, total in zip(ROWS, found[:3], strict=True):
         rows.add_metric([end], total)
-    tokens = CounterMetricFamily("retort_tokens", "Tokens of teachers.", labels=["kind"])
+    tokens = CounterMetricFamily("retort_tokens", "Tokens of builds.", labels=["kind"])
     for kind, total in zip(TOKENS, found[3:5], strict=True):
         tokens.add_metric([kind], total)
     requests = CounterMetricFamily("retort_teacher_requests", "Requests that builds paid for.")
@@ -100,6 +109,24 @@ def _chunks(session: Session) -> Iterator[Metric]:
     seconds = CounterMetricFamily("retort_teacher_seconds", "Seconds of those requests, added up.")
     seconds.add_metric([], found[6])
     yield from (rows, tokens, requests, seconds)
+
+
+def _batches(session: Session) -> Iterator[Metric]:
+    """As their last progress told. The sums are of floats: tokens outgrow 32 bits."""
+    told = {name: Job.progress[name].as_float() for name in (*ANSWERED, "tokens")}
+    sums = [func.coalesce(func.sum(one), 0.0) for one in told.values()]
+    query = select(*sums).where(Job.kind == "batch")
+    found = dict(zip(told, map(float, session.execute(query).one()), strict=True))
+    tokens = CounterMetricFamily(
+        "retort_batch_tokens", "Tokens of batches, of prompts and completions together."
+    )
+    tokens.add_metric([], found["tokens"])
+    requests = CounterMetricFamily(
+        "retort_batch_requests", "Requests of batches, by their end.", labels=["end"]
+    )
+    for end in ANSWERED:
+        requests.add_metric([end], found[end])
+    yield from (tokens, requests)
 
 
 def _teachers(session: Session) -> Iterator[Metric]:

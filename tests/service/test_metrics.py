@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -65,6 +66,45 @@ def test_what_teachers_do(any_site: Site) -> None:
     assert found["retort_teacher_in_flight", ("t",)] == 12
     assert found["retort_teacher_tokens_per_second", ("t",)] == 80.5
     assert found["retort_teacher_request_seconds", ("t",)] == 0.5
+
+
+def test_seconds_on_the_device_are_those_of_its_work(any_site: Site) -> None:
+    began = now() - timedelta(hours=1)
+
+    def add(kind: str, state: State, **fields: Any) -> None:
+        told = {"kind": kind, "state": state, "name": "x", "spec": {}, "started_at": began}
+        with any_site.sessions.writing.begin() as session:
+            session.add(Job(id=f"job-{kind}-{state}", **told | fields))
+
+    half = began + timedelta(minutes=30)
+    add("train", State.SUCCEEDED, finished_at=half, paused_s=600.0)
+    add("train", State.RUNNING, paused_s=3000.0)
+    add("train", State.PAUSED, paused_at=began + timedelta(minutes=2), paused_s=20.0)
+    add("serve", State.CANCELLED, paused_at=began + timedelta(minutes=5), finished_at=half)
+    add("compress", State.QUEUED, started_at=None)
+    add("build", State.RUNNING)
+    found = read(any_site)
+    name = "retort_device_seconds_total"
+    assert found[name, ("train",)] == pytest.approx(1200 + 600 + 100, abs=5)
+    assert found[name, ("serve",)] == pytest.approx(300, abs=1)
+    assert {labels for told, labels in found if told == name} == {("train",), ("serve",)}
+
+
+def test_what_batches_took(any_site: Site) -> None:
+    fill(any_site)
+    big = 2**31
+    with any_site.sessions.writing.begin() as session:
+        for number, progress in enumerate(
+            ({}, {"completed": 3, "failed": 1, "tokens": 50}, {"completed": 2, "tokens": big})
+        ):
+            told = {"kind": "batch", "state": State.RUNNING, "name": "x", "spec": {}}
+            session.add(Job(id=f"job-b{number}", progress=progress, **told))
+    found = read(any_site)
+    assert found["retort_tokens_total", ("prompt",)] == 200
+    assert found["retort_tokens_total", ("completion",)] == 60
+    assert found["retort_batch_tokens_total", ()] == 50 + big
+    assert found["retort_batch_requests_total", ("completed",)] == 5
+    assert found["retort_batch_requests_total", ("failed",)] == 1
 
 
 async def test_a_scrape_reads_sql_once_in_a_while(
