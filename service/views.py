@@ -39,6 +39,8 @@ class JobView(_View):
     created_at: Moment
     started_at: Moment | None
     finished_at: Moment | None
+    paused_s: float
+    """Seconds of its pauses that are over."""
 
 
 class JobDetail(JobView):

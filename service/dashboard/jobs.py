@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from sqlalchemy import select
 
-from service import access, again, ancestry, events, job_logs, jobs, pausing
+from service import access, again, ancestry, events, job_logs, jobs, pausing, timetable
 from service.again import Retry
 from service.dashboard import compression, training, words
 from service.dashboard.page import page, page_router, require, see
@@ -29,7 +28,7 @@ MEASURED = 200
 LOG_BYTES = 1 << 16
 """Of each log: its end, on a page."""
 POLL_S = 0.5
-KINDS = ("recipe", "build", "train", "compress", "serve", "report")
+KINDS = ("recipe", "build", "batch", "train", "compress", "serve", "report")
 MOVING = ("progress", "step")
 """Types of events that only move figures."""
 LEFT_OUT = (*MOVING, "samples")
@@ -177,6 +176,8 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
     """What the pages of a job show."""
     with site.sessions.reading() as session:
         job = job_detail(jobs.get(session, job_id), jobs.children(session, job_id))
+        made_by = timetable.schedule_of(session, job_id)
+        schedule = timetable.get(session, made_by) if made_by is not None else None
         family = [job_id, *(child.id for child in job.children)]
         newest = select(Event).where(Event.job_id.in_(family)).order_by(Event.id.desc())
         log = session.scalars(newest.where(Event.type.not_in(LEFT_OUT)).limit(EVENTS_SHOWN)).all()
@@ -192,7 +193,9 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
     return {
         "job": job,
         "over": job.state in FINISHED,
-        "left_s": _left(job, job.started_at),
+        "schedule": schedule,
+        "left_s": _left(job),
+        "took_s": _took(job),
         "figures": dict(figures.data) if figures is not None and job.state == "running" else {},
         "log": [_line(event, job) for event in reversed(log)],
         "last_id": last_id,
@@ -212,8 +215,16 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
     }
 
 
-def _left(job: JobDetail, started_at: datetime | None) -> float | None:
-    return words.remaining_s(job.progress, started_at) if job.state == State.RUNNING else None
+def _left(job: JobDetail) -> float | None:
+    if job.state != State.RUNNING:
+        return None
+    return words.remaining_s(job.progress, job.started_at, job.paused_s)
+
+
+def _took(job: JobDetail) -> float | None:
+    if job.started_at is None or job.finished_at is None:
+        return None
+    return max(0.0, (job.finished_at - job.started_at).total_seconds() - job.paused_s)
 
 
 def _line(event: Event, job: JobDetail) -> dict[str, Any]:

@@ -138,12 +138,15 @@ def progress_words(progress: dict[str, Any]) -> str:
     return f"{words}, {count(rate)} tokens/s" if rate else words
 
 
-def remaining_s(progress: dict[str, Any], started_at: datetime | None) -> float | None:
-    """Seconds to go if it goes on as it did on average; None while that can't be told."""
+def remaining_s(
+    progress: dict[str, Any], started_at: datetime | None, paused_s: float
+) -> float | None:
+    """Seconds to go if it goes on as it did on average, its pauses left out; None while that can't
+    be told."""
     done, total = progress.get("done"), progress.get("total")
     if not done or not total or started_at is None or done >= total:
         return None
-    elapsed_s = (datetime.now(UTC) - started_at).total_seconds()
+    elapsed_s = max(0.0, (datetime.now(UTC) - started_at).total_seconds() - paused_s)
     return elapsed_s * float(total - done) / float(done)
 
 
