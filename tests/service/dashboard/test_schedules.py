@@ -6,9 +6,9 @@ import yaml
 from service import keys, timetable
 from service.keys import NewKey, Scope
 from service.site import Site
-from service.tables import Schedule, now
+from service.tables import Run, Schedule, now
 from service.timetable import ScheduleSpec
-from tests.service.dashboard.asked import token
+from tests.service.dashboard.asked import Seen, token
 from tests.service.given import add_teacher, build
 
 SERVE = {"kind": "serve", "model": "org/model", "name": "served"}
@@ -74,3 +74,25 @@ async def test_a_schedule_is_run_paused_resumed_and_deleted(
     assert (await browser.post("/schedules/s/delete", data=csrf)).status_code == 303
     assert kept(site) is None
     assert (await browser.post("/schedules/s/delete", data=csrf)).status_code == 404
+
+
+async def test_the_page_says_what_runs_how_and_why_a_slot_was_not_run(
+    site: Site, browser: httpx.AsyncClient
+) -> None:
+    wanted = {"name": "s", "cron": "0 3 * * *", "job": SERVE, "overlap": "queue", "missed": "all"}
+    schedule_id = timetable.create(site, ScheduleSpec.model_validate(wanted), now()).id
+    with site.sessions.writing.begin() as session:
+        for minute, state, why in ((1, "skipped", "nobody was <up>"), (2, "failed", "no teacher")):
+            slot = now().replace(minute=minute)
+            run = Run(schedule_id=schedule_id, slot_utc=slot, state=state, detail=why)
+            session.add(run)
+    seen = Seen((await browser.get("/schedules")).text).text
+    for words in (
+        "nobody was <up>",
+        "no teacher",
+        "serve",
+        "org/model",
+        "runs wait",
+        "one run each",
+    ):
+        assert words in seen.split("Make a schedule")[0], words
