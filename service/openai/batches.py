@@ -1,9 +1,13 @@
 """/v1/batches: chat completions against registered teachers, by the file."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body
 from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from prompts.record import Frozen
 from service import jobs
@@ -14,7 +18,7 @@ from service.problems import conflict, not_found
 from service.routes.deps import TheCaller, TheSite
 from service.site import Site
 from service.spec import BatchJob
-from service.tables import FINISHED, Job, State
+from service.tables import FINISHED, Event, Job, State
 
 router = APIRouter(prefix="/batches", tags=["batches"], responses=ERRORS)
 
@@ -53,7 +57,7 @@ def create_batch(
         window_s=int(wanted.completion_window.removesuffix("h")) * HOUR_S,
         metadata=wanted.metadata or {},
     )
-    return batch_object(jobs.submit(site, spec, by=caller.key_id))
+    return _shown(site, jobs.submit(site, spec, by=caller.key_id))
 
 
 @router.get("")
@@ -62,13 +66,14 @@ def list_batches(site: TheSite, after: str | None = None, limit: Limit = 20) -> 
     before = inside(after, BATCH) if after is not None else None
     with site.sessions.reading() as session:
         found = jobs.listing(session, kind="batch", before=before, limit=limit + 1)
-    return listed([batch_object(job) for job in found], limit)
+        asked = _stops(session, found)
+    return listed([batch_object(job, asked.get(job.id)) for job in found], limit)
 
 
 @router.get("/{batch_id}")
 def show_batch(site: TheSite, batch_id: str) -> Object:
     """A batch: its status, counts and files."""
-    return batch_object(_batch(site, batch_id))
+    return _shown(site, _batch(site, batch_id))
 
 
 @router.post("/{batch_id}/cancel")
@@ -77,14 +82,16 @@ def cancel_batch(site: TheSite, batch_id: str) -> Object:
     job = _batch(site, batch_id)
     if job.state in FINISHED:
         raise conflict("The batch has ended", f"{batch_id} is {_status(job)} already.")
-    return batch_object(jobs.cancel(site, job.id))
+    return _shown(site, jobs.cancel(site, job.id))
 
 
-def batch_object(job: Job) -> Object:
-    """A batch job in OpenAI's form."""
+def batch_object(job: Job, asked_at: datetime | None) -> Object:
+    """A batch job in OpenAI's form; `asked_at` is when a running one was told to stop."""
     spec, progress, result = job.spec, job.progress, job.result
     status, ended, created = _status(job), seconds(job.finished_at), seconds(job.created_at)
     errors = result.get("errors")
+    # One that had not begun ended when it was told to.
+    stopping = seconds(asked_at) or (ended if status == "cancelled" else None)
     return {
         "id": outside(job.id, BATCH),
         "object": "batch",
@@ -102,7 +109,7 @@ def batch_object(job: Job) -> Object:
         "completed_at": ended if status == "completed" else None,
         "failed_at": ended if status == "failed" else None,
         "expired_at": ended if status == "expired" else None,
-        "cancelling_at": progress.get("finalizing_at") if status == "cancelled" else None,
+        "cancelling_at": stopping if status in ("cancelling", "cancelled") else None,
         "cancelled_at": ended if status == "cancelled" else None,
         "request_counts": {
             name: result.get(name, progress.get(name, 0))
@@ -128,6 +135,20 @@ def _errors(job: Job) -> Object | None:
         return None
     fault = {"code": job.reason, "message": job.detail, "param": None, "line": None}
     return {"object": "list", "data": [fault]}
+
+
+def _shown(site: Site, job: Job) -> Object:
+    with site.sessions.reading() as session:
+        return batch_object(job, _stops(session, [job]).get(job.id))
+
+
+def _stops(session: Session, found: Sequence[Job]) -> dict[str, datetime]:
+    """When those that were told to stop while they ran were told so, by job."""
+    told = [job.id for job in found if job.cancel_requested]
+    query = select(Event.job_id, Event.at).where(
+        Event.job_id.in_(told), Event.type == "cancel_requested"
+    )
+    return dict(session.execute(query).tuples().all())
 
 
 def _batch(site: Site, batch_id: str) -> Job:

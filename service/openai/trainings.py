@@ -35,7 +35,7 @@ def tuning_object(session: Session, job: Job) -> Object:
         "created_at": seconds(job.created_at),
         "error": error if job.state == "failed" else None,
         "fine_tuned_model": job.result.get("model"),
-        "finished_at": seconds(job.finished_at) if job.state == "succeeded" else None,
+        "finished_at": seconds(job.finished_at),
         "hyperparameters": figures,
         "method": {"type": kind, kind: {"hyperparameters": figures}},
         "model": train["student"],
