@@ -145,10 +145,8 @@ def _shown(site: Site, job: Job) -> Object:
 def _stops(session: Session, found: Sequence[Job]) -> dict[str, datetime]:
     """When those that were told to stop while they ran were told so, by job."""
     told = [job.id for job in found if job.cancel_requested]
-    query = select(Event.job_id, Event.at).where(
-        Event.job_id.in_(told), Event.type == "cancel_requested"
-    )
-    return dict(session.execute(query).tuples().all())
+    query = select(Event).where(Event.job_id.in_(told), Event.type == "cancel_requested")
+    return {event.job_id: event.at for event in session.scalars(query)}
 
 
 def _batch(site: Site, batch_id: str) -> Job:
