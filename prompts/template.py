@@ -14,7 +14,7 @@ from prompts.sandbox import (
     LONGEST_SOURCE,
     LONGEST_TEXT,
     begin,
-    count_turns,
+    count_all,
     forbidden,
     look_at_clock,
     make_environment,
@@ -30,6 +30,7 @@ _AT_RENDER = (
     ValueError,
     ArithmeticError,
     LookupError,
+    AttributeError,
     RecursionError,
     MemoryError,
 )
@@ -87,7 +88,8 @@ def compile_template(source: str, demonstrations: bool = False) -> Template:
         if problem is not None:
             raise TemplateError(problem)
         parsed = _ENVIRONMENT.parse(source)
-        count_turns(parsed)
+        count_all(parsed)
+        begin()  # What is constant is made now.
         compiled = _ENVIRONMENT.from_string(parsed)
     except jinja2.TemplateSyntaxError as error:
         problem = f"the template has a syntax error in line {error.lineno}: {error.message}"
