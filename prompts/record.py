@@ -1,10 +1,13 @@
 """The rows of a dataset: what was asked, what the teacher said, and how the row ended."""
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from prompts.reason import Reason as Reason
 
 
 class Frozen(BaseModel):
@@ -83,63 +86,6 @@ class Usage(Frozen):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-
-
-class Reason(StrEnum):
-    """Why a row was rejected: a closed list, so that counts can be compared between builds."""
-
-    TRUNCATED = "truncated"
-    """The completion met its token limit."""
-    EMPTY = "empty"
-    """The completion holds nothing but white space."""
-    REFUSAL = "refusal"
-    """The teacher declined to answer."""
-    NO_ANSWER = "no_answer"
-    """No answer could be parsed from the completion."""
-    WRONG_ANSWER = "wrong_answer"
-    """The parsed answer is not equivalent to the gold answer."""
-    VERIFIER_FAILED = "verifier_failed"
-    """The answer could not be compared with the gold one: the verifier failed or took too long."""
-    LOW_AGREEMENT = "low_agreement"
-    """Too few of the samples agree on the answer."""
-    TOOL_CALL = "tool_call"
-    """A function is called that isn't there, or with arguments that its schema doesn't take."""
-    LENGTH = "length"
-    """The completion is shorter or longer than the length check allows."""
-    LANGUAGE = "language"
-    """The completion is in another language than the language check allows."""
-    PATTERN = "pattern"
-    """A pattern of the regex check that must match does not, or one that must not does."""
-    JSON_SCHEMA = "json_schema"
-    """The completion is no JSON, or none that the schema takes."""
-    PERSONAL_DATA = "personal_data"
-    """Personal data was found in the completion."""
-    LOW_SCORE = "low_score"
-    """A judge's score is below the threshold."""
-    NO_SCORE = "no_score"
-    """A judge's reply holds no score."""
-    PROMPT_TOO_LONG = "prompt_too_long"
-    """Prompt and completion limit together exceed the teacher's context; nothing was asked."""
-    TOO_FEW_DEMONSTRATIONS = "too_few_demonstrations"
-    """The pool holds fewer usable demonstrations than the spec asks for; nothing was asked."""
-    DUPLICATE = "duplicate"
-    """Another row of this dataset has the same prompt and completion."""
-    NEAR_DUPLICATE = "near_duplicate"
-    """An earlier row, of this dataset or of one named, is nearly the same."""
-    NOT_NOVEL = "not_novel"
-    """Its ROUGE-L with an earlier row, or with one of the pool, reaches the limit."""
-    CONTAMINATED = "contaminated"
-    """It shares a text, or thirteen words in a row, with the evaluation set."""
-    NO_INSTRUCTION = "no_instruction"
-    """The teacher was to write an instruction, and its reply holds none that can be used."""
-    NOT_EVOLVED = "not_evolved"
-    """The evolved instruction failed the elimination: no gain, copied words, or no answer."""
-    NOT_SCORABLE = "not_scorable"
-    """The teacher's chat template can't write the row as tokens; nothing was asked."""
-    TEACHER_ERROR = "teacher_error"
-    """The teacher refused this request for good (a 4xx that no retry can mend)."""
-    BY_HAND = "by_hand"
-    """A person rejected it when the version before was reviewed."""
 
 
 class End(StrEnum):
@@ -254,6 +200,15 @@ class Record(Frozen):
     """The seed as it came, JSON: nothing that the user gave is lost."""
 
 
+def _or_none(given: Any) -> Any:
+    """Files of before a column was there hold null."""
+    return () if given is None else given
+
+
+def _or_empty(given: Any) -> Any:
+    return "{}" if given is None else given
+
+
 class Rejected(Frozen):
     """A row that did not make it, with everything needed to see why or to try again."""
 
@@ -266,10 +221,20 @@ class Rejected(Frozen):
     """What a person should know: the parsed answer beside the gold one, the server's words."""
     prompt: tuple[Message, ...] = ()
     raw: tuple[str, ...] = ()
-    """The raw completions, none lost."""
+    """What all its calls wrote, in the order of steps and samples, judges and rewritings too. Of a
+    row that fell when the dataset was assembled, its completion."""
+    completion: Annotated[tuple[Message, ...], BeforeValidator(_or_none)] = ()
+    """Its own answer as it was read, the thinking cut off; of several samples the one that `answer`
+    is of. Accepting the row by hand takes this. Empty where nothing was answered, and in datasets
+    of before it was kept."""
+    rationale: str | None = None
+    """Of `completion` alone: the `reasoning` of the record that it would be."""
     reasoning: str | None = None
-    """What the server returned apart from the text."""
+    """What all its calls thought."""
     finish_reason: str | None = None
+    """Of `completion`; without one, of the last call."""
+    tools: str | None = None
+    """Like a record's; so are the fields below that it shares with records."""
     answer: str | None = None
     gold: str | None = None
     demo_ids: tuple[str, ...] = ()
@@ -277,30 +242,37 @@ class Rejected(Frozen):
     resembles: str | None = None
     """Id of the row that it is like, where that is why it was rejected."""
     teacher: str
+    teacher_revision: str | None = None
+    sampling: Annotated[str, BeforeValidator(_or_empty)] = "{}"
+    confidence: float | None = None
+    hinted: bool | None = None
+    flags: Annotated[tuple[str, ...], BeforeValidator(_or_none)] = ()
     usage: Usage = Usage()
     seed: str
 
 
 def as_rejected(row: Record, reason: Reason, detail: str) -> Rejected:
     """An accepted row as one that is not, with all that it holds."""
+    shared = Record.model_fields.keys() & Rejected.model_fields.keys()
     return Rejected(
-        id=row.id,
-        kind=row.kind,
+        **{name: getattr(row, name) for name in shared},
         end="rejected",
         reason=reason.value,
         detail=detail,
-        prompt=row.prompt,
-        raw=tuple(turn.content for turn in row.completion),
-        reasoning=row.reasoning,
-        finish_reason=row.finish_reason,
-        answer=row.answer,
-        gold=row.gold,
-        demo_ids=row.demo_ids,
-        judgements=row.judgements,
-        teacher=row.teacher,
-        usage=row.usage,
-        seed=row.seed,
+        raw=tuple(text for turn in row.completion for text in written(turn)),
+        rationale=row.reasoning,
     )
+
+
+def written(turn: Message) -> list[str]:
+    """What a turn says: its words, and the functions that it calls."""
+    calls = [calls_text(turn.tool_calls)] if turn.tool_calls else []
+    return [*([turn.content] if turn.content else []), *calls]
+
+
+def calls_text(calls: Sequence[ToolCall]) -> str:
+    """Calls for a reader: JSON."""
+    return json.dumps([call.model_dump(exclude_none=True) for call in calls], ensure_ascii=False)
 
 
 Seed = dict[str, Any]

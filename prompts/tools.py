@@ -82,11 +82,6 @@ def calls_fault(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> str | None:
     return None
 
 
-def calls_text(calls: Sequence[ToolCall]) -> str:
-    """Calls for a reader: JSON."""
-    return json.dumps([call.model_dump(exclude_none=True) for call in calls], ensure_ascii=False)
-
-
 def template_turn(message: Message) -> dict[str, Any]:
     """A turn as chat templates take it: arguments as an object, nothing that is None."""
     turn = message.model_dump(exclude_none=True)

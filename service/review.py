@@ -1,10 +1,10 @@
 """A person's verdicts on the rows of a dataset: a new version of it with them applied. And what
 is different between two versions."""
 
-import json
 import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from prompts.dataset import (
     read_rows,
     write_chunk,
 )
-from prompts.plan import content_hash
-from prompts.record import Frozen, Message, Reason, Record, Rejected, as_rejected
+from prompts.dataset.likeness import Judge
+from prompts.record import Frozen, Reason, Record, Rejected, as_rejected
 from prompts.seen import Seen, digest16
-from prompts.spec import AskedBuild, RescoreBuild, Shots, build_spec
-from prompts.split import SPLITS, input_key, split_of
-from prompts.template import compile_template
+from prompts.spec import AskedBuild, RescoreBuild, build_spec
+from prompts.split import SPLITS
+from service.accepting import accepted_by_hand, leak_guard, not_acceptable
 from service.datasets import summary_of
 from service.problems import Fault, bad_input
 from service.site import Site
@@ -76,10 +76,15 @@ def review(site: Site, reference: str, given: Review) -> Artifact:
     if manifest.signal is not None:
         raise bad_input([Fault("verdicts", SIGNAL)])
     verdicts = _by_id(given)
+    recipe = _recipe(source)
+    spec = _spec(recipe)
+    accepts = any(verdict.accept for verdict in given.verdicts)
+    guard = leak_guard(site, spec) if accepts else None
+    applied = _Applied(spec, guard, verdicts)
     site.store.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=site.store.root, prefix="review-") as folder:
         target = Path(folder) / "dataset"
-        _write(source, target, manifest, verdicts)
+        _write(source, target, manifest, recipe, applied)
         with site.sessions.writing.begin() as session:
             return site.store.publish(
                 session,
@@ -138,14 +143,11 @@ class _Some:
             self.ids.append(row)
 
 
-def _write(source: Path, target: Path, manifest: Manifest, verdicts: Mapping[str, Verdict]) -> None:
-    recipe = _recipe(source)
-    met: set[str] = set()
-    rows = _judged(source, _spec(recipe), verdicts, met)
-    chunk = write_chunk(target.with_name("chunk.parquet"), rows)
-    unknown = sorted(verdicts.keys() - met)
-    if unknown:
-        raise bad_input([Fault("verdicts", f"there is no row {', '.join(unknown[:5])}")])
+def _write(
+    source: Path, target: Path, manifest: Manifest, recipe: Mapping[str, Any], applied: "_Applied"
+) -> None:
+    chunk = write_chunk(target.with_name("chunk.parquet"), applied.rows(source))
+    applied.check()
     totals = {
         name: total
         for name, total in manifest.totals.items()
@@ -162,18 +164,51 @@ def _write(source: Path, target: Path, manifest: Manifest, verdicts: Mapping[str
     )
 
 
-def _judged(
-    source: Path, spec: AskedBuild | None, verdicts: Mapping[str, Verdict], met: set[str]
-) -> Iterator[Record | Rejected]:
-    for record in _accepted(source):
-        verdict = verdicts.get(record.id)
-        met |= {record.id} if verdict else set()
-        rejects = verdict is not None and not verdict.accept
-        yield as_rejected(record, Reason.BY_HAND, verdict.note) if verdict and rejects else record
-    for rejected in read_rejected(source):
-        verdict = verdicts.get(rejected.id)
-        met |= {rejected.id} if verdict else set()
-        yield _accepted_by_hand(rejected, spec) if verdict and verdict.accept else rejected
+@dataclass
+class _Applied:
+    """Verdicts on their way through the rows of a dataset, and what is wrong with them."""
+
+    spec: AskedBuild | None
+    guard: Judge | None
+    verdicts: Mapping[str, Verdict]
+    met: set[str] = field(default_factory=set)
+    faults: list[Fault] = field(default_factory=list)
+
+    def rows(self, source: Path) -> Iterator[Record | Rejected]:
+        """All rows, those that a verdict is on changed by it."""
+        for record in _accepted(source):
+            verdict = self._on(record)
+            rejects = verdict is not None and not verdict.accept
+            yield (
+                as_rejected(record, Reason.BY_HAND, verdict.note) if verdict and rejects else record
+            )
+        for rejected in read_rejected(source):
+            verdict = self._on(rejected)
+            yield self._accepted(rejected) if verdict and verdict.accept else rejected
+
+    def check(self) -> None:
+        """Raises a 422 problem for verdicts that can't be followed."""
+        unknown = sorted(self.verdicts.keys() - self.met)
+        if unknown:
+            raise bad_input([Fault("verdicts", f"there is no row {', '.join(unknown[:5])}")])
+        if self.faults:
+            raise bad_input(self.faults[:SHOWN])
+
+    def _on(self, row: Record | Rejected) -> Verdict | None:
+        verdict = self.verdicts.get(row.id)
+        self.met |= {row.id} if verdict else set()
+        return verdict
+
+    def _accepted(self, row: Rejected) -> Record | Rejected:
+        why, spec = not_acceptable(row, self.spec), self.spec
+        if why is None and spec is not None:
+            record = accepted_by_hand(row, spec)
+            leak = self.guard(record.model_dump(mode="json")) if self.guard else None
+            if leak is None:
+                return record
+            why = leak.detail
+        self.faults.append(Fault("verdicts", f"row {row.id!r} can't be accepted: {why}"))
+        return row
 
 
 def why_not(source: Path, row: Record | Rejected, accept: bool) -> str | None:
@@ -182,39 +217,7 @@ def why_not(source: Path, row: Record | Rejected, accept: bool) -> str | None:
         return SIGNAL
     if not accept or isinstance(row, Record):
         return None
-    return _not_acceptable(row, _spec(_recipe(source)))
-
-
-def _not_acceptable(row: Rejected, spec: AskedBuild | None) -> str | None:
-    if not row.prompt or not row.raw:
-        return "nothing was answered"
-    if row.finish_reason == "tool_calls":
-        return "it calls functions, which its raw text alone doesn't hold; build it again"
-    return None if spec is not None else "it wasn't built here: its split is unknown"
-
-
-def _accepted_by_hand(row: Rejected, spec: AskedBuild | None) -> Record:
-    why = _not_acceptable(row, spec)
-    if why is not None or spec is None:
-        raise bad_input([Fault("verdicts", f"row {row.id!r} can't be accepted: {why}")])
-    completion = (Message(role="assistant", content=row.raw[-1]),)
-    template = compile_template(spec.template, demonstrations=isinstance(spec, Shots))
-    return Record(
-        id=row.id,
-        kind=row.kind,
-        prompt=row.prompt,
-        completion=completion,
-        answer=row.answer,
-        gold=row.gold,
-        reasoning=row.reasoning,
-        demo_ids=row.demo_ids,
-        split=split_of(input_key(template, json.loads(row.seed)), spec.split),
-        teacher=row.teacher,
-        finish_reason=row.finish_reason or "stop",
-        usage=row.usage,
-        content_hash=content_hash(row.prompt, completion),
-        seed=row.seed,
-    )
+    return not_acceptable(row, _spec(_recipe(source)))
 
 
 def _recipe(source: Path) -> dict[str, Any]:

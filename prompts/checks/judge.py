@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompts.checks.spec import JudgeCheck
-from prompts.record import Judgement, Message, Reason, Seed
+from prompts.record import Judgement, Message, Reason, Seed, calls_text
 from prompts.template import compile_template
-from prompts.tools import calls_text
 
 REPLY_SCHEMA: Mapping[str, Any] = {
     "type": "object",

@@ -13,11 +13,12 @@ import yaml
 
 from prompts.dataset.card import card
 from prompts.dataset.chunk import read_batches
+from prompts.dataset.fallen import Row, fallen
 from prompts.dataset.files import DatasetError, sync, write_text
 from prompts.dataset.first import First
 from prompts.dataset.likeness import Judge, judged
 from prompts.dataset.manifest import MANIFEST, Diff, Manifest
-from prompts.dataset.schema import CHUNK_SCHEMA, RECORD_SCHEMA, REJECTED_SCHEMA
+from prompts.dataset.schema import CHUNK_SCHEMA, RECORD_SCHEMA, REJECTED_SCHEMA, whole
 from prompts.dataset.shards import Shards
 from prompts.dataset.signals import SignalParts
 from prompts.dataset.tally import Tally
@@ -113,7 +114,7 @@ def _sorted_out(
     """Yields (chunk, accepted rows, all other rows) of `CHUNK_SCHEMA`, a batch at a time."""
     ids, hashes = Seen(), Seen()
     for chunk in chunks:
-        for table in read_batches(chunk):
+        for table in map(whole, read_batches(chunk)):
             _check_ids(ids, table)
             duplicates = _duplicates(hashes, len(ids), table) if deduplicate else {}
             if duplicates:
@@ -143,12 +144,10 @@ def _duplicates(hashes: Seen, rows_with_these: int, table: pa.Table) -> dict[int
 
 
 def _rejected_duplicates(table: pa.Table, duplicates: Mapping[int, int]) -> pa.Table:
-    rows = table.to_pylist()
+    rows: list[Row] = table.to_pylist()
     for index, first in duplicates.items():
-        row = rows[index]
-        row["end"], row["reason"] = End.REJECTED.value, Reason.DUPLICATE.value
-        row["detail"] = f"same prompt and completion as row number {first}"
-        row["raw"] = [turn["content"] for turn in row["completion"]]
+        detail = f"same prompt and completion as row number {first}"
+        rows[index] = fallen(rows[index], End.REJECTED, Reason.DUPLICATE.value, detail)
     return pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
 
 

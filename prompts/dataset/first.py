@@ -1,9 +1,8 @@
 """Exactly so many accepted rows: the first in input order; the others are not needed."""
 
-from typing import Any
-
 import pyarrow as pa
 
+from prompts.dataset.fallen import Row, fallen
 from prompts.dataset.schema import CHUNK_SCHEMA
 from prompts.record import End
 
@@ -44,10 +43,8 @@ class First:
 
 
 def _not_needed(table: pa.Table, beyond: list[int]) -> pa.Table:
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows: list[Row] = table.to_pylist()
     for index in beyond:
-        row = rows[index]
-        row["end"], row["reason"] = End.NOT_NEEDED.value, TARGET
-        row["detail"] = "accepted, but enough rows before it were"
-        row["raw"] = [turn["content"] for turn in row["completion"]]
+        detail = "accepted, but enough rows before it were"
+        rows[index] = fallen(rows[index], End.NOT_NEEDED, TARGET, detail)
     return pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)

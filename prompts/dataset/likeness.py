@@ -1,19 +1,17 @@
 """Checks that need the whole dataset: each accepted row against the rows before it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
+from prompts.dataset.fallen import Row as Row
+from prompts.dataset.fallen import fallen
 from prompts.dataset.schema import CHUNK_SCHEMA
 from prompts.likeness import NearIndex, RougeIndex
 from prompts.overlap import EvaluationSet
 from prompts.record import End, Reason, Record
 from prompts.spec.likeness import NearDuplicates, Novelty, Part
-
-Row = Mapping[str, Any]
-"""A row of a chunk's table."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +106,7 @@ def _first_fault(row: Row, judges: tuple[Judge, ...]) -> Verdict | None:
 
 
 def _rejected(row: Row, fault: Verdict) -> Row:
-    return {
-        **row,
-        "end": End.REJECTED.value,
-        "reason": fault.reason.value,
-        "detail": fault.detail,
-        "resembles": fault.resembles,
-        "raw": [turn["content"] for turn in row["completion"]],
-    }
+    return fallen(row, End.REJECTED, fault.reason.value, fault.detail, fault.resembles)
 
 
 def _all_texts(row: Row) -> list[str]:

@@ -53,6 +53,15 @@ def chunk_table(rows: Sequence[Record | Rejected]) -> pa.Table:
     return pa.Table.from_pylist([_values(row) for row in rows], schema=CHUNK_SCHEMA)
 
 
+def whole(table: pa.Table) -> pa.Table:
+    """A chunk's table with all columns of `CHUNK_SCHEMA`: null where an earlier release wrote it
+    without."""
+    missing = [field for field in CHUNK_SCHEMA if field.name not in table.column_names]
+    for field in missing:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
+
+
 def _values(row: Record | Rejected) -> dict[str, Any]:
     values = row.model_dump(mode="json")
     if isinstance(row, Record):

@@ -22,7 +22,7 @@ from prompts.instructions.steps import (
 )
 from prompts.overlap import words_of
 from prompts.plan import NotNeeded, Plan, Request
-from prompts.record import Call, Reason, Record, Rejected, Seed
+from prompts.record import Call, Reason, Record, Rejected, Seed, as_rejected
 from prompts.spec.methods import EvolInstruct, Operator
 from prompts.spec.writing import told
 from prompts.split import input_key, split_of
@@ -143,8 +143,9 @@ class EvolPlan:
         answer = ended.completion[-1].content
         fault = _bad_answer(answer)
         if fault is not None:
-            row = reject(self.plan, seed, calls, Reason.NOT_EVOLVED, fault)
-            return row.model_copy(update={"prompt": ended.prompt})
+            paid = self.plan.not_needed(seed, "cancelled", calls)
+            kept = {"raw": paid.raw, "reasoning": paid.reasoning}
+            return as_rejected(ended, Reason.NOT_EVOLVED, fault).model_copy(update=kept)
         key = input_key(self.plan.template, seed)
         return ended.model_copy(update={"split": split_of(key, self.plan.spec.split)})
 

@@ -6,82 +6,106 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
 
-from prompts.checks import Reply
 from prompts.parse import split_thinking
 from prompts.plan.request import TeacherFacts
 from prompts.plan.row import Row
 from prompts.plan.samples import Draft
-from prompts.record import Call, Judgement, Kind, Message, Record, Rejected, Usage
-from prompts.spec import Build, Sampling
+from prompts.plan.seeds import seeded
+from prompts.record import (
+    Call,
+    Judgement,
+    Kind,
+    Message,
+    Record,
+    Rejected,
+    Usage,
+    calls_text,
+    written,
+)
+from prompts.spec import AskedBuild
 from prompts.split import split_of
-from prompts.tools import calls_text, tools_text
+from prompts.tools import tools_text
 
 
 @dataclass(frozen=True)
 class Ending:
     """A row that has ended one way or the other: all that both ends tell."""
 
-    kind: Kind
+    spec: AskedBuild
     row: Row
     teacher: TeacherFacts
     calls: Sequence[Call] = ()
     judgements: tuple[Judgement, ...] = field(default=())
 
-    def accepted(self, spec: Build, draft: Draft, sampling: Sampling) -> Record:
+    def accepted(self, draft: Draft) -> Record:
         """The record of a draft."""
-        row, call, reply = self.row, draft.sample.call, draft.sample.reply
-        said = Message(role="assistant", content=reply.text, tool_calls=reply.tool_calls or None)
-        completion = (said,)
+        row, reply, completion = self.row, draft.sample.reply, _completion(draft)
         return Record(
-            id=row.seed["id"],
-            kind=self.kind,
-            prompt=row.prompt,
+            **self._told(draft),
             completion=completion,
-            tools=tools_text(row.tools),
-            answer=reply.answer,
-            gold=reply.gold,
             reasoning=reply.rationale,
-            demo_ids=row.demo_ids,
-            split=split_of(row.key, spec.split),
-            teacher=self.teacher.name,
-            teacher_revision=self.teacher.revision,
-            sampling=as_json(sampling.model_dump(mode="json", exclude_none=True)),
-            finish_reason=call.finish_reason,
-            usage=usage(self.calls),
-            confidence=draft.confidence,
-            hinted=True if draft.hinted else None,
-            flags=draft.sample.flags,
-            judgements=self.judgements,
+            split=split_of(row.key, self.spec.split),
             content_hash=content_hash(row.prompt, completion),
-            seed=as_json(row.seed),
         )
 
     def rejected(
         self,
         reason: str,
         detail: str = "",
-        reply: Reply | None = None,
+        draft: Draft | None = None,
         end: Literal["rejected", "not_needed"] = "rejected",
     ) -> Rejected:
-        """The reject of a row; the raw completions are as the teacher wrote them."""
+        """The reject of a row; the raw completions are as the teacher wrote them. `draft`: what it
+        has of an answer, which a person may still accept."""
+        said = _completion(draft) if draft else ()
         return Rejected(
-            id=self.row.seed["id"],
-            kind=self.kind,
+            **self._told(draft),
             end=end,
             reason=str(reason),
             detail=detail,
-            prompt=self.row.prompt,
             raw=tuple(text for call in self.calls for text in _written(call)),
+            completion=said if any(written(turn) for turn in said) else (),
+            rationale=draft.sample.reply.rationale if draft else None,
             reasoning=_thinking(self.calls),
-            finish_reason=self.calls[-1].finish_reason if self.calls else None,
-            answer=reply.answer if reply else None,
-            gold=reply.gold if reply else None,
-            demo_ids=self.row.demo_ids,
-            judgements=self.judgements,
-            teacher=self.teacher.name,
-            usage=usage(self.calls),
-            seed=as_json(self.row.seed),
         )
+
+    def _told(self, draft: Draft | None) -> dict[str, Any]:
+        """The fields that records and rejects share."""
+        row, call = self.row, self.calls[-1] if self.calls else None
+        told: dict[str, Any] = {
+            "id": row.seed["id"],
+            "kind": Kind(self.spec.kind),
+            "prompt": row.prompt,
+            "tools": tools_text(row.tools),
+            "demo_ids": row.demo_ids,
+            "judgements": self.judgements,
+            "teacher": self.teacher.name,
+            "teacher_revision": self.teacher.revision,
+            "usage": usage(self.calls),
+            "seed": as_json(row.seed),
+            "finish_reason": call.finish_reason if call else None,
+        }
+        return told if draft is None else told | _told_of(self.spec, draft)
+
+
+def _told_of(spec: AskedBuild, draft: Draft) -> dict[str, Any]:
+    call, reply = draft.sample.call, draft.sample.reply
+    sampling = seeded(spec.sampling, call.row, call.step, call.sample)
+    return {
+        "answer": reply.answer,
+        "gold": reply.gold,
+        "sampling": as_json(sampling.model_dump(mode="json", exclude_none=True)),
+        "finish_reason": call.finish_reason,
+        "confidence": draft.confidence,
+        "hinted": True if draft.hinted else None,
+        "flags": draft.sample.flags,
+    }
+
+
+def _completion(draft: Draft) -> tuple[Message, ...]:
+    reply = draft.sample.reply
+    calls = reply.tool_calls or None
+    return (Message(role="assistant", content=reply.text, tool_calls=calls),)
 
 
 def content_hash(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
@@ -98,8 +122,7 @@ def _content(turn: Message) -> list[str]:
 
 def _written(call: Call) -> list[str]:
     """What a call wrote: its words, the functions that it calls."""
-    calls = [calls_text(call.tool_calls)] if call.tool_calls else []
-    return [*([call.text] if call.text else []), *calls]
+    return written(Message(role="assistant", content=call.text, tool_calls=call.tool_calls))
 
 
 def usage(calls: Sequence[Call]) -> Usage:

@@ -10,9 +10,8 @@ from prompts.parse import split_thinking
 from prompts.plan.request import REFUSED, Request
 from prompts.plan.row import Row
 from prompts.plan.seeds import seeded
-from prompts.record import Call, Judgement, Reason
+from prompts.record import Call, Judgement, Reason, calls_text
 from prompts.spec import Sampling
-from prompts.tools import calls_text
 
 JUDGES = 2
 """The step; each judge is a sample of it."""

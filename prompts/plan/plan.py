@@ -67,7 +67,7 @@ class Plan:
         if isinstance(draft, tuple):
             return draft
         if isinstance(draft, Fault):
-            return self._ending(row, known).rejected(draft.reason, draft.detail, draft.reply)
+            return self._ending(row, known).rejected(draft.reason, draft.detail, draft.draft)
         return self._judge(row, known, draft)
 
     def not_needed(self, seed: Seed, why: NotNeeded, calls: Sequence[Call] = ()) -> Rejected:
@@ -241,24 +241,24 @@ class Plan:
         hinted = with_hint(row.prompt, hint)
         if (HINT, 0) in known:
             again = self._read(row, known[HINT, 0])
-            return Draft(again, hinted=True) if again.fault is None else _fault(again)
+            told = Draft(again, hinted=True)
+            return told if again.fault is None else Fault(*again.fault, told)
         return draft if self._too_long(hinted) else (self._ask(row, HINT, 0, hinted),)
 
     def _judge(self, row: Row, known: dict[tuple[int, int], Call], draft: Draft) -> Step:
-        judges, reply, call = judges_of(self.spec.checks), draft.sample.reply, draft.sample.call
+        judges, reply = judges_of(self.spec.checks), draft.sample.reply
         missing = [place for place in range(len(judges)) if (JUDGES, place) not in known]
         base, author = self.spec.sampling.seed, writer_of(self.spec, row.seed["id"])
         if missing:
             try:
                 return tuple(ask_judge(judges[i], i, row, reply, base, author) for i in missing)
             except TemplateError as error:
-                return self._ending(row, known).rejected(Reason.NO_SCORE, f"judge: {error}", reply)
+                return self._ending(row, known).rejected(Reason.NO_SCORE, f"judge: {error}", draft)
         verdict = read_verdict(judges, known, author)
         ending = self._ending(row, known, verdict.judgements)
         if verdict.fault is not None:
-            return ending.rejected(*verdict.fault, reply)
-        sampling = seeded(self.spec.sampling, call.row, call.step, call.sample)
-        return ending.accepted(self.spec, draft, sampling)
+            return ending.rejected(*verdict.fault, draft)
+        return ending.accepted(draft)
 
     def _ending(
         self,
@@ -267,9 +267,4 @@ class Plan:
         judgements: tuple[Judgement, ...] = (),
     ) -> Ending:
         calls = [known[place] for place in sorted(known)]
-        return Ending(Kind(self.spec.kind), row, self.teacher, calls, judgements)
-
-
-def _fault(sample: Sample) -> Fault:
-    assert sample.fault is not None
-    return Fault(*sample.fault, reply=sample.reply)
+        return Ending(self.spec, row, self.teacher, calls, judgements)

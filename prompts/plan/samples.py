@@ -34,7 +34,8 @@ class Fault:
 
     reason: Reason
     detail: str
-    reply: Reply | None = None
+    draft: Draft
+    """What it is said of."""
 
 
 def keep_one(
@@ -57,9 +58,9 @@ def keep_one(
     largest = max(_classes(good, verifier.same), key=len)  # The first of the largest.
     confidence = len(largest) / len(samples)
     if min_agreement is not None and confidence < min_agreement:
-        kept = largest[0].reply
-        share = f"{len(largest)} of {len(samples)} samples agree on {kept.answer!r}"
-        return Fault(Reason.LOW_AGREEMENT, f"{share}, asked for {min_agreement:g}", kept)
+        draft = Draft(largest[0], confidence)
+        share = f"{len(largest)} of {len(samples)} samples agree on {draft.sample.reply.answer!r}"
+        return Fault(Reason.LOW_AGREEMENT, f"{share}, asked for {min_agreement:g}", draft)
     return Draft(largest[0], confidence)
 
 
@@ -102,4 +103,4 @@ def _common_fault(samples: Sequence[Sample]) -> Fault:
     common = Counter(reason for reason, _ in faults).most_common(1)[0][0]
     first = next(s for s in samples if s.fault is not None and s.fault[0] == common)
     assert first.fault is not None
-    return Fault(*first.fault, reply=first.reply)
+    return Fault(*first.fault, Draft(first))

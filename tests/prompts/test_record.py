@@ -24,9 +24,18 @@ def test_a_rejected_row_keeps_all_that_it_held() -> None:
     rejected = as_rejected(row, Reason.BY_HAND, "dull")
     assert (rejected.reason, rejected.detail, rejected.raw) == ("by_hand", "dull", ("It is 2.",))
     shared = Record.model_fields.keys() & Rejected.model_fields.keys()
-    assert "judgements" in shared
+    assert {"judgements", "completion", "tools", "sampling"} <= shared
+    assert rejected.rationale == row.reasoning
     for name in shared:
         assert getattr(rejected, name) == getattr(row, name), name
+
+
+def test_a_row_of_before_answers_were_kept_apart_is_read() -> None:
+    old = {"id": "r1", "kind": "cot", "end": "rejected", "reason": "refusal", "teacher": "t"}
+    # A file without the columns, and a chunk in which only accepted rows had them.
+    for given in ({}, {"completion": None, "flags": None, "sampling": None}):
+        row = Rejected.model_validate(old | given | {"seed": "{}"})
+        assert (row.completion, row.flags, row.sampling) == ((), (), "{}")
 
 
 def test_half_a_character_that_a_server_sent_is_replaced() -> None:

@@ -1,7 +1,10 @@
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -15,7 +18,7 @@ from prompts.dataset import (
     read_rows,
     write_chunk,
 )
-from prompts.record import Record, Rejected
+from prompts.record import Reason, Record, Rejected, ToolCall, as_rejected
 from prompts.split import SPLITS
 from tests.prompts.making import ended, plan_of, said, spec_of
 
@@ -112,6 +115,35 @@ def test_the_first_of_equal_rows_wins_across_chunks(tmp_path: Path, size: int) -
     assert manifest.reasons == {"duplicate": 150}
     assert rejected[5].raw == ("done",)
     assert rejected[5].detail == "same prompt and completion as row number 6"
+
+
+def test_what_falls_keeps_its_calls_its_thoughts_and_how_it_was_asked(tmp_path: Path) -> None:
+    function = {"name": "look_up", "arguments": "{}"}
+    calls = (ToolCall.model_validate({"id": "c1", "function": function}),)
+    plan = plan_of(spec_of("if", tools=[{"type": "function", "function": {"name": "look_up"}}]))
+    seeds = [{"id": str(i), "instruction": "do"} for i in range(2)]
+    answer = {"tool_calls": calls, "finish_reason": "tool_calls", "reasoning": "hm"}
+    rows = [plan.next(seed, said(seed, "", **answer)) for seed in seeds]
+    records = [row for row in rows if isinstance(row, Record)]
+    assembled(tmp_path, records, size=2)
+    (fell,) = read_rejected(tmp_path / "out")
+    assert fell.model_dump(exclude={"end", "reason", "detail"}) == as_rejected(
+        records[1], Reason.DUPLICATE, ""
+    ).model_dump(exclude={"end", "reason", "detail"})
+    assert json.loads(fell.raw[0])[0]["function"] == function
+    assert (fell.completion, fell.rationale) == (records[1].completion, "hm")
+
+
+def test_a_chunk_of_an_earlier_release_is_taken(tmp_path: Path) -> None:
+    (path,) = chunked(tmp_path / "chunks", ended(8))
+    table = pq.read_table(path)
+    empty = {"completion": None, "flags": None, "sampling": None}
+    rows = [row if row["end"] == "accepted" else {**row, **empty} for row in table.to_pylist()]
+    old = pa.Table.from_pylist(rows, schema=table.schema).drop_columns(["rationale"])
+    pq.write_table(old, path)
+    manifest = assemble(tmp_path / "out", [path], recipe={}, seeds=8)
+    assert (manifest.counts.accepted, manifest.counts.rejected) == (4, 2)
+    assert {row.completion for row in read_rejected(tmp_path / "out")} == {()}
 
 
 def test_duplicates_stay_where_they_are_wanted(tmp_path: Path) -> None:

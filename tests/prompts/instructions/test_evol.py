@@ -105,6 +105,7 @@ def test_a_rewriting_without_gain_is_eliminated_if_that_is_asked() -> None:
     _, row = run(evol_plan(rounds=1), say)
     assert isinstance(row, Rejected)
     assert "asks for the same" in row.detail
+    assert row.completion == ()  # No answer was asked for, though the raw texts are two.
     say = teacher("Say a fruit's name.", verdict="Equal.")
     _, row = run(evol_plan(rounds=1, compare=False), say)
     assert isinstance(row, Record)
@@ -116,6 +117,7 @@ def test_an_answer_that_says_nothing_eliminates_the_row(answer: str) -> None:
     assert isinstance(row, Rejected)
     assert row.reason in ("not_evolved", "refusal")
     assert answer in row.raw
+    assert [turn.content for turn in row.completion] == [answer]
 
 
 def test_rows_draw_different_operators_and_only_those_given() -> None:

@@ -81,6 +81,7 @@ def test_min_agreement_rejects_with_both_figures() -> None:
     assert row.reason == Reason.LOW_AGREEMENT
     assert row.detail == "2 of 4 samples agree on '2', asked for 0.6"
     assert row.raw == tuple(texts)
+    assert (row.completion[0].content, row.confidence) == (says(2), 0.5)
 
 
 def test_without_a_good_sample_the_commonest_fault_stands() -> None:
@@ -138,6 +139,7 @@ def test_a_hinted_rationale_that_misses_the_answer_is_not_kept() -> None:
     assert isinstance(row, Rejected)
     assert row.reason == Reason.WRONG_ANSWER
     assert len(row.raw) == 3
+    assert (row.completion[0].content, row.hinted) == (says(8), True)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ async def test_what_cannot_be_accepted_is_refused_where_it_is_said(
     site: Site, browser: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     rows = world.answered(8)
-    rows[3] = rows[3].model_copy(update={"raw": ()})
+    rows[3] = rows[3].model_copy(update={"raw": (), "completion": ()})
     dataset = world.add_dataset(site, tmp_path, rows, "stories")
     found, path = artifacts.directory(site, "dataset", dataset)
     with pytest.raises(Problem, match="nothing was answered"):

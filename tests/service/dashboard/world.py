@@ -52,7 +52,13 @@ def _answered(n: int) -> Record | Rejected:
         detail = f"answer {total + 1}, gold {total}" if reason == "wrong_answer" else ""
         end = "not_needed" if reason == "target" else "rejected"
         return Rejected(
-            **common, end=end, reason=reason, detail=detail, raw=(said,), answer=str(total + 1)
+            **common,
+            end=end,
+            reason=reason,
+            detail=detail,
+            raw=(said,),
+            completion=(Message(role="assistant", content=said),),
+            answer=str(total + 1),
         )
     said = f"{thought} The answer is {total}."
     return Record(
@@ -75,7 +81,9 @@ def _spoilt(row: Record | Rejected, payload: str) -> Record | Rejected:
     if isinstance(row, Record):
         said = (Message(role="assistant", content=f"{payload} The answer is 3."),)
         return row.model_copy(update=common | {"completion": said, "gold": payload})
-    return row.model_copy(update=common | {"raw": (payload,), "detail": payload})
+    said = (Message(role="assistant", content=payload),)
+    changes = {"raw": (payload,), "completion": said, "detail": payload}
+    return row.model_copy(update=common | changes)
 
 
 def add_dataset(site: Site, folder: Path, rows: list[Record | Rejected], name: str) -> str:
