@@ -15,12 +15,14 @@ SECRETS = (
     (re.compile(r"(?i)(bearer\s+)[^\s\"',;]+"), rf"\1{BLOT}"),
     (
         re.compile(
-            r"(?i)((?:api[_-]?key|password|secret|token)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"
+            r"(?i)((?:(?:api|access|secret|private)[_-]?key|password|secret|token)"
+            r"[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"
         ),
         rf"\1{BLOT}",
     ),
     (re.compile(r"(://[^/\s:@]*:)[^@\s/]+(@)"), rf"\1{BLOT}\2"),
     (re.compile(r"\b(?:sk-|retort_)[A-Za-z0-9_-]{8,}"), BLOT),
+    (re.compile(r"\bhf_[A-Za-z0-9]{20,}"), BLOT),
 )
 """Keys in headers, in fields, in URLs, and by their looks."""
 SERVERS = ("uvicorn", "uvicorn.error", "uvicorn.access")

@@ -1,6 +1,8 @@
 """One part of the embedded stack: a process with a log, started, watched, restarted, stopped."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -75,6 +77,17 @@ class Part:
     def due(self) -> bool:
         """Whether it is dead and its backoff is over."""
         return self.process is None and time.monotonic() >= self.start_again_at
+
+    def keep_log_short(self) -> None:
+        """Move a log that has grown too long aside while its part goes on writing to it."""
+        log = self.plan.log
+        if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+            # The part holds the file itself, opened for appending: what it writes next lands at
+            # the new end. What it writes between copy and cut is lost. A full disk keeps of the
+            # copy what fits, and is given the room of the log.
+            with contextlib.suppress(OSError):
+                shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
 
     def ask_to_stop(self) -> None:
         """SIGTERM, by way of the keeper, which kills after the grace."""

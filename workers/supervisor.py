@@ -173,6 +173,7 @@ class Supervisor:
         while not self._stop.wait(POLL_S):
             for part in self.parts:
                 self._mend(part)
+                part.keep_log_short()
 
     def _mend(self, part: Part) -> None:
         code = part.died()

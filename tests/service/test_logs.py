@@ -20,6 +20,12 @@ def record(message: str, *values: object) -> logging.LogRecord:
         ("postgresql://u:pa55@h/db", "postgresql://u:[redacted]@h/db"),
         ("key sk-abcdefgh1234 refused", "key [redacted] refused"),
         ("GET /login?token=abc&next=/", "GET /login?token=[redacted]&next=/"),
+        ("AWS_SECRET_ACCESS_KEY=abc/d+e= x", "AWS_SECRET_ACCESS_KEY=[redacted] x"),
+        ("{'secret_key': 'abc'}", "{'secret_key': '[redacted]'}"),
+        ("secret_key: abc", "secret_key: [redacted]"),
+        ("private-key=abc, n: 1", "private-key=[redacted], n: 1"),
+        ("with hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345 no", "with [redacted] no"),
+        ("hf_transfer is on; the secret.key is old", "hf_transfer is on; the secret.key is old"),
         ("job-02k9c1q7x4ma takes max_tokens 7", "job-02k9c1q7x4ma takes max_tokens 7"),
     ],
 )
