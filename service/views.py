@@ -50,6 +50,8 @@ class JobDetail(JobView):
     children: list[JobView]
     schedule_id: str | None = None
     """The schedule that it is a run of."""
+    report_id: str | None = None
+    """The report that it drew, or the newest one that tells of it."""
 
 
 class JobPage(_View):
@@ -182,11 +184,14 @@ def job_view(job: Job) -> JobView:
     return JobView.model_validate(job)
 
 
-def job_detail(job: Job, children: list[Job], schedule_id: str | None = None) -> JobDetail:
+def job_detail(
+    job: Job, children: list[Job], schedule_id: str | None = None, report_id: str | None = None
+) -> JobDetail:
     """A row in full."""
     fields = JobView.model_validate(job).model_dump()
     parts = [job_view(child) for child in children]
-    return JobDetail(**fields, spec=job.spec, children=parts, schedule_id=schedule_id)
+    ids = {"schedule_id": schedule_id, "report_id": job.result.get("report") or report_id}
+    return JobDetail(**fields, spec=job.spec, children=parts, **ids)
 
 
 def artifact_view(artifact: Artifact, location: str) -> ArtifactView:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from service.cli.client import Api
 from service.cli.failure import bad_input
-from service.cli.options import Json, Screen, Url, connect, screen
+from service.cli.options import Cursor, Json, Limit, Screen, Url, Versions, connect, screen
 from service.cli.recipes import send_file
 from service.cli.rows import judge, say_row, show_rejected, show_rows
 from service.cli.story import skills
@@ -43,9 +43,16 @@ def upload(
 
 
 @datasets.command("list")
-def list_datasets(as_json: Json = False, url: Url = None) -> None:
+def list_datasets(
+    name: Versions = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
     """List datasets, newest first."""
-    list_artifacts(connect(url), screen(as_json), "datasets", ("accepted", "rejected", "kinds"))
+    page = connect(url).get("/datasets", name=name, limit=limit, cursor=cursor)
+    show_artifacts(screen(as_json), page, "datasets", ("accepted", "rejected", "kinds"))
 
 
 @datasets.command("show")
@@ -162,9 +169,16 @@ def push_dataset(
 
 
 @models.command("list")
-def list_models(as_json: Json = False, url: Url = None) -> None:
+def list_models(
+    name: Versions = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
     """List models, newest first."""
-    list_artifacts(connect(url), screen(as_json), "models", ("role", "method"))
+    page = connect(url).get("/models", name=name, limit=limit, cursor=cursor)
+    show_artifacts(screen(as_json), page, "models", ("role", "method"))
 
 
 @models.command("show")
@@ -201,8 +215,7 @@ def download_model(
     _say_place(screen(as_json), found, target)
 
 
-def list_artifacts(api: Api, out: Screen, kind: str, columns: tuple[str, ...]) -> None:
-    page = api.get(f"/{kind}", limit=50)
+def show_artifacts(out: Screen, page: dict[str, Any], kind: str, columns: tuple[str, ...]) -> None:
     if out.json:
         out.document(page)
         return
@@ -213,6 +226,7 @@ def list_artifacts(api: Api, out: Screen, kind: str, columns: tuple[str, ...]) -
         facts = [_short(each["summary"].get(column)) for column in columns]
         table.add_row(each["id"], each["name"], str(each["version"]), f"{each['bytes']:,}", *facts)
     out.console.print(table if page["artifacts"] else f"no {kind}")
+    out.say_more(page)
 
 
 def _describe(out: Screen, found: dict[str, Any]) -> None:

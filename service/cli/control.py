@@ -52,6 +52,8 @@ def show(job: Job, as_json: Json = False, url: Url = None) -> None:
         out.document(found | {"rows": rows})
         return
     out.say(f"{found['kind']} {found['id']} ({found['name']}) {ending(found)}")
+    if found["schedule_id"]:
+        out.say(f"  schedule  {found['schedule_id']}")
     for name in ("progress", "result"):
         if found[name]:
             out.say(f"  {name:<9} {_pairs(found[name])}")

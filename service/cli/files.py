@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from service.cli.failure import bad_input
-from service.cli.options import Json, Url, connect, screen
+from service.cli.options import Cursor, Json, Limit, Url, Versions, connect, screen
 
 app = typer.Typer(help="Uploaded files, and outputs of batches.", no_args_is_help=True)
 
@@ -18,13 +18,15 @@ Reference = Annotated[
 
 @app.command("list")
 def list_files(
-    name: Annotated[str | None, typer.Option(help="Only versions of this name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    name: Versions = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
     """List files, newest first."""
-    page, out = connect(url).get("/files", name=name, limit=limit), screen(as_json)
+    page = connect(url).get("/files", name=name, limit=limit, cursor=cursor)
+    out = screen(as_json)
     if as_json:
         out.document(page)
         return
@@ -35,6 +37,7 @@ def list_files(
         facts = [str(each["summary"].get(one, "")) for one in ("purpose", "rows")]
         table.add_row(each["id"], each["name"], str(each["version"]), *facts, f"{each['bytes']:,}")
     out.console.print(table if page["artifacts"] else "no files")
+    out.say_more(page)
 
 
 @app.command("download")

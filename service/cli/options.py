@@ -23,6 +23,12 @@ Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Show progress until it ends; Ctrl-C leaves it be.")
 ]
 
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Rows at most.")]
+Cursor = Annotated[
+    str | None, typer.Option("--cursor", help="Go on behind this: the page before names it.")
+]
+Versions = Annotated[str | None, typer.Option("--name", help="Only versions of this name.")]
+
 
 @dataclass(frozen=True)
 class Screen:
@@ -40,6 +46,11 @@ class Screen:
         """A line for people; nothing with --json."""
         if not self.json:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def say_more(self, page: dict[str, Any]) -> None:
+        """How to see the next page of a list, where there is one."""
+        if page["next"]:
+            self.say(f"more: --cursor {page['next']}")
 
 
 def screen(as_json: bool) -> Screen:

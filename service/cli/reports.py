@@ -7,20 +7,27 @@ import typer
 from rich.markdown import Markdown
 
 from service.addresses import API
-from service.cli.artifacts import Out, download, list_artifacts
+from service.cli.artifacts import Out, download, show_artifacts
 from service.cli.client import Api
 from service.cli.failure import bad_input
-from service.cli.options import Json, Url, connect, screen
+from service.cli.options import Cursor, Json, Limit, Url, Versions, connect, screen
 
 
-def list_reports(as_json: Json = False, url: Url = None) -> None:
+def list_reports(
+    name: Versions = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
     """List reports, newest first."""
-    list_artifacts(connect(url), screen(as_json), "reports", ())
+    page = connect(url).get("/reports", name=name, limit=limit, cursor=cursor)
+    show_artifacts(screen(as_json), page, "reports", ())
 
 
 def report(
     reference: Annotated[
-        str, typer.Argument(metavar="JOB|REPORT", help="A recipe's job or a report.")
+        str, typer.Argument(metavar="JOB|REPORT", help="A report, or a job that one tells of.")
     ],
     to_open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     out: Out = None,
@@ -51,6 +58,6 @@ def _report_id(api: Api, reference: str) -> str:
     if not reference.startswith("job-"):
         return reference
     job = api.get(f"/jobs/{reference}")
-    if not job["result"].get("report"):
+    if not job["report_id"]:
         raise bad_input("No report yet", f"{reference} is {job['state']} and has no report")
-    return str(job["result"]["report"])
+    return str(job["report_id"])

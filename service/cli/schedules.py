@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from service.cli.options import Json, Screen, Url, connect, screen
+from service.cli.options import Cursor, Json, Limit, Screen, Url, connect, screen
 from service.cli.recipes import check_paths, read_recipe, send_files
 
 app = typer.Typer(help="Jobs that run again and again.", no_args_is_help=True)
@@ -53,9 +53,11 @@ def create(
 
 
 @app.command("list")
-def list_schedules(as_json: Json = False, url: Url = None) -> None:
-    """List schedules with when they run next."""
-    page, out = connect(url).get("/schedules", limit=200), screen(as_json)
+def list_schedules(
+    limit: Limit = 50, cursor: Cursor = None, as_json: Json = False, url: Url = None
+) -> None:
+    """List schedules with when they run next, newest first."""
+    page, out = connect(url).get("/schedules", limit=limit, cursor=cursor), screen(as_json)
     if as_json:
         out.document(page)
         return
@@ -66,6 +68,7 @@ def list_schedules(as_json: Json = False, url: Url = None) -> None:
         first = _local(each["coming"][0]) if each["coming"] else "paused"
         table.add_row(each["name"], each["cron"], each["time_zone"], each["spec"]["kind"], first)
     out.console.print(table if page["schedules"] else "no schedules")
+    out.say_more(page)
 
 
 @app.command("show")
@@ -78,8 +81,8 @@ def show(name: Name, as_json: Json = False, url: Url = None) -> None:
 def runs(
     name: Name,
     state: Annotated[str | None, typer.Option(help="Such as failed.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
-    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
@@ -90,8 +93,7 @@ def runs(
         out.document(page)
     for each in page["runs"]:
         out.say(_run(each))
-    if page["next"]:
-        out.say(f"more: --cursor {page['next']}")
+    out.say_more(page)
 
 
 @app.command("run")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import access, again, events, job_logs, jobs, pausing, timetable
+from service import access, again, ancestry, events, job_logs, jobs, pausing, timetable
 from service.addresses import API
 from service.again import Clone, Retry
 from service.preview import Preview, PreviewRequest, preview
@@ -73,8 +73,9 @@ def list_jobs(
 def show_job(site: TheSite, job_id: str) -> JobDetail:
     """A job with its spec and, for a recipe, its parts."""
     with site.sessions.reading() as session:
-        job, schedule_id = jobs.get(session, job_id), timetable.schedule_of(session, job_id)
-        return job_detail(job, jobs.children(session, job_id), schedule_id)
+        job, children = jobs.get(session, job_id), jobs.children(session, job_id)
+        schedule_id = timetable.schedule_of(session, job_id)
+        return job_detail(job, children, schedule_id, ancestry.report_of(session, [job_id]))
 
 
 @router.post("/jobs/{job_id}/cancel", responses=PROBLEMS)
