@@ -1,5 +1,6 @@
 """Checks that need the whole dataset: each accepted row against the rows before it."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -29,10 +30,10 @@ Judge = Callable[[Row], Verdict | None]
 
 
 def contamination(known: EvaluationSet) -> Judge:
-    """Rejects rows whose input, messages or completion hold something of an evaluation set."""
+    """Rejects rows whose seed, messages or completion hold something of an evaluation set."""
 
     def judge(row: Row) -> Verdict | None:
-        found = known.find_in(_all_texts(row))
+        found = known.find_in(_all_texts(row)) or known.find_row(json.loads(row["seed"]))
         if found is None:
             return None
         detail = f"{found.how} overlap with {known.name} row {found.row!r}: {found.words!r}"

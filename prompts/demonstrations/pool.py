@@ -57,11 +57,11 @@ def make_pool(
         key = input_key(template, seed)
         if seed.get(label) is None or split_of(key, spec.split) != "train":
             continue
-        text = query_text(template, seed)
-        if any(known.find(text) is not None for known in evaluation):
+        shown = shown_texts(template, seed)
+        if any(known.find_row(seed, shown) is not None for known in evaluation):
             contaminated += 1
         else:
-            usable.append((seed, key, text))
+            usable.append((seed, key, "\n".join(shown)))
     groups: dict[str, list[int]] = {}
     for index, (seed, _, _) in enumerate(usable):
         groups.setdefault(group_of(spec, seed), []).append(index)
@@ -83,8 +83,13 @@ def label_field(spec: Shots) -> str:
 
 def query_text(template: Template, seed: Seed) -> str:
     """The fields of a seed that its prompt shows, as one text."""
+    return "\n".join(shown_texts(template, seed))
+
+
+def shown_texts(template: Template, seed: Seed) -> list[str]:
+    """The fields of a seed that its prompt shows, by their names."""
     values = (seed.get(name) for name in sorted(template.fields))
-    return "\n".join(as_text(value) for value in values if value is not None)
+    return [as_text(value) for value in values if value is not None]
 
 
 def group_of(spec: Shots, seed: Seed) -> str:

@@ -13,7 +13,7 @@ from prompts.checks.judge import judges_of
 from prompts.checks.rows import findings
 from prompts.checks.spec import JsonSchemaCheck
 from prompts.demonstrations import Pool, arrange, choose, group_of
-from prompts.demonstrations.pool import query_text
+from prompts.demonstrations.pool import query_text, shown_texts
 from prompts.overlap import EvaluationSet
 from prompts.plan.ends import Ending
 from prompts.plan.judging import JUDGES, ask_judge, read_verdict
@@ -172,9 +172,9 @@ class Plan:
         """Why a row is not asked at all."""
         if row.fault is not None:
             return row.fault
-        text = query_text(self.template, row.seed) if self.evaluation else ""
+        shown = shown_texts(self.template, row.seed) if self.evaluation else []
         for known in self.evaluation:
-            overlap = known.find(text)
+            overlap = known.find_row(row.seed, shown)
             if overlap is not None:
                 where = f"{overlap.how} with {overlap.row!r} of {known.name}"
                 return Reason.CONTAMINATED, f"{where}: {overlap.words}"

@@ -61,3 +61,39 @@ def test_the_first_overlap_of_several_texts_is_given() -> None:
     found = known.find_in(["nothing", "three four", "one two"])
     assert found is not None
     assert found.row == "e2"
+
+
+TWO = [{"id": "e1", "instruction": "Translate to French.", "input": "red apple"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        (TWO[0], ()),
+        # Shown by a template of other fields, in another order.
+        ({"id": "s", "q": "RED apple"}, ("red Apple!", "translate to French")),
+        # Beside what no evaluation row has.
+        (TWO[0] | {"style": "short"}, ("red apple", "short", "Translate to French.")),
+    ],
+)
+def test_a_row_of_several_fields_is_found_whole(row: dict[str, str], shown: tuple[str]) -> None:
+    known = EvaluationSet("eval", evaluation_texts(TWO))
+    found = known.find_row(row, shown)
+    assert found is not None
+    assert (found.row, found.how) == ("e1", "exact")
+
+
+def test_a_part_that_another_row_shares_is_not_the_row() -> None:
+    known = EvaluationSet("eval", evaluation_texts(TWO))
+    other = {"instruction": "Translate to French.", "input": "green pear"}
+    assert known.find_row(other, ("green pear", "Translate to French.")) is None
+    assert known.find_row({}, ()) is None
+    # In the order in which a prompt shows them they are one text, too.
+    assert known.find("Translate to French.\n\nred apple") is not None
+
+
+def test_fields_of_one_row_that_say_the_same_make_no_phrase_common() -> None:
+    row = {"question": QUESTION, "text": QUESTION, "query": QUESTION}
+    rows = [{"id": f"e{n}", **row} for n in range(4)]
+    words = " ".join(words_of(QUESTION)[1:15])
+    assert EvaluationSet("eval", evaluation_texts(rows)).find(words) is not None

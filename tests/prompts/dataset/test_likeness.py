@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from prompts.dataset import assemble, read_rejected, read_rows, write_chunk
 from prompts.dataset.likeness import Judge, contamination, near_duplicates, novelty
-from prompts.overlap import EvaluationSet
+from prompts.overlap import EvaluationSet, evaluation_texts
 from prompts.record import Message, Record
 from prompts.spec.likeness import NearDuplicates, Novelty
 from prompts.split import SPLITS
@@ -48,6 +49,19 @@ def test_near_duplicates_of_this_dataset_and_of_another(tmp_path: Path) -> None:
 def test_rows_that_hold_an_evaluation_question_are_rejected(tmp_path: Path) -> None:
     known = EvaluationSet("held-out", [("e5", "list four uses of an old newspaper!")])
     assert rejections(tmp_path, [contamination(known)]) == [("r2", "contaminated", "e5")]
+
+
+def test_rows_whose_seed_is_an_evaluation_row_are_rejected_however_they_ask() -> None:
+    exam = [{"id": "e1", "instruction": "Translate to French.", "input": "red apple"}]
+    known = EvaluationSet("held-out", evaluation_texts(exam))
+    seed = json.dumps({"id": "r0", "instruction": "Translate to French.", "input": "red apple"})
+    asked = (Message(role="user", content="Input: red apple. What is it, translated to French?"),)
+    row = record(0, "").model_copy(update={"seed": seed, "prompt": asked})
+    fault = contamination(known)(row.model_dump(mode="json"))
+    assert fault is not None
+    assert fault.resembles == "e1"
+    other = row.model_copy(update={"seed": seed.replace("red apple", "green pear")})
+    assert contamination(known)(other.model_dump(mode="json")) is None
 
 
 def test_the_first_judge_that_objects_is_heard(tmp_path: Path) -> None:

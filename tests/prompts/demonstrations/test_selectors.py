@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prompts.demonstrations import choose, make_pool
 from prompts.demonstrations.pool import Vectors
-from prompts.overlap import EvaluationSet
+from prompts.overlap import EvaluationSet, evaluation_texts
 from prompts.plan import TeacherFacts, make_plan
 from prompts.record import Message, Reason, Record, Rejected, Seed
 from prompts.split import input_key
@@ -156,6 +156,26 @@ def test_an_evaluation_set_is_neither_shown_nor_asked() -> None:
         assert row.reason == Reason.CONTAMINATED
         assert "of exam" in row.detail
     assert isinstance(plan.next(seeds[8], []), tuple)
+
+
+def test_an_evaluation_row_of_two_fields_is_neither_shown_nor_asked() -> None:
+    shown = "{% for demo in demonstrations %}{{ demo.input }} = {{ demo.output }}\n{% endfor %}"
+    template = shown + "{{ instruction }}: {{ input }} ="
+    words = ("red apple", "green pear", "blue plum")
+    seeds: list[Seed] = [
+        {"id": word, "instruction": "Translate to French.", "input": word, "output": "x"}
+        for word in words
+    ]
+    exam = [{"id": "e1", "instruction": "Translate to French.", "input": "Red apple"}]
+    known = EvaluationSet("exam", evaluation_texts(exam))
+    pool = make_pool(spec(template=template, split=NO_SPLIT), seeds, [known])
+    assert {entry["id"] for entry in pool.entries} == set(words[1:])
+    one = spec(template=template, demonstrations=1, split=NO_SPLIT)
+    plan = make_plan(one, seeds, TeacherFacts("teacher"), [known])
+    row = plan.next(seeds[0], [])
+    assert isinstance(row, Rejected)
+    assert row.reason == Reason.CONTAMINATED
+    assert isinstance(plan.next(seeds[1], []), tuple)
 
 
 def test_fixed_sets_are_the_same_bytes_and_one_prefix_for_a_group() -> None:
