@@ -180,11 +180,11 @@ def _depth(node: nodes.Node) -> int:
     return inner + isinstance(node, nodes.For)
 
 
-def _filtered(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:
+def _filtered(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
 
 
-def _watched(function: Callable[..., Any], counts: bool) -> Callable[..., Any]:
+def _watched(function: Any, counts: bool) -> Callable[..., Any]:
     @wraps(function)  # What it is passed beside its arguments is written on it.
     def watched(*args: Any, **kwargs: Any) -> Any:
         look_at_clock()

@@ -7,14 +7,15 @@ from functools import lru_cache
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError, best_match
-from jsonschema.validators import extend
+from jsonschema.exceptions import SchemaError, best_match
 from referencing.exceptions import Unresolvable
 
-from prompts.patterns import PatternTimeoutError, found
+from prompts.steps import Bounded, begin
 
 DEEPEST = 64
 """Levels of objects and lists in a schema."""
+MOST_PARTS = 10_000
+"""That references and combinations (allOf and its like) may unfold to, for one value."""
 _REFERENCES = ("$ref", "$dynamicRef")
 _UNREADABLE = (ValueError, RecursionError, ArithmeticError, Unresolvable)
 
@@ -34,6 +35,12 @@ def check_schema(schema: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"$ref {reference!r}: only references within it (#/...) are followed")
         if not _leads_somewhere(schema, reference):
             raise ValueError(f"$ref {reference!r} leads nowhere in it")
+    if any("$schema" in part for part in _objects(schema) if part is not schema):
+        raise ValueError("$schema: a part of a schema can't be of another draft")
+    named = {name for part in _objects(schema) for name in part}
+    if {"unevaluatedProperties", "patternProperties"} <= named:
+        raise ValueError("unevaluatedProperties can't stand in one schema with patternProperties")
+    _check_unfolded(schema)
     return schema
 
 
@@ -47,6 +54,7 @@ def read_json(text: str) -> Any:
 
 def misfit(schema: dict[str, Any], value: Any) -> str | None:
     """Where and why a schema doesn't take a value; None if it does."""
+    begin()
     try:
         error = best_match(_validator(json.dumps(schema)).iter_errors(value))
     except _UNREADABLE as problem:
@@ -55,6 +63,54 @@ def misfit(schema: dict[str, Any], value: Any) -> str | None:
         return None
     place = "/".join(str(part) for part in error.absolute_path)
     return f"at {place or 'its root'}: {error.message[:300]}"
+
+
+def _check_unfolded(schema: dict[str, Any]) -> None:
+    """Raises ValueError if its references come back to themselves or unfold without measure."""
+    resolver, known = _validator(json.dumps(schema))._resolver, dict[str, int]()
+
+    def parts(part: Any, above: tuple[str, ...]) -> int:
+        if not isinstance(part, dict):
+            return 1
+        name = json.dumps(part, sort_keys=True)
+        if name in above:
+            raise ValueError("$ref: it leads back to itself before any value is looked into")
+        if name not in known:
+            inner = _in_place(part, resolver)
+            known[name] = 1 + sum(parts(one, (*above, name)) for one in inner)
+        if known[name] > MOST_PARTS:
+            raise ValueError(
+                f"its references and combinations unfold to more than {MOST_PARTS:,} parts"
+            )
+        return known[name]
+
+    try:
+        for part in _objects(schema):
+            parts(part, ())
+    except RecursionError:
+        raise ValueError("its references make too long a chain") from None
+
+
+def _in_place(part: dict[str, Any], resolver: Any) -> Iterator[Any]:
+    """The parts of a schema that look at the same value as it does."""
+    for name in _REFERENCES:
+        if isinstance(part.get(name), str):
+            yield resolver.lookup(part[name]).contents
+    for name in ("allOf", "anyOf", "oneOf"):
+        if isinstance(part.get(name), list):
+            yield from part[name]
+    for name in ("not", "if", "then", "else"):
+        if name in part:
+            yield part[name]
+    if isinstance(part.get("dependentSchemas"), dict):
+        yield from part["dependentSchemas"].values()
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for inner in _children(value):
+        yield from _objects(inner)
 
 
 def deeper_than(value: Any, levels: int) -> bool:
@@ -102,33 +158,6 @@ def _leads_somewhere(schema: dict[str, Any], reference: str) -> bool:
     return isinstance(found, dict | bool)
 
 
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """`pattern` as jsonschema has it, in bounded time."""
-    if not isinstance(instance, str):
-        return
-    try:
-        if not found(pattern, instance):
-            yield ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
-    except PatternTimeoutError as error:
-        yield ValidationError(str(error))
-
-
-def _names(validator: Any, patterns: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """`patternProperties` as jsonschema has it, in bounded time."""
-    if not isinstance(instance, dict):
-        return
-    for pattern, inner in patterns.items():
-        for name, value in instance.items():
-            try:
-                if found(pattern, name):
-                    yield from validator.descend(value, inner, path=name, schema_path=pattern)
-            except PatternTimeoutError as error:
-                yield ValidationError(str(error))
-
-
-_Bounded = extend(Draft202012Validator, {"pattern": _pattern, "patternProperties": _names})
-
-
 @lru_cache(maxsize=128)
 def _validator(schema: str) -> Any:
-    return _Bounded(json.loads(schema))
+    return Bounded(json.loads(schema))
