@@ -44,6 +44,7 @@ def summary_of(path: Path) -> dict[str, Any]:
         **manifest.counts.model_dump(),
         "splits": manifest.splits,
         "reasons": manifest.reasons,
+        "flags": manifest.flags,
         "kinds": list(manifest.kinds),
         "teachers": list(manifest.teachers),
         "teacher_revisions": list(manifest.teacher_revisions),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from prompts.dataset.files import DatasetError
 from prompts.record import Frozen
@@ -80,6 +80,8 @@ class Manifest(Frozen):
     """Accepted rows per split."""
     reasons: dict[str, int]
     """Rows that were not accepted, per reason."""
+    flags: dict[str, int] = Field(default_factory=dict)
+    """Accepted rows per flag: what checks found and didn't reject."""
     empty: bool
     """No row was accepted: there is nothing to train on."""
     teachers: tuple[str, ...]

@@ -19,12 +19,15 @@ class Tally:
             name: Counter() for name in ("end", "reason", "split", "kind", "teacher", "revision")
         }
         self._tokens: Counter[str] = Counter()
+        self._flags: Counter[str] = Counter()
 
     def add(self, accepted: pa.Table, others: pa.Table) -> None:
         """Counts a table of accepted rows and one of all others."""
         self._count("split", accepted["split"])
         self._count("revision", accepted["teacher_revision"])
         self._count("reason", others["reason"])
+        for flags in accepted["flags"].drop_null().to_pylist():
+            self._flags.update(set(flags))  # Two checks may find the same in a row.
         for table in (accepted, others):
             self._count("end", table["end"])
             self._count("kind", table["kind"])
@@ -58,6 +61,7 @@ class Tally:
             ),
             splits={split: counted["split"][split] for split in SPLITS},
             reasons=dict(sorted(counted["reason"].items())),
+            flags=dict(sorted(self._flags.items())),
             empty=not accepted,
             teachers=tuple(sorted(counted["teacher"])),
             teacher_revisions=tuple(sorted(counted["revision"])),

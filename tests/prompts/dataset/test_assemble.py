@@ -134,6 +134,18 @@ def test_what_falls_keeps_its_calls_its_thoughts_and_how_it_was_asked(tmp_path: 
     assert (fell.completion, fell.rationale) == (records[1].completion, "hm")
 
 
+def test_the_manifest_counts_what_was_flagged(tmp_path: Path) -> None:
+    flags: list[tuple[str, ...]] = [("personal_data",), (), ("personal_data", "personal_data")]
+    records = [row for row in ended(12) if isinstance(row, Record)]
+    rows: Rows = [row.model_copy(update={"flags": flags[n % 3]}) for n, row in enumerate(records)]
+    # Flagged, and then not kept: rejected rows are counted by their reason.
+    rows.append(as_rejected(records[0].model_copy(update={"id": "x"}), Reason.BY_HAND, "no"))
+    manifest = assembled(tmp_path, rows)
+    assert manifest.flags == {"personal_data": 4}
+    assert read_manifest(tmp_path / "out").flags == {"personal_data": 4}
+    assert assembled(tmp_path / "none", ended(8)).flags == {}
+
+
 def test_a_chunk_of_an_earlier_release_is_taken(tmp_path: Path) -> None:
     (path,) = chunked(tmp_path / "chunks", ended(8))
     table = pq.read_table(path)
