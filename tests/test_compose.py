@@ -77,6 +77,17 @@ def test_every_queue_has_a_worker_and_every_setting_is_known() -> None:
     assert {name.removeprefix("RETORT_").lower() for name in named} <= set(Settings.model_fields)
 
 
+def test_a_login_link_of_the_api_opens_on_the_host() -> None:
+    api = SERVICES["api"]
+    url = re.fullmatch(r"\$\{RETORT_URL:-(\S+)\}", api["environment"]["RETORT_API_URL"])
+    assert url is not None
+    (published,) = api["ports"]
+    assert url[1] == f"http://{published.rpartition(':')[0]}"
+    assert published.rpartition(":")[2] == api["environment"]["RETORT_PORT"]
+    # Whose word is taken on who asks, and over what.
+    assert "--forwarded-allow-ips ${TRUSTED_PROXY:-127.0.0.1}" in api["command"]
+
+
 def test_what_serves_models_holds_vllm_and_is_reached_by_its_name() -> None:
     lines = stages()["serve"]
     place = re.search(r"RETORT_VLLM_PYTHON=(\S+)/bin/python", lines)
@@ -133,6 +144,7 @@ def test_several_processes_of_the_api_are_one(tmp_path: Path) -> None:
     _, key = keys.create(site, NewKey(name="k", scopes=("admin",)))
     words = SERVICES["api"]["command"].replace("8700", str(port)).replace("0.0.0.0", "127.0.0.1")
     words = words.replace("${API_PROCESSES:-2}", "2")
+    words = words.replace("${TRUSTED_PROXY:-127.0.0.1}", "127.0.0.1")
     url = f"http://127.0.0.1:{port}"
     with process(words, given(tmp_path / "data", port)) as api:
         wait_for(lambda: answers(f"{url}{ALIVE}"), 150)

@@ -122,12 +122,18 @@ def revoke(
     out.say(f"{found.id} {found.name} is revoked")
 
 
-def login_link(as_json: Json = False) -> None:
-    """Print a link that opens the dashboard, once."""
+def login_link(
+    as_json: Json = False,
+    given: Annotated[
+        str | None,
+        typer.Option("--url", help="Where the browser reaches the API, if not as retort does."),
+    ] = None,
+) -> None:
+    """Print a link that opens the dashboard, once. Signed with the installation's secret."""
     settings, out = load_settings(), screen(as_json)
     up = runtime.read(settings.data_dir)
     url = up.url if up is not None and runtime.alive(up) else settings.api_url
-    link = login.link(settings, url)
+    link = login.link(settings, (given or url).rstrip("/"))
     if as_json:
         out.document({"link": link})
     out.say(link)

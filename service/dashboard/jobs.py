@@ -29,6 +29,8 @@ LOG_BYTES = 1 << 16
 """Of each log: its end, on a page."""
 POLL_S = 0.5
 KINDS = ("recipe", "build", "batch", "train", "compress", "serve", "report")
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Tells a proxy in front to pass each message on as it comes."""
 MOVING = ("progress", "step")
 """Types of events that only move figures."""
 LEFT_OUT = (*MOVING, "samples")
@@ -81,7 +83,8 @@ async def stream(
 ) -> StreamingResponse:
     """A line of server-sent events whenever something happened to a job or its parts."""
     await asyncio.to_thread(_news, site, job_id)
-    return StreamingResponse(_ring(site, job_id, after), media_type="text/event-stream")
+    news = _ring(site, job_id, after)
+    return StreamingResponse(news, media_type="text/event-stream", headers=UNBUFFERED)
 
 
 @router.get("/jobs/{job_id}/curve")

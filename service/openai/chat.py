@@ -107,7 +107,9 @@ class _Passed(StreamingResponse):
     gone before the first block leaves an iterator that never runs."""
 
     def __init__(self, blocks: AsyncIterator[bytes], held: AsyncExitStack) -> None:
-        super().__init__(blocks, media_type="text/event-stream")
+        # No proxy in front is to hold pieces back.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(blocks, headers=headers, media_type="text/event-stream")
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

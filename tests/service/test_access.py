@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from itsdangerous import URLSafeTimedSerializer
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service import access, keys, login
 from service.app import create_app
@@ -225,6 +226,22 @@ async def test_a_forged_or_anonymous_cookie_opens_nothing(
     for cookie in (forged, login.sealed(site.settings, login.new_ticket()), "rubbish"):
         api.cookies.set(COOKIE, cookie)
         assert (await api.get(JOBS)).status_code == 401
+
+
+@pytest.mark.parametrize(("said", "secure"), [("https", True), ("http", False)])
+async def test_behind_a_proxy_with_tls_a_session_is_for_tls_only(
+    site: Site, said: str, secure: bool
+) -> None:
+    app = create_app(site.settings)
+    app.state.site.sessions.engine.dispose()
+    app.state.site = site
+    proxied = httpx.ASGITransport(ProxyHeadersMiddleware(app))
+    async with httpx.AsyncClient(transport=proxied, base_url="http://localhost") as client:
+        form = {"token": token_of(login.link(site.settings, "http://localhost"))}
+        headers = {"X-Forwarded-Proto": said, "Origin": f"{said}://localhost"}
+        opened = await client.post("/login", data=form, headers=headers)
+        assert opened.status_code == 303
+        assert ("; secure" in opened.headers["set-cookie"].lower()) is secure
 
 
 def test_a_login_link_is_good_once(site: Site) -> None:

@@ -20,3 +20,8 @@ def test_a_limit_that_is_none_is_refused(cli: Cli) -> None:
     said = cli("keys", "create", "guest", "--jobs-at-once", "-1")
     assert (said.code, "limits.jobs_at_once" in said.err) == (2, True)
     assert cli("keys", "show", "key-x").code == 2
+
+
+def test_a_login_link_is_for_the_address_that_a_browser_knows(cli: Cli) -> None:
+    link = json.loads(cli("login", "--url", "https://retort.example/", "--json").out)["link"]
+    assert link.startswith("https://retort.example/login?token=")

@@ -109,3 +109,11 @@ async def test_rejected_rows_are_asked_again(
     again = sent.headers["location"].removeprefix("/jobs/")
     with site.sessions.reading() as session:
         assert session.get_one(Job, again).name == "dataset-retry"
+
+
+async def test_no_proxy_holds_news_back(site: Site, browser: httpx.AsyncClient) -> None:
+    job = jobs.submit(site, spec(**SERVE))
+    jobs.cancel(site, job.id)
+    news = await browser.get(f"/jobs/{job.id}/stream")
+    assert news.headers["x-accel-buffering"] == "no"
+    assert news.headers["cache-control"] == "no-store"
