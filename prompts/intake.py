@@ -19,7 +19,7 @@ from prompts.spec import (
     RescoreBuild,
     Shots,
 )
-from prompts.spec.methods import Magpie, SelfInstruct
+from prompts.spec.methods import Magpie, Respond, SelfInstruct
 from prompts.template import TemplateError, compile_template
 from prompts.tools import ToolsError, tools_of
 from prompts.turns import TurnsError, earlier_turns
@@ -41,10 +41,6 @@ class SpecError(ValueError):
 
 class PoolError(SeedError):
     """What is wrong with the pool of demonstrations, be it a file of its own or the seeds."""
-
-
-class TeacherLimitError(ValueError):
-    """The spec asks for what this teacher can't give."""
 
 
 def required_seed_fields(spec: AskedBuild) -> frozenset[str]:
@@ -203,19 +199,33 @@ def check_python(spec: BuildSpec, allowed: bool) -> None:
         raise SpecError("verify", f"python is not allowed on this server; {ALLOW}=true allows it")
 
 
-def check_teacher(
-    spec: BuildSpec,
-    context_tokens: int | None,
-) -> None:
-    """Raises TeacherLimitError if the sampling asks for more than the teacher allows."""
-    sampling = spec.sampling
-    if isinstance(spec, RescoreBuild):
-        return  # It writes nothing: rows that are too long are rejected one by one.
-    if context_tokens is not None and sampling.max_tokens >= context_tokens:
-        raise TeacherLimitError(
-            f"sampling.max_tokens is {sampling.max_tokens}, the context of teacher"
-            f" {spec.teacher!r} holds {context_tokens} tokens: no prompt would fit; ask for fewer"
-        )
+def limit_faults(
+    spec: BuildSpec, teacher: str, context_tokens: int | None
+) -> Iterator[tuple[str, str]]:
+    """Field and problem of whatever is asked of this teacher in one reply and is more than its
+    context holds; whoever doesn't say how much that is has none."""
+    if context_tokens is None or isinstance(spec, RescoreBuild):
+        return  # A rescore build writes nothing: rows that are too long are rejected one by one.
+    for field, max_tokens in _longest_replies(spec, teacher):
+        if max_tokens >= context_tokens:
+            problem = (
+                f"{max_tokens}, and the context of teacher {teacher!r} holds {context_tokens}"
+                " tokens: no prompt would fit; ask for fewer"
+            )
+            yield field, problem
+
+
+def _longest_replies(spec: AskedBuild, teacher: str) -> Iterator[tuple[str, int]]:
+    writes = teacher in ([share.name for share in spec.teachers] or [spec.teacher])
+    if writes:
+        yield "sampling.max_tokens", spec.sampling.max_tokens
+        if isinstance(spec, InstructionBuild) and not isinstance(spec.method, Respond):
+            yield "method.sampling.max_tokens", spec.method.sampling.max_tokens
+    for place, check in enumerate(spec.checks):
+        if isinstance(check, JudgeCheck):
+            judges = writes if check.teacher is None else check.teacher == teacher
+            if judges:
+                yield f"checks.{place}.max_tokens", check.max_tokens
 
 
 def _first_judged(spec: BuildSpec, seeds: Iterator[tuple[int, Seed]]) -> Iterator[tuple[int, Seed]]:

@@ -11,12 +11,11 @@ from prompts.checks.spec import JudgeCheck
 from prompts.intake import (
     PoolError,
     SpecError,
-    TeacherLimitError,
     check_build,
     check_checks,
     check_likeness,
     check_python,
-    check_teacher,
+    limit_faults,
 )
 from prompts.overlap import evaluation_texts
 from prompts.seeds import SeedError, scan_seeds
@@ -194,21 +193,24 @@ class _Checker:
             self._fault(f"{location}.{error.field}", error.problem)
 
     def _teachers(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
-        if serve is not None:
-            self._limits(location, spec, serve.max_model_len)
-            self.faults += budget_faults(location, spec.budget, [])
-            return
         places = {
             check.teacher: f"checks.{n}.teacher"
             for n, check in enumerate(spec.checks)
             if isinstance(check, JudgeCheck) and check.teacher not in (None, spec.teacher)
         } | {share.name: f"teachers.{n}.name" for n, share in enumerate(spec.teachers)}
+        served = serve.name if serve is not None else None
+        if serve is not None:
+            self._limits(location, spec, serve.name, serve.max_model_len)
         found = [
             self._teacher(location, f"{location}.{places.get(name, 'teacher')}", spec, name)
             for name in asked_teachers(spec)
+            if name != served
         ]
         known = [teacher for teacher in found if teacher is not None]
-        self.faults += budget_faults(location, spec.budget, known) if known else []
+        if serve is not None:  # What is yet to be served has neither GPUs nor prices written down.
+            self.faults += budget_faults(location, spec.budget, [])
+        elif known:
+            self.faults += budget_faults(location, spec.budget, known)
 
     def _teacher(self, location: str, where: str, spec: BuildSpec, name: str) -> Teacher | None:
         teacher = self._found(where, lambda session: teachers.get(session, name))
@@ -223,7 +225,7 @@ class _Checker:
         if not teacher.probe["ok"]:
             self._fault(where, f"teacher {name!r} does not work: {teacher.probe['error']}")
             return teacher
-        self._limits(location, spec, teacher.probe.get("context_tokens"))
+        self._limits(location, spec, name, teacher.probe.get("context_tokens"))
         return teacher
 
     def _embedder(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
@@ -232,11 +234,9 @@ class _Checker:
             where = f"{location}.selector.embedder"
             self._found(where, lambda session: teachers.get(session, name))
 
-    def _limits(self, location: str, spec: BuildSpec, context_tokens: int | None) -> None:
-        try:
-            check_teacher(spec, context_tokens)
-        except TeacherLimitError as error:
-            self._fault(f"{location}.sampling", str(error))
+    def _limits(self, location: str, spec: BuildSpec, name: str, tokens: int | None) -> None:
+        for field, problem in limit_faults(spec, name, tokens):
+            self._fault(f"{location}.{field}", problem)
 
     def _train(self, spec: TrainSpec, required: bool) -> TrainSpec:
         found: dict[str, str | None] = {

@@ -6,7 +6,6 @@ import logging
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from prompts.intake import TeacherLimitError
 from prompts.seeds import SeedError
 from service import chain, jobs, pausing
 from service.asking import TeacherError
@@ -77,7 +76,7 @@ def _prepare(site: Site, job_id: str, owner: str, heart: Heart) -> bool:
         prepare(site, lease, build_spec(job))
     except LeaseLostError:
         return False
-    except (SeedError, TeacherLimitError) as error:
+    except SeedError as error:
         _finish(site, lease, "bad_input", str(error))
         return False
     except StorageAwayError as error:

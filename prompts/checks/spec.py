@@ -122,12 +122,12 @@ class JudgeCheck(Frozen):
 
     kind: Literal["judge"]
     rubric: Words
-    threshold: float
+    threshold: float = Field(allow_inf_nan=False)
     """The lowest score that passes."""
     teacher: str | None = Field(None, min_length=1)
     """Name of a registered teacher; None: the row's own."""
-    lowest: float = 1
-    highest: float = 10
+    lowest: float = Field(1, allow_inf_nan=False)
+    highest: float = Field(10, allow_inf_nan=False)
     """The scale; a score outside of it counts as none."""
     template: TemplateSource = JUDGE_TEMPLATE
     """Jinja2, with `rubric`, `prompt`, `completion`, `reasoning`, `gold`, `lowest`, `highest` and

@@ -250,6 +250,10 @@ def test_a_bad_spec_is_refused(kind: str, fields: dict[str, Any], words: str) ->
         ({"name": "a@2"}, "name"),
         ({"name": ""}, "name"),
         ({"budget": {"wall_s": float("inf")}}, "budget.wall_s"),
+        (
+            {"checks": [{"kind": "judge", "rubric": "r", "threshold": 5, "highest": float("inf")}]},
+            "checks.0.judge.highest",
+        ),
     ],
 )
 def test_what_no_server_or_database_takes_is_refused_by_its_path(

@@ -126,7 +126,50 @@ def test_a_build_without_seeds_is_looked_at_too(site: Site) -> None:
 @pytest.mark.usefixtures("teacher")
 def test_completions_longer_than_the_context(site: Site, seeds: str) -> None:
     found = of_build(site, **build(seeds, sampling={"max_tokens": 512}))
-    assert "512 tokens" in found["build.sampling"]
+    assert "teacher 't' holds 512 tokens" in found["build.sampling.max_tokens"]
+
+
+JUDGE = {"kind": "judge", "rubric": "r", "threshold": 5}
+
+
+def test_each_teacher_is_asked_for_what_its_own_context_holds(site: Site, seeds: str) -> None:
+    add_teacher(site, probe=Probe(ok=True, context_tokens=4096))
+    add_teacher(site, "small", probe=Probe(ok=True, context_tokens=600))
+    long = build(seeds, sampling={"max_tokens": 2000})
+    judged = {"checks": [JUDGE | {"teacher": "small", "max_tokens": 500}]}
+    preflight.check(site, spec(kind="build", build=long | judged))
+    judged = {"checks": [JUDGE | {"teacher": "small", "max_tokens": 600}]}
+    found = of_build(site, **long, **judged)
+    assert found.keys() == {"build.checks.0.max_tokens"}
+    assert "teacher 'small' holds 600" in found["build.checks.0.max_tokens"]
+    itself = of_build(site, **build(seeds, checks=[JUDGE | {"max_tokens": 4096}]))
+    assert itself.keys() == {"build.checks.0.max_tokens"}
+    several = build(seeds, sampling={"max_tokens": 700}) | {"teacher": "t"}
+    found = of_build(site, **several, teachers=[{"name": "t"}, {"name": "small"}])
+    assert "teacher 'small' holds 600" in found["build.sampling.max_tokens"]
+
+
+@pytest.mark.usefixtures("teacher")
+def test_what_a_method_asks_for_is_held_against_the_context_too(site: Site) -> None:
+    rows = add_file(site, '{"instruction": "Name three."}\n', "tasks.jsonl")
+    method = {"kind": "evol_instruct", "sampling": {"temperature": 1, "max_tokens": 512}}
+    found = of_build(site, kind="if", teacher="t", seeds=rows, method=method)
+    assert "512 tokens" in found["build.method.sampling.max_tokens"]
+
+
+def test_teachers_beside_the_served_one_are_looked_up(
+    site: Site, seeds: str, tmp_path: Path
+) -> None:
+    serve = {"kind": "serve", "model": str(add_model(tmp_path / "m")), "name": "t"}
+    add_teacher(site, "small", probe=Probe(ok=True, context_tokens=100))
+    judges = [JUDGE | {"teacher": "nobody"}, JUDGE | {"teacher": "small"}, JUDGE]
+    given = build(seeds, checks=judges, teachers=[{"name": "t"}, {"name": "none"}])
+    found = faults(site, kind="recipe", serve=serve, build=given)
+    assert found.keys() == {
+        "build.checks.0.teacher",
+        "build.checks.1.max_tokens",
+        "build.teachers.1.name",
+    }
 
 
 @pytest.mark.usefixtures("teacher")
