@@ -7,6 +7,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from prompts.seeds import SeedError
+from prompts.verify import VerifyError
 from service import chain, jobs, pausing
 from service.asking import TeacherError
 from service.durable import Write
@@ -110,6 +111,8 @@ def _drain(
         _fail(site, job_id, error.reason, str(error))
     except SeedError as error:
         _fail(site, job_id, "bad_input", str(error))
+    except VerifyError as error:
+        _fail(site, job_id, "bad_input", f"verify: {error}")
     except LedgerDamagedError as error:
         _fail(site, job_id, "ledger_damaged", str(error))
     except StorageAwayError as error:

@@ -102,8 +102,11 @@ def load_function(path: str, allowed: bool) -> Same:
     module, _, name = path.partition(":")
     try:
         function = import_module(module).__dict__[name]
-    except (ImportError, KeyError) as error:
-        raise VerifyError(f"{path!r} can't be imported: {error}") from error
+    except KeyError:
+        raise VerifyError(f"{path!r} can't be imported: {module} has no {name!r}") from None
+    except (Exception, SystemExit) as error:  # The user's module may raise anything.
+        problem = f"{type(error).__name__}: {error}"
+        raise VerifyError(f"{path!r} can't be imported: {problem}") from error
     if not callable(function):
         raise VerifyError(f"{path!r} is no function")
 

@@ -280,6 +280,28 @@ def test_a_spec_that_cannot_be_prepared_fails_its_job_once(site: Site, stub: Stu
     assert stub.stats()["requests"] == 0
 
 
+def test_a_verifier_that_cannot_be_imported_is_bad_input(
+    tmp_path: Path, stub: StubTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_verifier.py").write_text("raise SystemExit('not today')")
+    monkeypatch.syspath_prepend(tmp_path)
+    site = new_site(tmp_path / "data", allow_python_verifiers=True)
+    register(site, stub.url)
+    for path, words in (
+        ("broken_verifier:same", "SystemExit: not today"),
+        ("no_such_module:same", "No module named"),
+        ("math:no_such_function", "math has no 'no_such_function'"),
+    ):
+        job_id = submit(site, sums(10), verify={"kind": "python", "function": path})
+        run(site, job_id)
+        job = get_job(site, job_id)
+        assert (job.state, job.reason) == (State.FAILED, "bad_input")
+        assert (job.detail or "").startswith(f"verify: {path!r} can't be imported")
+        assert words in (job.detail or "")
+    assert stub.stats()["requests"] == 0
+    site.sessions.engine.dispose()
+
+
 def test_files_gone_under_a_lost_lease_fail_nothing(
     site: Site, stub: StubTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
