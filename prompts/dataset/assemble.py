@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from prompts.dataset.card import card
+from prompts.dataset.card import SHOWN_ROWS, card
 from prompts.dataset.chunk import read_batches
 from prompts.dataset.fallen import Row, fallen
 from prompts.dataset.files import DatasetError, sync, write_text
@@ -68,11 +68,13 @@ def assemble(
             Shards(root, part, schema, shard_rows, shard_bytes) for part, schema in parts.items()
         ]
         signals = SignalParts(root)
+        shown: list[Row] = []
         try:
             for chunk, accepted, others in _sorted_out(
                 chunks, deduplicate, judges, First(target_rows)
             ):
                 tally.add(accepted, others)
+                shown += accepted.slice(0, SHOWN_ROWS - len(shown)).to_pylist()
                 _distribute(shards, accepted, others)
                 if signal and len(accepted):
                     signals.copy(chunk.with_suffix(SUFFIX), accepted["id"].to_pylist())
@@ -84,7 +86,7 @@ def assemble(
                 part.abandon()
             signals.abandon()
         manifest = manifest.model_copy(update={"diff": _told(diff, manifest)})
-        _describe(root, manifest, recipe)
+        _describe(root, manifest, recipe, shown)
     return manifest
 
 
@@ -164,10 +166,12 @@ def _check_count(rows: int, seeds: int) -> None:
         raise DatasetError(f"{rows} rows ended, of {seeds} seeds: the chunks are not complete")
 
 
-def _describe(root: Path, manifest: Manifest, recipe: Mapping[str, Any]) -> None:
+def _describe(
+    root: Path, manifest: Manifest, recipe: Mapping[str, Any], shown: Sequence[Row]
+) -> None:
     text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
     write_text(root / "recipe.yaml", text)
-    write_text(root / "README.md", card(manifest))
+    write_text(root / "README.md", card(manifest, text, shown))
     for folder in ("data", "rejected"):
         sync(root / folder)
     write_text(root / MANIFEST, manifest.model_dump_json(indent=2) + "\n")

@@ -1,11 +1,14 @@
 """`datasets` itself opens what is written here."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from markdown_it import MarkdownIt
 
 from prompts.dataset import assemble, write_chunk
-from prompts.record import Record, Rejected
+from prompts.record import Message, Record, Rejected
 from tests.prompts.making import ended
 
 
@@ -42,3 +45,78 @@ def test_an_empty_dataset_never_opens_its_rejected_rows_instead(tmp_path: Path) 
     with pytest.raises(ValueError, match="no data"):
         opened(tmp_path, rows)
     assert len(opened(tmp_path, rows, "rejected")["rejected"]) == 20
+
+
+HOSTILE = "``````\n# Mine now\n```\n| a | b |\n|---|---|\n<script>\n---\nconfigs: []\n"
+
+
+def card_of(folder: Path, rows: list[Record | Rejected], **options: Any) -> str:
+    chunk = write_chunk(folder / "c", rows).path
+    given: dict[str, Any] = {"recipe": {"build": {"kind": "cot"}}, "name": "mine"}
+    assemble(folder / "out", [chunk], seeds=len(rows), **given | options)
+    return (folder / "out" / "README.md").read_text()
+
+
+def headings(card: str) -> list[str]:
+    tokens = MarkdownIt().parse(card.partition("\n---\n")[2])
+    places = (n for n, token in enumerate(tokens) if token.type == "heading_open")
+    return [tokens[place + 1].content for place in places]
+
+
+def test_the_card_tells_counts_tokens_recipe_and_a_few_rows(tmp_path: Path) -> None:
+    rows = ended(40)
+    rows[0] = rows[0].model_copy(update={"flags": ("personal_data",)})
+    card = card_of(tmp_path, rows, totals={"gpu_seconds": 2.5, "requests": 1234.0})
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert [config["config_name"] for config in head["configs"]] == ["default", "rejected"]
+    for line in (
+        "20 of 40 rows were accepted, 10 rejected, 10 not needed.",
+        "| wrong_answer | 10 |",
+        "| personal_data | 1 |",
+        "| prompt_tokens | 90 |",
+        "| completion_tokens | 60 |",
+        "| gpu_seconds | 2.5 |",
+        "| requests | 1,234 |",
+    ):
+        assert line in card.splitlines(), line
+    blocks = [token for token in MarkdownIt().parse(card) if token.type == "fence"]
+    assert [block.info for block in blocks] == ["json", "json", "json", "yaml"]
+    assert yaml.safe_load(blocks[-1].content) == {"build": {"kind": "cot"}}
+    shown = [yaml.safe_load(block.content) for block in blocks[:3]]
+    assert [row["id"] for row in shown] == ["q0", "q1", "q4"]
+    assert shown[0]["completion"][0]["content"] == "One more. The answer is 1."
+    assert headings(card) == ["mine", "The first rows", "Recipe"]
+
+
+def test_nothing_that_a_model_or_a_user_wrote_breaks_out_of_its_place(tmp_path: Path) -> None:
+    first, *others = ended(8)
+    said = (Message(role="assistant", content=HOSTILE),)
+    changes = {"completion": said, "answer": HOSTILE, "teacher": HOSTILE, "id": HOSTILE}
+    rows = [first.model_copy(update=changes), *others]
+    recipe = {"build": {"system": HOSTILE, "notes": [HOSTILE]}}
+    card = card_of(tmp_path, rows, recipe=recipe, name="a|b `c` <b> [d](e) # x")
+    tokens = MarkdownIt().enable("table").parse(card.partition("\n---\n")[2])
+    kinds = {token.type for token in tokens}
+    assert {"html_block", "html_inline", "hr"} & kinds == set()
+    inline = {each.type for token in tokens for each in token.children or ()}
+    assert {"link_open", "html_inline"} & inline == set()
+    assert headings(card)[1:] == ["The first rows", "Recipe"]
+    title = next(token for token in tokens if token.type == "inline").children or []
+    assert "".join(token.content for token in title) == "a|b `c` <b> [d](e) # x"
+    blocks = [token.content for token in tokens if token.type == "fence"]
+    assert yaml.safe_load(blocks[-1]) == recipe
+    assert yaml.safe_load(card.split("\n---\n")[0])["configs"][0]["config_name"] == "default"
+
+
+def test_long_rows_and_recipes_are_cut_in_the_card_alone(tmp_path: Path) -> None:
+    first, *others = ended(8)
+    said = (Message(role="assistant", content="x" * 100_000),)
+    rows = [first.model_copy(update={"completion": said}), *others]
+    recipe = {"build": {"system": [f"line {n}" for n in range(5000)]}}
+    card = card_of(tmp_path, rows, recipe=recipe)
+    assert len(card) < 20_000
+    assert f"{'x' * 250}… 99,500 more characters …{'x' * 250}" in card
+    assert "`recipe.yaml` has it whole" in card
+    assert "line 4999" in (tmp_path / "out" / "recipe.yaml").read_text()
+    one_line = card_of(tmp_path / "again", rows, recipe={"a": "x" * 9000})
+    assert "`recipe.yaml` has it whole" in one_line
