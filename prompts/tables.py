@@ -4,6 +4,7 @@ becomes lines of JSON, one row at a time, so that nothing is held in memory."""
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,13 @@ def hub_lines(name: str) -> Lines:
     """Rows of the train split of a dataset that the `datasets` library knows by name, streamed.
     Raises SeedError if it can't be had."""
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         for row in load_dataset(name, split="train", streaming=True):
             yield _line(row)
-    except (OSError, ValueError) as error:
+    # RuntimeError: it has a script of its own, which `datasets` runs no more.
+    except (OSError, ValueError, LookupError, ImportError, RuntimeError, DatasetsError) as error:
         raise SeedError(None, f"dataset {name!r} can't be loaded: {error}") from error
 
 
@@ -120,7 +123,7 @@ def renamed(lines: Iterable[bytes], columns: Mapping[str, str]) -> Lines:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not columns or not isinstance(row, dict):
             yield line
@@ -136,7 +139,7 @@ def _at(row: dict[str, Any], path: str, number: int) -> Any:
             here = here[step]
         elif (
             isinstance(here, list)
-            and step.lstrip("-").isdigit()
+            and re.fullmatch(r"-?[0-9]{1,9}", step)
             and -len(here) <= int(step) < len(here)
         ):
             here = here[int(step)]

@@ -115,6 +115,19 @@ def test_parts_of_a_build_are_refused_by_their_path(
     assert words in of_build(site, **build(seeds, **fields))[location]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("teacher")
+def test_a_dataset_of_the_hub_that_cannot_be_had(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_dataset(name: str, **options: Any) -> None:  # A fake of the library's.
+        raise RuntimeError(f"Dataset scripts are no longer supported, but found {name}.py")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    found = of_build(site, **build("hub:owner/name"))
+    assert "no longer supported" in found["build.seeds"]
+
+
 @pytest.mark.usefixtures("teacher")
 def test_a_build_without_seeds_is_looked_at_too(site: Site) -> None:
     magpie = {"kind": "if", "teacher": "t", "method": {"kind": "magpie"}}
