@@ -93,7 +93,7 @@ def test_nothing_that_a_model_or_a_user_wrote_breaks_out_of_its_place(tmp_path: 
     said = (Message(role="assistant", content=HOSTILE),)
     changes = {"completion": said, "answer": HOSTILE, "teacher": HOSTILE, "id": HOSTILE}
     rows = [first.model_copy(update=changes), *others]
-    recipe = {"build": {"system": HOSTILE, "notes": [HOSTILE]}}
+    recipe = {"build": {"system": HOSTILE, "notes": [HOSTILE]}, "note": "x\n```\n# Mine now\ny"}
     card = card_of(tmp_path, rows, recipe=recipe, name="a|b `c` <b> [d](e) # x")
     tokens = MarkdownIt().enable("table").parse(card.partition("\n---\n")[2])
     kinds = {token.type for token in tokens}
