@@ -21,7 +21,7 @@ pytestmark = pytest.mark.servers
 
 EXAMPLES = 4
 CHECKS = [not_a_server_error, status_code_conformance]
-ENDLESS = ("/events",)
+ENDLESS = "/api/v1/jobs/{job_id}/events"
 """A job's events go on until it ends; tests of their own follow them."""
 
 
@@ -61,7 +61,7 @@ def test_every_operation_answers_as_documented(world: World, path: str) -> None:
     faults: list[str] = []
     for found in world.schema(path).get_all_operations():
         operation = found.ok()
-        if not operation.path.endswith(ENDLESS):
+        if operation.path != ENDLESS:
             faults += check(operation, world)
     assert faults == []
 

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from service import jobs
 from service.cli import doctor
 from service.settings import Settings
+from service.site import Site
 from tests.service.cli.conftest import Cli
+from tests.service.given import spec
 
 
 def test_it_has_a_line_for_each_check_and_an_exit_code(
@@ -51,7 +54,16 @@ def test_a_data_directory_that_cannot_be_written(settings: Settings, tmp_path: P
     assert doctor.data_directory(inside_a_file).state == "wrong"
 
 
-def test_no_color_is_respected(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
+def test_no_color_is_respected(
+    site: Site, api: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.submit(site, spec(kind="serve", model="org/model", name="served"))
+    jobs.cancel(site, job.id)
+    watch = ("watch", job.id, "--no-exit-status", "--url", api)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "\x1b[3" not in cli("doctor").out
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[33m" in cli(*watch).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    said = cli(*watch).out
+    assert ("cancelled" in said, "\x1b[33m" in said) == (True, False)

@@ -1,0 +1,58 @@
+"""What the pages' small forms do: each is posted as a browser would, with the page's own token."""
+
+from pathlib import Path
+
+import httpx
+
+from service import keys, registry, verdicts
+from service.keys import NewKey
+from service.login import COOKIE
+from service.site import Site
+from tests.service.dashboard import world
+from tests.service.dashboard.asked import token
+from tests.service.fakes import FakeTeacher
+from tests.service.given import add_teacher
+
+
+async def test_a_teacher_is_asked_again_and_forgotten(
+    site: Site, browser: httpx.AsyncClient, teacher_server: FakeTeacher
+) -> None:
+    add_teacher(site, url=teacher_server.url)
+    teacher_server.model = "another"
+    csrf = {"csrf": await token(browser, "/teachers")}
+    asked = await browser.post("/teachers/t/probe", data=csrf)
+    assert (asked.status_code, asked.headers["location"]) == (303, "/teachers")
+    assert registry.get(site, "t").probe["ok"] is False
+    teacher_server.model = "m"
+    await browser.post("/teachers/t/probe", data=csrf)
+    assert registry.get(site, "t").probe["ok"] is True
+    assert (await browser.post("/teachers/t/delete", data=csrf)).status_code == 303
+    assert registry.listing(site) == []
+    gone = await browser.post("/teachers/t/delete", data=csrf)
+    assert (gone.status_code, gone.headers["content-type"][:9]) == (404, "text/html")
+
+
+async def test_verdicts_are_forgotten(
+    site: Site, browser: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    dataset = world.add_dataset(site, tmp_path, world.answered(8), "stories")
+    place = f"/datasets/{dataset}/verdicts"
+    csrf = {"csrf": await token(browser, f"/datasets/{dataset}")}
+    for row in ("story-0000", "story-0001"):
+        await browser.post(place, data=csrf | {"row": row, "say": "reject"})
+    with site.sessions.reading() as session:
+        assert verdicts.tally(session, dataset).all == 2
+    done = await browser.post(f"{place}/discard", data=csrf)
+    assert (done.status_code, done.headers["location"]) == (303, f"/datasets/{dataset}")
+    with site.sessions.reading() as session:
+        assert verdicts.listing(session, dataset, "", 100) == []
+
+
+async def test_logging_out_ends_the_session(site: Site, browser: httpx.AsyncClient) -> None:
+    _, key = keys.create(site, NewKey(name="reader", scopes=("read",)))
+    await browser.post("/login", data={"key": key})
+    assert "Log out" in (await browser.get("/jobs")).text
+    left = await browser.post("/logout")
+    assert (left.status_code, left.headers["location"]) == (303, "/login")
+    assert COOKIE not in browser.cookies
+    assert (await browser.get("/jobs")).headers["location"].startswith("/login")
