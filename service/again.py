@@ -21,6 +21,9 @@ from service.tables import FINISHED, Artifact, Job
 FOR_ALL_ROWS = ("limit", "target_rows", "smoke", "budget")
 """What a build asked of all its rows means nothing for the few that are asked again."""
 
+WRITTEN_BY_TEACHER = ("self_instruct", "magpie")
+"""Methods without input rows."""
+
 
 class Clone(Frozen):
     """What is different in the clone."""
@@ -49,7 +52,8 @@ def retry_spec(site: Site, job_id: str, wanted: Retry) -> JobSpec:
     """The build of the rows that a finished build rejected; their seeds are put into the store.
 
     The dataset that comes of it is called after the first with `-retry` behind. Raises problems:
-    404, 409 if the job is no finished build with a dataset, 422 if there is no such row.
+    404, 409 if the job is no finished build with a dataset, 422 if there is no such row or
+    if the method's rows can't be asked again.
     """
     job, dataset = _finished_build(site, job_id)
     spec = copy.deepcopy(job.spec)
@@ -57,8 +61,9 @@ def retry_spec(site: Site, job_id: str, wanted: Retry) -> JobSpec:
     if wanted.build is not None:
         spec["build"] = {"kind": old["kind"], "teacher": old["teacher"]} | wanted.build
     new = {name: value for name, value in spec["build"].items() if name not in FOR_ALL_ROWS}
-    if new.get("kind") == "icl" and new.get("pool") is None:
-        new["pool"] = old.get("pool") or old["seeds"]
+    _check_has_instructions(old, new)
+    if _shows_demonstrations(new) and new.get("pool") is None:
+        new["pool"] = old.get("pool") or old["seeds"]  # Rejected rows would show each other.
     new |= {"seeds": _kept(site, job, dataset, wanted.reasons), "name": f"{old['name']}-retry"}
     new.pop("incremental", None)
     return _parsed(edited(spec | {"build": new}, wanted.set))
@@ -90,6 +95,24 @@ def _inside(here: Any, step: str, path: str) -> Any:
             here[step] = {}
         return here[step]
     raise bad_input([Fault(path, f"there is no place {step!r} in the spec")])
+
+
+def _check_has_instructions(*builds: Mapping[str, Any]) -> None:
+    """Raises a 422 problem for methods whose rows are places for what the teacher writes."""
+    for build in builds:
+        method = (build.get("method") or {}).get("kind")
+        if method in WRITTEN_BY_TEACHER:
+            problem = (
+                f"a rejected row of method {method} holds no instruction to ask again, for the"
+                " teacher writes it: clone the job, with more rounds or other limits"
+            )
+            raise bad_input([Fault("build.method", problem)])
+
+
+def _shows_demonstrations(build: Mapping[str, Any]) -> bool:
+    if build.get("kind") == "icl":
+        return build.get("demonstrations") != 0
+    return build.get("kind") == "cot" and bool(build.get("demonstrations"))
 
 
 def _parsed(spec: dict[str, Any]) -> JobSpec:

@@ -73,6 +73,32 @@ def test_rejected_rows_are_asked_again_with_another_spec(site: Site, seeds: str)
         retry_spec(site, job_id, Retry(reasons=("refusal",)))
 
 
+def test_demonstrations_of_a_retry_are_not_the_rejected_rows(site: Site, seeds: str) -> None:
+    job_id = finished(site, seeds)
+    shown = "{% for d in demonstrations %}{{ d.question }}{{ d.answer }}{% endfor %}{{ question }}"
+    few = {"kind": "cot", "teacher": "t", "demonstrations": 2, "template": shown}
+    found = retry_spec(site, job_id, Retry(build=few))
+    asked = found.model_dump()["build"]
+    assert asked["pool"] == seeds != asked["seeds"]
+    none = retry_spec(site, job_id, Retry(build=few | {"demonstrations": 0}))
+    assert none.model_dump()["build"]["pool"] is None
+
+
+@pytest.mark.parametrize("kind", ["self_instruct", "magpie"])
+def test_rows_that_the_teacher_writes_cannot_be_asked_again(
+    site: Site, seeds: str, kind: str
+) -> None:
+    job_id = finished(site, seeds)
+    method = {"kind": "if", "teacher": "t", "method": {"kind": kind}}
+    with site.sessions.writing.begin() as session:
+        job = session.get_one(Job, job_id)
+        given = [] if kind == "magpie" else seeds
+        job.spec = job.spec | {"build": method | {"seeds": given, "name": "d"}}
+    with pytest.raises(Problem, match="clone the job") as raised:
+        retry_spec(site, job_id, Retry())
+    assert raised.value.faults[0].location == "build.method"
+
+
 async def test_clone_and_retry_over_rest(site: Site, api: httpx.AsyncClient, seeds: str) -> None:
     job_id = finished(site, seeds)
     again = await api.post(f"/api/v1/jobs/{job_id}/retry", json={"reasons": ["no_answer"]})
