@@ -7,19 +7,19 @@ another site's behalf are refused, and so are those for a host name that isn't o
 
 import hmac
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
 import anyio.to_thread
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import errors, keys, login, quotas
+from service import errors, keys, login, quotas, request_headers
 from service.addresses import ALIVE, API, OPENAI, READY
 from service.login import Ticket
 from service.openai import errors as openai_errors
@@ -120,10 +120,12 @@ def require_keys_elsewhere(site: Site) -> None:
 
 
 class Gate:
-    """ASGI middleware. Puts the `Caller` into the request's state, or answers in its place."""
+    """ASGI middleware. Puts the `Caller` into the request's state, or answers in its place; `shown`
+    makes the page that tells a browser of a problem."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, shown: Callable[[Request, Problem], Response]) -> None:
         self._app = app
+        self._shown = shown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or not."""
@@ -131,19 +133,31 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        scope.setdefault("state", {})["caller"] = None
+        answer: ASGIApp = self._app
         try:
-            caller = await _admitted(scope, headers)
+            await _admit(scope, headers)
         except Problem as problem:
-            await _refusal(scope, headers, problem)(scope, receive, send)
+            answer = await self._refusal(scope, headers, problem)
         except OperationalError as error:
-            away = errors.database_away(error)
-            await _refusal(scope, headers, away)(scope, receive, send)
-        else:
-            scope.setdefault("state", {})["caller"] = caller
-            await self._app(scope, receive, send)
+            answer = await self._refusal(scope, headers, errors.database_away(error))
+        await answer(scope, receive, send)
+
+    async def _refusal(self, scope: Scope, headers: Headers, problem: Problem) -> Response:
+        path: str = scope["path"]
+        if "text/html" not in headers.get("accept", "") or _under(path, (API, OPENAI)):
+            return _document(path, problem)
+        if problem.status == 401 and scope["method"] == "GET":
+            query = scope.get("query_string", b"").decode("latin-1")
+            wanted = f"{path}?{query}" if query else path
+            return RedirectResponse(f"/login?{urlencode({'next': wanted})}", 303)
+        page = await anyio.to_thread.run_sync(self._shown, Request(scope), problem)
+        page.headers.update(_extra(problem))
+        return page
 
 
-async def _admitted(scope: Scope, headers: Headers) -> Caller | None:
+async def _admit(scope: Scope, headers: Headers) -> None:
+    """Find out who asks. Raises the problem of a request that isn't let in."""
     site: Site = scope["app"].state.site
     method, path = scope["method"], scope["path"]
     _check_host(site.settings, headers)
@@ -151,22 +165,22 @@ async def _admitted(scope: Scope, headers: Headers) -> Caller | None:
     if needed is None:
         # Without the database: it may be what is asked after.
         _check_origin(method, path, headers, None)
-        return None
+        return
     caller = await anyio.to_thread.run_sync(identify, site, headers, _client(scope))
     if caller is None:
         raise _unauthorized("Show a key: Authorization: Bearer KEY (RETORT_API_KEY for retort).")
+    scope["state"]["caller"] = caller
     _check_origin(method, path, headers, caller)
     if caller.key is not None and caller.key.requests_per_minute and _under(path, (API, OPENAI)):
         await anyio.to_thread.run_sync(quotas.take_request, site, caller.key.id, now())
     caller.require(needed)
-    return caller
 
 
 def identify(site: Site, headers: Mapping[str, str], client: str | None) -> Caller | None:
     """Who asks; None for somebody unknown. Raises a 401 problem for a key that doesn't hold, and a
     403 problem for another machine where no keys were made."""
-    token = _bearer(headers)
-    ticket = login.opened(site.settings, _cookie(headers))
+    token = request_headers.bearer(headers)
+    ticket = login.opened(site.settings, request_headers.cookie(headers, login.COOKIE))
     with site.sessions.reading() as session:
         if not keys.any_made(session):
             _require_local(client)
@@ -195,7 +209,7 @@ def _check_host(settings: Settings, headers: Mapping[str, str]) -> None:
     """A page elsewhere can point its own name at 127.0.0.1, but not change the Host header."""
     if not is_loopback(settings.host):
         return
-    host = _host_name(headers.get("host", ""))
+    host = request_headers.host(headers)
     ours = {urlsplit(settings.api_url).hostname or "", settings.host}
     if host not in ours and not is_loopback(host):
         raise Problem(
@@ -234,17 +248,14 @@ def forged(why: str) -> Problem:
     return Problem(403, "csrf", "The request may be forged", why)
 
 
-def _refusal(scope: Scope, headers: Mapping[str, str], problem: Problem) -> Response:
-    path: str = scope["path"]
-    page = "text/html" in headers.get("accept", "") and not _under(path, (API, OPENAI))
-    if problem.status == 401 and page and scope["method"] == "GET":
-        query = scope.get("query_string", b"").decode("latin-1")
-        wanted = f"{path}?{query}" if query else path
-        return RedirectResponse(f"/login?{urlencode({'next': wanted})}", 303)
+def _document(path: str, problem: Problem) -> Response:
     if _under(path, (OPENAI,)):
         return openai_errors.answer(problem)
-    extra = problem.headers | ({"WWW-Authenticate": "Bearer"} if problem.status == 401 else {})
-    return JSONResponse(problem.document(path), problem.status, extra, MEDIA_TYPE)
+    return JSONResponse(problem.document(path), problem.status, _extra(problem), MEDIA_TYPE)
+
+
+def _extra(problem: Problem) -> dict[str, str]:
+    return problem.headers | ({"WWW-Authenticate": "Bearer"} if problem.status == 401 else {})
 
 
 def _unauthorized(why: str) -> Problem:
@@ -265,27 +276,6 @@ def _client(scope: Scope) -> str | None:
     """The peer's address; None on a unix socket."""
     client = scope.get("client")
     return str(client[0]) if client and client[0] else None
-
-
-def _bearer(headers: Mapping[str, str]) -> str | None:
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else None
-
-
-def _cookie(headers: Mapping[str, str]) -> str:
-    jar: SimpleCookie = SimpleCookie()
-    try:
-        jar.load(headers.get("cookie", ""))
-    except CookieError:
-        return ""
-    return jar[login.COOKIE].value if login.COOKIE in jar else ""
-
-
-def _host_name(header: str) -> str:
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _under(path: str, prefixes: tuple[str, ...]) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import access, dashboard, db, errors, logs, reconcile, spans
 from service.addresses import API, OPENAI
+from service.dashboard.page import show_problem
 from service.metrics import registry_of
 from service.once import Once
 from service.openai.app import create_app as openai_face
@@ -74,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     dashboard.install(app)
     errors.install(app)
     app.add_middleware(Once)
-    app.add_middleware(access.Gate)
+    app.add_middleware(access.Gate, shown=show_problem)
     if site.settings.tracing:
         app.add_middleware(Tracing)
     return app

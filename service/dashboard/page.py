@@ -51,17 +51,17 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except Problem as problem:
-                return await anyio.to_thread.run_sync(_error, request, problem)
+                return await anyio.to_thread.run_sync(show_problem, request, problem)
             except RequestValidationError as error:
                 found = errors.faults(error.errors(), error.body)
                 wrong = Problem(422, "invalid", "This can't be read", "Look again.", found)
-                return await anyio.to_thread.run_sync(_error, request, wrong)
+                return await anyio.to_thread.run_sync(show_problem, request, wrong)
             except OperationalError as error:
                 away = errors.database_away(error)
-                return await anyio.to_thread.run_sync(_error, request, away)
+                return await anyio.to_thread.run_sync(show_problem, request, away)
             except StorageError as error:
                 away = errors.storage_away(error)
-                return await anyio.to_thread.run_sync(_error, request, away)
+                return await anyio.to_thread.run_sync(show_problem, request, away)
 
         return answer
 
@@ -135,5 +135,6 @@ def remember(request: Request, answer: Response, ticket: Ticket) -> None:
     )
 
 
-def _error(request: Request, problem: Problem) -> HTMLResponse:
+def show_problem(request: Request, problem: Problem) -> HTMLResponse:
+    """A problem as a page."""
     return page(request, "error.html", problem.status, problem=problem)

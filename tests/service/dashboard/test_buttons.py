@@ -9,7 +9,7 @@ from service.keys import NewKey
 from service.login import COOKIE
 from service.site import Site
 from tests.service.dashboard import world
-from tests.service.dashboard.asked import token
+from tests.service.dashboard.asked import Seen, token
 from tests.service.fakes import FakeTeacher
 from tests.service.given import add_teacher
 
@@ -56,3 +56,27 @@ async def test_logging_out_ends_the_session(site: Site, browser: httpx.AsyncClie
     assert (left.status_code, left.headers["location"]) == (303, "/login")
     assert COOKIE not in browser.cookies
     assert (await browser.get("/jobs")).headers["location"].startswith("/login")
+
+
+async def test_what_is_refused_at_the_gate_is_a_page_for_a_browser(
+    site: Site, browser: httpx.AsyncClient
+) -> None:
+    foreign = await browser.get("/jobs", headers={"Host": "evil.example"})
+    assert foreign.status_code == 403
+    assert "Not a name of this API" in Seen(foreign.text).text
+    _, key = keys.create(site, NewKey(name="reader", scopes=("read",)))
+    stranger = await browser.post("/jobs/new")
+    assert (stranger.status_code, stranger.headers["www-authenticate"]) == (401, "Bearer")
+    assert "Log out" not in stranger.text
+    await browser.post("/login", data={"key": key})
+    for refused in (await browser.get("/keys"), await browser.post("/jobs/x/cancel")):
+        assert refused.status_code == 403
+        assert refused.headers["content-type"].startswith("text/html")
+        assert "unsafe" not in refused.headers["content-security-policy"]
+        seen = Seen(refused.text).text
+        assert "This needs the scope" in seen
+        assert "Log out" in seen
+    program = await browser.get("/api/v1/keys")
+    assert program.headers["content-type"] == "application/problem+json"
+    script = await browser.get("/keys", headers={"Accept": "application/json"})
+    assert script.headers["content-type"] == "application/problem+json"
