@@ -20,6 +20,7 @@ from service.uploads import Purpose
 router = page_router()
 
 PAGE = 50
+FILES = 20
 ROWS = 10
 Part = Literal["train", "validation", "test", "rejected"]
 CARD_BYTES = 200_000
@@ -27,13 +28,24 @@ CARD_BYTES = 200_000
 
 @router.get("/datasets")
 def list_datasets(
-    request: Request, site: TheSite, name: str = "", cursor: str | None = None
+    request: Request,
+    site: TheSite,
+    name: str = "",
+    cursor: str | None = None,
+    files: str | None = None,
 ) -> HTMLResponse:
-    """Datasets and uploaded files, newest first."""
+    """Datasets and uploaded files, newest first; `files` is the cursor of those."""
     found = artifacts.listing(site, "dataset", name=name or None, before=cursor, limit=PAGE)
-    files = artifacts.listing(site, "file", name=None, before=None, limit=20)
+    uploaded = artifacts.listing(site, "file", name=None, before=files, limit=FILES)
     return page(
-        request, "datasets.html", found=found, files=files.artifacts, name=name, cursor=cursor
+        request,
+        "datasets.html",
+        found=found,
+        files=uploaded.artifacts,
+        more_files=uploaded.next,
+        files_cursor=files,
+        name=name,
+        cursor=cursor,
     )
 
 

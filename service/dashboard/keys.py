@@ -17,11 +17,13 @@ from service.views import MadeKey, key_view, made_key
 
 router = page_router()
 
+PAGE = 50
+
 
 @router.get("/keys")
-def list_keys(request: Request, site: TheSite) -> HTMLResponse:
-    """All keys."""
-    return _page(request, site, None, None)
+def list_keys(request: Request, site: TheSite, cursor: str | None = None) -> HTMLResponse:
+    """Keys, newest first."""
+    return _page(request, site, None, None, cursor=cursor)
 
 
 @router.post("/keys")
@@ -37,7 +39,7 @@ def create(
     except ValidationError as error:
         faults = errors.faults(error.errors(), None)
         return _page(request, site, None, Problem(422, "bad-input", "No such key", "", faults))
-    is_first = not keys.listing(site)
+    is_first = not keys.listing(site, limit=1)
     key, token = keys.create(site, wanted)
     # Until now everybody on this machine was let in; whoever made the key goes on with it.
     ticket = login.new_ticket(key_id=key.id) if is_first else None
@@ -57,14 +59,17 @@ def _page(
     made: MadeKey | None,
     problem: Problem | None,
     ticket: Ticket | None = None,
+    cursor: str | None = None,
 ) -> HTMLResponse:
-    found = [key_view(key) for key in keys.listing(site)]
+    found = [key_view(key) for key in keys.listing(site, cursor, PAGE + 1)]
     status = problem.status if problem is not None else 200
     return page(
         request,
         "keys.html",
         status,
-        keys=found,
+        keys=found[:PAGE],
+        more=found[PAGE - 1].id if len(found) > PAGE else None,
+        cursor=cursor,
         made=made,
         problem=problem,
         scopes=keys.SCOPES,

@@ -21,6 +21,7 @@ from service.views import ArtifactView
 router = page_router()
 
 PAGE = 50
+REPORTS = 20
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 """What a teacher's name can't hold."""
 PLACES = {"dataset": "/datasets/", "model": "/models/", "report": "/api/v1/reports/"}
@@ -28,11 +29,15 @@ PLACES = {"dataset": "/datasets/", "model": "/models/", "report": "/api/v1/repor
 
 @router.get("/models")
 def list_models(
-    request: Request, site: TheSite, name: str = "", cursor: str | None = None
+    request: Request,
+    site: TheSite,
+    name: str = "",
+    cursor: str | None = None,
+    reports: str | None = None,
 ) -> HTMLResponse:
-    """Models, newest first, and reports."""
+    """Models, newest first, and reports; `reports` is the cursor of those."""
     found = artifacts.listing(site, "model", name=name or None, before=cursor, limit=PAGE)
-    reports = artifacts.listing(site, "report", name=None, before=None, limit=20)
+    drawn = artifacts.listing(site, "report", name=None, before=reports, limit=REPORTS)
     models = [
         (model, words.mean_accuracy(model.summary.get("measurement"))) for model in found.artifacts
     ]
@@ -41,7 +46,9 @@ def list_models(
         "models.html",
         models=models,
         more=found.next,
-        reports=reports.artifacts,
+        reports=drawn.artifacts,
+        more_reports=drawn.next,
+        reports_cursor=reports,
         name=name,
         cursor=cursor,
     )

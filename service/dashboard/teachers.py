@@ -18,13 +18,15 @@ from service.views import teacher_view
 
 router = page_router()
 
+PAGE = 50
+
 Text = Annotated[str, Form(max_length=500)]
 
 
 @router.get("/teachers")
-def list_teachers(request: Request, site: TheSite) -> HTMLResponse:
-    """All teachers."""
-    return _page(request, site, {}, None, 200)
+def list_teachers(request: Request, site: TheSite, cursor: str | None = None) -> HTMLResponse:
+    """Teachers, by name."""
+    return _page(request, site, {}, None, 200, cursor)
 
 
 @router.post("/teachers")
@@ -79,16 +81,23 @@ def _registration(given: dict[str, str]) -> Registration:
 
 
 def _page(
-    request: Request, site: Site, given: dict[str, str], problem: Problem | None, status: int
+    request: Request,
+    site: Site,
+    given: dict[str, str],
+    problem: Problem | None,
+    status: int,
+    cursor: str | None = None,
 ) -> HTMLResponse:
-    found = [teacher_view(teacher) for teacher in registry.listing(site)]
+    found = [teacher_view(teacher) for teacher in registry.listing(site, cursor, PAGE + 1)]
     with site.sessions.reading() as session:
         known = load.loads(session)
     return page(
         request,
         "teachers.html",
         status,
-        teachers=[(teacher, known.get(teacher.name, Load())) for teacher in found],
+        teachers=[(teacher, known.get(teacher.name, Load())) for teacher in found[:PAGE]],
+        more=found[PAGE - 1].name if len(found) > PAGE else None,
+        cursor=cursor,
         given=given,
         problem=problem,
     )
