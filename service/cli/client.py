@@ -80,6 +80,10 @@ class Api:
         headers = {"Idempotency-Key": key} if key is not None else {}
         return self._ask("POST", path, json=body, headers=headers, params=_given(query))
 
+    def patch(self, path: str, body: Any) -> Any:
+        """The JSON answer of a PATCH."""
+        return self._ask("PATCH", path, json=body)
+
     def delete(self, path: str) -> None:
         """A DELETE."""
         self._ask("DELETE", path)

@@ -1,5 +1,6 @@
 """Commands about who is let in. They work on the database itself: the first key is made before an
-API can be asked for it, and whoever may read the database may do everything anyway."""
+API can be asked for it, and whoever may read the database may do everything anyway. With `--url`
+they ask an API, under an admin's key."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -11,11 +12,11 @@ from prompts.record import Frozen
 from service import keys, login, quotas, runtime
 from service.cli.failure import bad_input
 from service.cli.installation import installation
-from service.cli.options import Json, load_settings, screen
+from service.cli.options import Json, connect, load_settings, screen
 from service.keys import NewKey
 from service.quotas import Limits
 from service.tables import now
-from service.views import KeyView, key_detail, key_view, made_key
+from service.views import KeyDetail, KeyView, MadeKey, key_detail, key_view, made_key
 
 Wanted = TypeVar("Wanted", bound=Frozen)
 
@@ -23,6 +24,10 @@ KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Its id.", show_defaul
 RequestsPerMinute = Annotated[int | None, typer.Option(help="Most requests a minute.")]
 JobsAtOnce = Annotated[int | None, typer.Option(help="Most unfinished jobs at once.")]
 TokensPerDay = Annotated[int | None, typer.Option(help="Most tokens of teachers a day (UTC).")]
+KeysUrl = Annotated[
+    str | None,
+    typer.Option("--url", help="Ask this API, with an admin's RETORT_API_KEY, not the database."),
+]
 
 app = typer.Typer(help="API keys of this installation.", no_args_is_help=True)
 
@@ -40,26 +45,34 @@ def create(
     jobs_at_once: JobsAtOnce = None,
     tokens_per_day: TokensPerDay = None,
     as_json: Json = False,
+    url: KeysUrl = None,
 ) -> None:
     """Make a key and show it, this once. With the first one, the API asks everybody for a key."""
     out = screen(as_json)
     limits = _limits(requests_per_minute, jobs_at_once, tokens_per_day)
     fields = {"name": name, "limits": limits} | ({"scopes": scope} if scope else {})
     wanted = _checked(NewKey, fields)
-    with installation() as site:
-        key, token = keys.create(site, wanted)
+    if url is not None:
+        body = wanted.model_dump(mode="json", exclude_unset=True)
+        made = MadeKey.model_validate(connect(url).post("/keys", body))
+    else:
+        with installation() as site:
+            made = made_key(*keys.create(site, wanted))
     if as_json:
-        out.document(made_key(key, token).model_dump(mode="json"))
-    out.say(f"{key.id} {key.name} ({', '.join(key.scopes)})")
-    out.say(token)
+        out.document(made.model_dump(mode="json"))
+    out.say(f"{made.id} {made.name} ({', '.join(made.scopes)})")
+    out.say(made.key)
     out.say("Keep it: nobody can show it again. `export RETORT_API_KEY=...` gives it to retort.")
 
 
 @app.command("list")
-def list_keys(as_json: Json = False) -> None:
+def list_keys(as_json: Json = False, url: KeysUrl = None) -> None:
     """List keys, newest first."""
-    with installation() as site:
-        found = [key_view(key) for key in keys.listing(site)]
+    if url is not None:
+        found = [KeyView.model_validate(key) for key in connect(url).all("/keys", "keys")]
+    else:
+        with installation() as site:
+            found = [key_view(key) for key in keys.listing(site)]
     out = screen(as_json)
     if as_json:
         out.document([key.model_dump(mode="json") for key in found])
@@ -73,14 +86,14 @@ def list_keys(as_json: Json = False) -> None:
 
 
 @app.command("show")
-def show(
-    key_id: KeyId,
-    as_json: Json = False,
-) -> None:
+def show(key_id: KeyId, as_json: Json = False, url: KeysUrl = None) -> None:
     """Show a key, its limits and what it has used of them."""
-    with installation() as site, site.sessions.reading() as session:
-        key = keys.get(session, key_id)
-        found = key_detail(key, quotas.usage(session, key, now()))
+    if url is not None:
+        found = KeyDetail.model_validate(connect(url).get(f"/keys/{key_id}"))
+    else:
+        with installation() as site, site.sessions.reading() as session:
+            key = keys.get(session, key_id)
+            found = key_detail(key, quotas.usage(session, key, now()))
     out = screen(as_json)
     if as_json:
         out.document(found.model_dump(mode="json"))
@@ -97,11 +110,16 @@ def limit(
     jobs_at_once: JobsAtOnce = None,
     tokens_per_day: TokensPerDay = None,
     as_json: Json = False,
+    url: KeysUrl = None,
 ) -> None:
     """Set a key's limits; 0 lifts one, and what isn't given stays."""
     wanted = _checked(Limits, _limits(requests_per_minute, jobs_at_once, tokens_per_day))
-    with installation() as site:
-        found = key_view(keys.limit(site, key_id, wanted))
+    if url is not None:
+        body = wanted.model_dump(exclude_unset=True)
+        found = KeyView.model_validate(connect(url).patch(f"/keys/{key_id}/limits", body))
+    else:
+        with installation() as site:
+            found = key_view(keys.limit(site, key_id, wanted))
     out = screen(as_json)
     if as_json:
         out.document(found.model_dump(mode="json"))
@@ -109,13 +127,13 @@ def limit(
 
 
 @app.command("revoke")
-def revoke(
-    key_id: KeyId,
-    as_json: Json = False,
-) -> None:
+def revoke(key_id: KeyId, as_json: Json = False, url: KeysUrl = None) -> None:
     """Make a key useless from now on."""
-    with installation() as site:
-        found = key_view(keys.revoke(site, key_id))
+    if url is not None:
+        found = KeyView.model_validate(connect(url).post(f"/keys/{key_id}/revoke"))
+    else:
+        with installation() as site:
+            found = key_view(keys.revoke(site, key_id))
     out = screen(as_json)
     if as_json:
         out.document(found.model_dump(mode="json"))
