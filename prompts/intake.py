@@ -6,6 +6,7 @@ from prompts.checks.judge import judge_prompt
 from prompts.checks.language import known_languages
 from prompts.checks.spec import JsonSchemaCheck, JudgeCheck, LanguageCheck, LengthCheck
 from prompts.demonstrations import LABEL, label_field, make_pool
+from prompts.fields import FieldError
 from prompts.likeness.near import NearIndex
 from prompts.plan import scored_record
 from prompts.record import Message, Seed
@@ -30,13 +31,8 @@ LARGEST_POOL = 1_000_000
 """A pool is held in memory, unlike seeds."""
 
 
-class SpecError(ValueError):
+class SpecError(FieldError):
     """A part of the spec that can't work; `field` is its path within the build."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
-        self.problem = problem
 
 
 class PoolError(SeedError):

@@ -4,6 +4,7 @@ from hashlib import sha256
 
 from pydantic import Field, model_validator
 
+from prompts.fields import FieldError
 from prompts.record import Frozen
 
 
@@ -30,7 +31,9 @@ class Budget(Frozen):
         for part in ("prompt_tokens", "completion_tokens"):
             limit = self.limits()[part]
             if limit is not None and self.tokens is not None and limit > self.tokens:
-                raise ValueError(f"{part} of {limit} can't be reached within {self.tokens} tokens")
+                raise FieldError(
+                    part, f"{part} of {limit} can't be reached within {self.tokens} tokens"
+                )
         return self
 
     def limits(self) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from prompts.fields import FieldError
 from service.problems import MEDIA_TYPE, Fault, Problem
 from service.shared import StorageError
 
@@ -45,10 +46,14 @@ def storage_away(error: Exception) -> Problem:
 
 def faults(errors: Sequence[Any], body: Any) -> tuple[Fault, ...]:
     """Pydantic's errors as faults, at the places that a user wrote."""
-    return tuple(
-        Fault(location(error["loc"], body), _message(error["type"], error["msg"]))
-        for error in errors
-    )
+    return tuple(_fault(error, body) for error in errors)
+
+
+def _fault(error: Any, body: Any) -> Fault:
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, FieldError):
+        return Fault(location((*error["loc"], *cause.field.split(".")), body), cause.problem)
+    return Fault(location(error["loc"], body), _message(error["type"], error["msg"]))
 
 
 def location(path: Sequence[str | int], body: Any) -> str:

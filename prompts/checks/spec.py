@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from prompts.fields import FieldError
 from prompts.patterns import compile_pattern
 from prompts.record import Frozen
 from prompts.schemas import check_schema
@@ -49,7 +50,9 @@ class LengthCheck(Frozen):
             )
         for unit, low, high in bounds:
             if low is not None and high is not None and low > high:
-                raise ValueError(f"min_{unit} {low} is above max_{unit} {high}: no row could pass")
+                raise FieldError(
+                    f"min_{unit}", f"{low} is above max_{unit} {high}: no row could pass"
+                )
         return self
 
 
@@ -140,14 +143,19 @@ class JudgeCheck(Frozen):
     @model_validator(mode="after")
     def _can_pass_and_fail(self) -> "JudgeCheck":
         if not self.lowest < self.highest:
-            raise ValueError(f"the scale from {self.lowest:g} to {self.highest:g} is empty")
+            raise FieldError(
+                "highest", f"the scale from {self.lowest:g} to {self.highest:g} is empty"
+            )
         if not self.lowest <= self.threshold <= self.highest:
-            raise ValueError(
+            raise FieldError(
+                "threshold",
                 f"threshold {self.threshold:g} is outside of the scale from {self.lowest:g} to"
-                f" {self.highest:g}"
+                f" {self.highest:g}",
             )
         if "completion" not in compile_template(self.template).fields:
-            raise ValueError("the template shows no completion: write {{ completion }} somewhere")
+            raise FieldError(
+                "template", "the template shows no completion: write {{ completion }} somewhere"
+            )
         return self
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from prompts.checks.judge import judges_of
 from prompts.checks.spec import CheckSpec
+from prompts.fields import FieldError
 from prompts.limits import Budget, Smoke, TeacherShare
 from prompts.record import Frozen
 from prompts.spec.likeness import NearDuplicates, Novelty
@@ -109,36 +110,41 @@ class Build(Frozen):
     @model_validator(mode="after")
     def _has_rows(self) -> "Build":
         if self.takes_seeds and not self.seeds:
-            raise ValueError("seeds: no rows are given; name a file or a dataset, or write some")
+            raise FieldError("seeds", "no rows are given; name a file or a dataset, or write some")
         return self
 
     @model_validator(mode="after")
     def _ends_where_it_can(self) -> "Build":
         names = [teacher.name for teacher in self.teachers]
         if names and self.teacher != names[0]:
-            raise ValueError(f"teacher is {self.teacher!r}, the first of teachers {names[0]!r}")
+            raise FieldError(
+                "teacher", f"it is {self.teacher!r}, the first of teachers {names[0]!r}"
+            )
         if len(set(names)) < len(names):
-            raise ValueError("teachers: a name comes twice")
+            raise FieldError("teachers", "a name comes twice")
         if self.teachers_mode == "fallback" and len(names) < 2:
-            raise ValueError("teachers_mode: a fall-back needs two teachers or more")
+            raise FieldError("teachers_mode", "a fall-back needs two teachers or more")
         if self.limit is not None and (self.target_rows or 0) > self.limit:
-            raise ValueError(
-                f"target_rows of {self.target_rows} can't come of a limit of {self.limit} seeds"
+            raise FieldError(
+                "target_rows",
+                f"target_rows of {self.target_rows} can't come of a limit of {self.limit} seeds",
             )
         asked, each = self.budget.requests if self.budget is not None else None, self.calls_a_row
         new = None if self.incremental else self.target_rows  # Rows taken over cost nothing.
         if asked is not None and (new or 1) * each > asked:
             rows = f"target_rows of {new}" if new else "a single row"
-            raise ValueError(
-                f"{rows} can't come of budget.requests {asked}: a row takes {each} or more"
+            raise FieldError(
+                "budget.requests",
+                f"{rows} can't come of budget.requests {asked}: a row takes {each} or more",
             )
         if self.incremental and self.signal is not None:
-            raise ValueError(
-                "signal: an incremental build can't take over the earlier rows' signal"
+            raise FieldError(
+                "signal", "an incremental build can't take over the earlier rows' signal"
             )
         if asked is not None and self.smoke is not None and self.smoke.rows * each > asked:
-            raise ValueError(
+            raise FieldError(
+                "smoke.rows",
                 f"smoke.rows of {self.smoke.rows} exceed budget.requests {asked}: a row takes"
-                f" {each} or more"
+                f" {each} or more",
             )
         return self

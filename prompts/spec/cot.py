@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from prompts.fields import FieldError
 from prompts.parse import AnswerPattern
 from prompts.record import Frozen
 from prompts.spec.shots import Shots
@@ -82,9 +83,9 @@ class CotBuild(Shots):
     @model_validator(mode="after")
     def _samples_can_differ(self) -> "CotBuild":
         if self.samples > 1 and self.sampling.temperature == 0:
-            raise ValueError("samples: they would all be the same at sampling.temperature 0")
+            raise FieldError("samples", "they would all be the same at sampling.temperature 0")
         if self.min_agreement is not None and self.samples == 1:
-            raise ValueError("min_agreement: a single sample agrees with nobody; ask for samples")
+            raise FieldError("min_agreement", "a single sample agrees with nobody; ask for samples")
         if self.rationalise is not None and self.verify.kind == "none":
-            raise ValueError("rationalise: with verify none no row is known to be wrong")
+            raise FieldError("rationalise", "with verify none no row is known to be wrong")
         return self

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from prompts.fields import FieldError
 from prompts.spec.common import Build
 from prompts.spec.methods import Magpie, MethodSpec, Respond, SelfInstruct
 from prompts.template import TemplateSource, compile_template
@@ -46,11 +47,12 @@ class InstructionBuild(Build):
     def _names_each_function_once(self) -> "InstructionBuild":
         names = [tool.function.name for tool in self.tools or () if isinstance(tool, Tool)]
         if len(set(names)) < len(names):
-            raise ValueError("tools: a function's name comes twice")
+            raise FieldError("tools", "a function's name comes twice")
         if isinstance(self.tools, str) and self.method.kind in ("self_instruct", "magpie"):
-            raise ValueError(
-                f"tools: rows of method {self.method.kind} have no field {self.tools!r}; list the"
-                " functions here"
+            raise FieldError(
+                "tools",
+                f"rows of method {self.method.kind} have no field {self.tools!r}; list the"
+                " functions here",
             )
         return self
 
@@ -59,9 +61,10 @@ class InstructionBuild(Build):
         if isinstance(self.method, SelfInstruct | Magpie):
             most = self.method.rounds * self.method.rows_per_round
             if (self.target_rows or 0) > most:
-                raise ValueError(
+                raise FieldError(
+                    "target_rows",
                     f"target_rows of {self.target_rows} can't come of {self.method.rounds} rounds"
-                    f" of {self.method.rows_per_round} rows"
+                    f" of {self.method.rows_per_round} rows",
                 )
         return self
 
@@ -71,31 +74,36 @@ class InstructionBuild(Build):
             return self
         for name in ("seeds", "columns", "turns"):
             if self.__dict__[name]:
-                raise ValueError(f"{name}: method magpie has no seeds; leave it out")
+                raise FieldError(name, "method magpie has no seeds; leave it out")
         if self.system is not None and compile_template(self.system).required:
-            raise ValueError("system: method magpie has no seeds to fill its fields from")
+            raise FieldError("system", "method magpie has no seeds to fill its fields from")
         return self
 
     @model_validator(mode="after")
     def _shows_what_is_written(self) -> "InstructionBuild":
         written = compile_template(self.template)
         if self.method.kind != "respond" and "instruction" not in written.required:
-            raise ValueError(
+            raise FieldError(
+                "template",
                 f"method {self.method.kind} writes the field 'instruction' (and 'input'), and the"
-                " template doesn't show it"
+                " template doesn't show it",
             )
         rounds = isinstance(self.method, SelfInstruct | Magpie)
         if rounds and written.required - {"instruction", "id"}:
             others = ", ".join(sorted(written.required - {"instruction", "id"}))
-            raise ValueError(f"method {self.method.kind} writes an instruction, not {others}")
+            raise FieldError(
+                "template", f"method {self.method.kind} writes an instruction, not {others}"
+            )
         if rounds and self.incremental:
-            raise ValueError(
-                f"incremental: method {self.method.kind} writes all its rows anew; build under"
-                " another name, with near_duplicates.against the version before"
+            raise FieldError(
+                "incremental",
+                f"method {self.method.kind} writes all its rows anew; build under"
+                " another name, with near_duplicates.against the version before",
             )
         if self.method.kind == "self_instruct" and self.signal is not None:
-            raise ValueError(
-                "signal: a classification task's label is no answer of self_instruct's teacher;"
-                " leave `signal` out, or answer the instructions in a build of their own"
+            raise FieldError(
+                "signal",
+                "a classification task's label is no answer of self_instruct's teacher;"
+                " leave `signal` out, or answer the instructions in a build of their own",
             )
         return self

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from prompts.fields import FieldError
 from prompts.record import Frozen
 from prompts.spec.sampling import Sampling
 from prompts.spec.writing import EvolPrompts, SelfInstructPrompts
@@ -81,12 +82,13 @@ class Magpie(Frozen):
     @model_validator(mode="after")
     def _writes_different_ones(self) -> "Magpie":
         if self.sampling.temperature == 0:
-            raise ValueError("sampling.temperature 0 writes the same instruction every time")
+            raise FieldError("sampling.temperature", "0 writes the same instruction every time")
         for name in ("enable_thinking", "reasoning_effort"):
             if self.sampling.__dict__[name] is not None:
-                raise ValueError(
-                    f"sampling.{name}: an instruction is no answer, nobody thinks first; say it in"
-                    " the build's sampling"
+                raise FieldError(
+                    f"sampling.{name}",
+                    "an instruction is no answer, nobody thinks first; say it in"
+                    " the build's sampling",
                 )
         return self
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from prompts.fields import FieldError
 from prompts.spec.common import Build
 from prompts.spec.signal import Signal
 
@@ -43,9 +44,9 @@ class RescoreBuild(Build):
             if self.__dict__[name] != fields[name].get_default(call_default_factory=True)
         ]
         if shaped:
-            raise ValueError(
-                f"{shaped[0]}: the rows of a rescore build stand as they are; leave it out"
+            raise FieldError(
+                shaped[0], "the rows of a rescore build stand as they are; leave it out"
             )
         if not isinstance(self.seeds, str):
-            raise ValueError("seeds: a rescore build takes the rows of a dataset, by name or id")
+            raise FieldError("seeds", "a rescore build takes the rows of a dataset, by name or id")
         return self

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from prompts.fields import FieldError
 from prompts.record import Frozen
 
 
@@ -41,9 +42,10 @@ class Sampling(Frozen):
     @model_validator(mode="after")
     def _can_end(self) -> "Sampling":
         if self.min_tokens is not None and self.min_tokens > self.max_tokens:
-            raise ValueError(
+            raise FieldError(
+                "min_tokens",
                 f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}:"
-                " every row would be truncated"
+                " every row would be truncated",
             )
         return self
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from prompts.fields import FieldError
 from prompts.spec.common import Build
 from prompts.spec.selectors import (
     SIMILAR,
@@ -51,12 +52,18 @@ class Shots(Build):
     def _shows_what_it_chooses(self) -> "Shots":
         shows = compile_template(self.template, demonstrations=True).shows_demonstrations
         if self.demonstrations and not shows:
-            raise ValueError("the template shows no demonstrations: loop over them, or ask for 0")
+            raise FieldError(
+                "template", "the template shows no demonstrations: loop over them, or ask for 0"
+            )
         if self.fixed == "per_group" and self.selector.kind in SIMILAR:
-            raise ValueError(
+            raise FieldError(
+                "fixed",
                 f"selector {self.selector.kind!r} looks at each row's query; with fixed: per_group"
-                " use random or label_balanced"
+                " use random or label_balanced",
             )
         if self.demonstration_tokens is not None and not self.demonstrations:
-            raise ValueError("demonstration_tokens limits demonstrations, and there are 0")
+            raise FieldError(
+                "demonstration_tokens",
+                "demonstration_tokens limits demonstrations, and there are 0",
+            )
         return self

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from prompts.fields import FieldError
 from prompts.schemas import DEEPEST, deeper_than
 
 
@@ -18,15 +19,22 @@ def _check(value: Any, path: str) -> None:
         _check_text(value, path)
     elif isinstance(value, dict):
         for name, inner in value.items():
-            _check(name, f"a name in {path or 'it'}")
+            _check_text(name, path, "a name in it ")
             _check(inner, f"{path}.{name}" if path else str(name))
     elif isinstance(value, list | tuple):
         for place, inner in enumerate(value):
             _check(inner, f"{path}.{place}")
 
 
-def _check_text(text: str, path: str) -> None:
+def _check_text(text: Any, path: str, what: str = "") -> None:
+    problem = _problem(text) if isinstance(text, str) else None
+    if problem is not None:
+        raise FieldError(path, what + problem) if path else ValueError(what + problem)
+
+
+def _problem(text: str) -> str | None:
     if "\0" in text:
-        raise ValueError(f"{path}: holds a NUL character, which is no text")
+        return "holds a NUL character, which is no text"
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"{path}: holds half of a surrogate pair, which is no text")
+        return "holds half of a surrogate pair, which is no text"
+    return None

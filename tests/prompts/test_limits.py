@@ -26,7 +26,7 @@ TWO = [{"name": "t"}, {"name": "u"}]
         ({"limit": 5, "target_rows": 6}, (), "can't come of a limit of 5"),
         ({"budget": {"requests": 5}, "target_rows": 6}, (), "budget.requests 5"),
         ({"budget": {"requests": 5}, "smoke": {"rows": 6}}, (), "smoke.rows of 6"),
-        ({"teachers": [{"name": "u"}]}, (), "teacher is 't', the first of teachers 'u'"),
+        ({"teachers": [{"name": "u"}]}, (), "teacher: it is 't', the first of teachers 'u'"),
         ({"teachers": [*TWO, {"name": "t"}]}, (), "a name comes twice"),
         ({"teachers_mode": "fallback"}, (), "needs two teachers"),
         ({"teachers": [{"name": "t", "weight": 0}]}, ("teachers", 0, "weight"), "greater than 0"),

@@ -243,7 +243,7 @@ def test_a_bad_spec_is_refused(kind: str, fields: dict[str, Any], words: str) ->
         ({"system": "\ud800"}, "system: holds half of a surrogate pair"),
         ({"sampling": {"stop": ["\0"]}}, "sampling.stop.0: holds a NUL"),
         ({"seeds": [{"question": "a\udfff"}]}, "seeds.0.question: holds half"),
-        ({"seeds": [{"que\0stion": "a"}]}, "a name in seeds.0: holds a NUL"),
+        ({"seeds": [{"que\0stion": "a"}]}, "seeds.0: a name in it holds a NUL"),
         ({"columns": {"a": "b\0"}}, "columns.a: holds a NUL"),
         ({"template": " \n"}, "the template is empty"),
         ({"name": "a/b"}, "name"),
