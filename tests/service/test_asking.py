@@ -1,5 +1,7 @@
 """What a teacher is sent and how its answer is read, against a FAKE server on localhost."""
 
+import asyncio
+import time
 from typing import Any
 
 import aiohttp
@@ -11,7 +13,7 @@ from prompts.plan import Request, Tokens
 from prompts.record import Call, Message
 from prompts.spec import Sampling
 from prompts.tools import Tool
-from service.asking import Endpoint, TeacherError, post
+from service.asking import Endpoint, NoAnswerError, TeacherError, post
 
 ASKED = (Message(role="user", content="Rome?"),)
 TOOL = Tool.model_validate({"function": {"name": "weather"}})
@@ -91,3 +93,57 @@ async def test_token_ids_are_scored_where_that_is_asked() -> None:
         await asked(request, {"text": "x"})
     with pytest.raises(TeacherError, match="completes no token ids"):
         await asked(request, None)
+
+
+async def test_sampling_is_sent_under_the_servers_names() -> None:
+    sampling = Sampling(enable_thinking=False, reasoning_effort="low", min_p=0.1)
+    body, _ = await asked(request_of(sampling=sampling), {"message": {"content": "Yes."}})
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert (body["reasoning_effort"], body["min_p"]) == ("low", 0.1)
+    assert not {"enable_thinking", "top_k", "seed", "stop", "min_tokens"} & set(body)
+    plain, _ = await asked(request_of(), {"message": {"content": "Yes."}})
+    assert not {"chat_template_kwargs", "reasoning_effort", "response_format"} & set(plain)
+
+
+async def test_a_schema_is_sent_as_the_reply_s_format() -> None:
+    schema = {"type": "object", "properties": {"score": {"type": "number"}}}
+    body, call = await asked(request_of(schema=schema), {"message": {"content": '{"score": 1}'}})
+    shape = {"name": "reply", "schema": schema, "strict": True}
+    assert body["response_format"] == {"type": "json_schema", "json_schema": shape}
+    assert call.text == '{"score": 1}'
+
+
+@pytest.mark.parametrize(
+    ("message", "thought"),
+    [
+        ({"content": "4", "reasoning_content": "2 and 2."}, "2 and 2."),
+        ({"content": "4", "reasoning": "2 and 2."}, "2 and 2."),
+        ({"content": "4", "reasoning_content": ""}, None),
+        ({"content": "4"}, None),
+    ],
+)
+async def test_what_a_model_thought_is_kept_apart(
+    message: dict[str, Any], thought: str | None
+) -> None:
+    _, call = await asked(request_of(), {"message": message})
+    assert (call.text, call.reasoning) == ("4", thought)
+
+
+async def test_a_request_has_its_deadline() -> None:
+    begun = asyncio.Event()
+
+    async def never(given: web.Request) -> web.Response:
+        begun.set()
+        await asyncio.sleep(30)
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", never)
+    server = TestServer(app)
+    async with server, aiohttp.ClientSession() as http:
+        endpoint = Endpoint("t", str(server.make_url("/v1")), "m", timeout_s=0.2)
+        started = time.monotonic()
+        with pytest.raises(NoAnswerError, match="no answer within 0 s"):
+            await post(http, endpoint, request_of())
+        assert time.monotonic() - started < 10
+    assert begun.is_set()
