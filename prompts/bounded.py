@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jinja2.defaults import DEFAULT_FILTERS
 from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS as JINJAS
 from jinja2.filters import make_attrgetter
 from jinja2.nodes import EvalContext
 from jinja2.utils import pass_eval_context
@@ -36,14 +36,14 @@ def _replace(context: EvalContext, text: Any, old: Any, new: Any, count: int | N
     spend(weight(text))
     text, old, new = str(text), str(old), str(new)
     foresee_replaced(text, old, new, count)
-    return DEFAULT_FILTERS["replace"](context, text, old, new, count)
+    return JINJAS["replace"](context, text, old, new, count)
 
 
 @pass_eval_context
 def _join(context: EvalContext, value: Any, d: Any = "", attribute: str | int | None = None) -> Any:
     if attribute is not None:
         value = map(make_attrgetter(context.environment, attribute), value)
-    return DEFAULT_FILTERS["join"](context, foresee_joined(str(d), value), str(d))
+    return JINJAS["join"](context, foresee_joined(str(d), value), str(d))
 
 
 @pass_eval_context
@@ -51,24 +51,24 @@ def _tojson(context: EvalContext, value: Any, indent: int | None = None) -> Any:
     spend(weight(value))
     if indent is not None and (indent > WIDEST_INDENT or deeper_than(value, WIDEST_INDENT)):
         raise SecurityError(f"tojson: {WIDEST_INDENT} levels of {WIDEST_INDENT} spaces go")
-    return DEFAULT_FILTERS["tojson"](context, value, indent)
+    return JINJAS["tojson"](context, value, indent)
 
 
 def _string(value: Any) -> Any:
     spend(weight(value))
-    return DEFAULT_FILTERS["string"](value)
+    return JINJAS["string"](value)
 
 
 def _int(value: Any, default: int = 0, base: int = 10) -> Any:
     if isinstance(value, str | bytes) and len(value) > LONGEST_NUMERAL:
         raise SecurityError(f"a number of {len(value):,} characters; {LONGEST_NUMERAL:,} go")
-    return DEFAULT_FILTERS["int"](value, default, base)
+    return JINJAS["int"](value, default, base)
 
 
 def _round(value: Any, precision: int = 0, method: Any = "common") -> Any:
     if abs(precision) > MOST_DIGITS:
         raise SecurityError(f"round: {MOST_DIGITS} digits go")
-    return DEFAULT_FILTERS["round"](value, precision, method)
+    return JINJAS["round"](value, precision, method)
 
 
 @pass_eval_context

@@ -57,6 +57,7 @@ _DROPPED_FILTERS = (
     *("center", "format", "indent", "batch", "slice", "xmlattr", "wordwrap"),
     # What takes long on a long text, all in one step.
     *("pprint", "striptags", "urlize"),
+    "random",  # A row's prompt is the same whenever it is rendered.
 )
 _COUNTED, _MADE, _JOINED, _LOOKED = "counted", "made", "joined", "looked"
 _GIVEN_BACK = frozenset({"attr", "d", "default", "first", "last", "max", "min"})

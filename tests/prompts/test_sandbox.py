@@ -25,6 +25,7 @@ from prompts.template import TemplateError, compile_template
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply|syntax error"),
         ("{% debug %}", "syntax error"),
         ("{{ a | center(9) }}", "center"),
+        ("{{ b | random }}", "random"),
         ("{% autoescape true %}{{ a }}{% endautoescape %}", "autoescape"),
         ("{% set n = namespace(x=1) %}{{ n.x }}", "namespace"),
     ],
