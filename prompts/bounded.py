@@ -14,6 +14,8 @@ from prompts.spent import made, spend, weight
 
 LONGEST_NUMERAL = 1_000
 MOST_DIGITS = 100
+LONGEST_TITLE = 100_000
+"""Characters: the filter takes a text apart by its words."""
 WIDEST_INDENT = 8
 """Spaces of a level of `tojson`, and levels that may be indented so."""
 
@@ -59,6 +61,12 @@ def _string(value: Any) -> Any:
     return JINJAS["string"](value)
 
 
+def _title(value: Any) -> Any:
+    if weight(value) > LONGEST_TITLE:
+        raise SecurityError(f"title: {LONGEST_TITLE:,} characters go")
+    return JINJAS["title"](value)
+
+
 def _int(value: Any, default: int = 0, base: int = 10) -> Any:
     if isinstance(value, str | bytes) and len(value) > LONGEST_NUMERAL:
         raise SecurityError(f"a number of {len(value):,} characters; {LONGEST_NUMERAL:,} go")
@@ -87,6 +95,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "join": _join,
     "tojson": _tojson,
     "string": _string,
+    "title": _title,
     "int": _int,
     "round": _round,
     "sum": _sum,

@@ -101,6 +101,7 @@ def doublings(step: str, times: int = 40, start: str = "'aaaaaaaa'") -> str:
         "{{ ([[1] * 999] * 999)|sum(start=[])|length }}{{ n }}",
         "{{ [1]|tojson(indent=10**9)|length }}{{ n }}",
         "{{ 1.5|round(10**9, 'ceil') }}{{ n }}",
+        "{{ range(1000)|join('a b ' * 99)|title|length }}{{ n }}",
         "{{ ('9' * 9999)|int(base=16) }}{{ n }}",
         "{{ (1).to_bytes(10**9)|length }}{{ n }}",
         "{% set a %}{% for i in range(999) %}{% for j in range(100) %}"
