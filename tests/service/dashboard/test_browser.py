@@ -245,9 +245,9 @@ def schedules_it_and_sees_it_run(page: Page) -> None:
     page.locator("input[name=name]").fill("nightly")
     page.locator("input[name=cron]").fill("30 2 * * *")
     page.get_by_role("button", name="Make the schedule").click()
-    expect(page.locator("tbody td:nth-child(3) time")).to_have_count(5)
+    expect(page.locator("tbody td:nth-child(4) time")).to_have_count(5)
     page.get_by_role("button", name="Run now").click()
-    page.locator("tbody td:nth-child(4) a").click()
+    page.locator("tbody td:nth-child(5) a").click()
     expect(page.get_by_role("heading", name="build sums")).to_be_visible()
     expect(page.locator("#live .state").first).to_have_text("done", timeout=40_000)
 
