@@ -41,7 +41,7 @@ def ask_all(
 ) -> Asked:
     """The prompts' answers by a pipeline of one `TextGeneration`, `window` rows a batch: it asks
     for the rows of a batch side by side. Raises CalledProcessError."""
-    job = {"url": url, "model": model, "prompts": list(prompts)}
+    job: dict[str, Any] = {"url": url, "model": model, "prompts": list(prompts)}
     job |= {"sampling": sampling, "window": window}
     command = [str(ENVIRONMENT / "bin" / "python"), "-P", __file__]
     run = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=True)
