@@ -33,7 +33,7 @@ test: setup-dev ## Everything this machine can run
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ALL_CORES) -m "not servers"; calm=$$?; \
 	$(BIN)/python -m pytest -m servers && exit $$calm
 
-test-fast: python-found ## No servers, nothing long: about 4 minutes on two cores
+test-fast: python-found ## No servers, nothing long: about 2.5 minutes on two cores
 	@$(PYTHON) scripts/bootstrap.py main dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(ALL_CORES) -m "not servers and not slow"
 
