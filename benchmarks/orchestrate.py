@@ -40,12 +40,10 @@ SEEDS = '{{"id": "{0}", "instruction": "Say what {0} is, and nothing else."}}\n'
 
 def run(quick: bool) -> Result:
     """Ratio to the bare loop at the most rows; growth over rows: the rate should be flat."""
-    sizes = (500, 2_000) if quick else (2_000, 20_000, 200_000)
-    growth = [measure(rows, 1 if rows > 20_000 or quick else 3) for rows in sizes]
+    sizes = (500, 2_000) if quick else (2_000, 10_000, 100_000, 1_000_000)
+    growth = [measure(rows, 1 if rows > 10_000 or quick else 3) for rows in sizes]
     first, last = growth[0], growth[-1]
-    if distilabel_peer.installed():
-        first["distilabel"] = beside_distilabel(int(first["rows"]))
-        first["times_distilabel"] = first["ours"] / first["distilabel"]
+    faster = distilabel_peer.stand_beside(first, beside_distilabel, LEAST_OF_PEER)
     few_files = last["files"] <= max(last["rows"] / ROWS_A_FILE, last["fewest_files"])
     return Result(
         name="orchestrate",
@@ -53,9 +51,7 @@ def run(quick: bool) -> Result:
         unit="rows/s",
         ratio=last["ratio"],
         target=TARGET,
-        met=last["ratio"] >= LEAST_OF_BARE
-        and few_files
-        and first.get("times_distilabel", LEAST_OF_PEER) >= LEAST_OF_PEER,
+        met=last["ratio"] >= LEAST_OF_BARE and few_files and faster,
         peer=first.get("distilabel"),
         limit=last["bare"],
         growth=growth,

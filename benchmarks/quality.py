@@ -55,7 +55,6 @@ class Size:
     asked: int
     """Held-out problems."""
     rate_scale: float = 1.0
-    others: bool = False
 
 
 FULL = Size(problems=1500, seeds=5, epochs=8, on_policy_steps=150, asked=300)
@@ -100,21 +99,14 @@ def run(quick: bool) -> Result:
         return study(Path(place), SMOKE)
 
 
-def study(
-    out: Path, size: Size, jobs: int = 1, methods: Collection[str] = (*METHODS, *OTHERS)
-) -> Result:
+def study(out: Path, size: Size, jobs: int = 1, methods: Collection[str] = METHODS) -> Result:
     """All runs of `methods` that are missing, `jobs` at once; the table after each."""
     threads = settle(out, size)
     torch.set_num_threads(threads)
     dataset = make_dataset(out, size.problems)
     ends = {name: measured(out / f"{name}.json", model, size) for name, model in _ENDS.items()}
     base, teacher = _share(ends["base"]), _share(ends["teacher"])
-    # The students that others start from come first, then what takes the longest.
-    order = (FIRST, *AGAIN, *METHODS)
-    wanted = [(method, seed) for method in dict.fromkeys(order) for seed in range(size.seeds)]
-    wanted += [(method, 0) for method in OTHERS if size.others]
-    first = {FIRST} if set(AGAIN) & set(methods) else set[str]()
-    wanted = [(method, seed) for method, seed in wanted if method in {*methods, *first}]
+    wanted = runs_of(methods, size.seeds)
     runs: list[Run] = []
     with ThreadPoolExecutor(jobs) as pool:
         begun: dict[tuple[str, int], Future[Run]] = {}
@@ -147,11 +139,20 @@ def study(
     )
 
 
+def runs_of(methods: Collection[str], seeds: int) -> list[tuple[str, int]]:
+    """Methods and seeds in order: the students that others start from come first, then what takes
+    the longest."""
+    first = [FIRST] if FIRST in methods or not set(AGAIN).isdisjoint(methods) else []
+    order = [*first, *(method for method in (*AGAIN, *METHODS) if method in methods)]
+    runs = [(method, seed) for method in dict.fromkeys(order) for seed in range(seeds)]
+    return runs + [(method, 0) for method in OTHERS if method in methods]
+
+
 def settle(out: Path, size: Size) -> int:
     """CPU threads of every run of this folder, pinned at its first. Raises SystemExit where the
     folder holds runs of another study: their figures don't belong in one table."""
     about = {
-        **{name: value for name, value in vars(size).items() if name not in ("seeds", "others")},
+        **{name: value for name, value in vars(size).items() if name != "seeds"},
         "models": [file_sha256(path) for place in _ENDS.values() for path in weight_files(place)],
         "data": [file_sha256(path) for path in sorted((DEMO / "data").glob("*.jsonl"))],
     }
@@ -281,8 +282,7 @@ def main() -> None:
     parser.add_argument("--others", action="store_true", help="the other methods, one seed each")
     parser.add_argument("--rate-scale", type=float, default=1.0, help="times every learning rate")
     parser.add_argument("--problems", type=int, help="that the teacher is asked")
-    names = [*METHODS, *OTHERS]
-    parser.add_argument("--methods", nargs="+", choices=names, default=names)
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *OTHERS])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     given = parser.parse_args()
     size = SMOKE if given.smoke else FULL
@@ -290,10 +290,10 @@ def main() -> None:
         size,
         problems=given.problems or size.problems,
         seeds=given.seeds or size.seeds,
-        others=given.others or bool(set(given.methods) <= OTHERS.keys()),
         rate_scale=given.rate_scale,
     )
-    study(given.out, size, given.jobs, given.methods)
+    everything = [*METHODS, *(OTHERS if given.others else ())]
+    study(given.out, size, given.jobs, given.methods or everything)
 
 
 if __name__ == "__main__":

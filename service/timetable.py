@@ -92,6 +92,12 @@ def create(site: Site, spec: ScheduleSpec, at: datetime, *, by: str | None = Non
     return schedule
 
 
+def submitted_by(site: Site, reference: str) -> JobSpec:
+    """What a schedule submits. Raises a 404 problem."""
+    with site.sessions.reading() as session:
+        return job_spec.validate_python(get(session, reference).spec)
+
+
 def get(session: Session, reference: str) -> Schedule:
     """A schedule by id or name. Raises a 404 problem."""
     found = session.get(Schedule, reference)

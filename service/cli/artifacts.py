@@ -2,6 +2,7 @@
 
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,17 +43,24 @@ def upload(
         out.document(found)
 
 
-@datasets.command("list")
-def list_datasets(
-    name: Versions = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-    url: Url = None,
-) -> None:
-    """List datasets, newest first."""
-    page = connect(url).get("/datasets", name=name, limit=limit, cursor=cursor)
-    show_artifacts(screen(as_json), page, "datasets", ("accepted", "rejected", "kinds"))
+def list_command(kind: str, columns: tuple[str, ...]) -> Callable[..., None]:
+    """The command that lists artifacts of a kind, with these facts of their summaries."""
+
+    def listed(
+        name: Versions = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+        as_json: Json = False,
+        url: Url = None,
+    ) -> None:
+        page = connect(url).get(f"/{kind}", name=name, limit=limit, cursor=cursor)
+        _show_page(screen(as_json), page, kind, columns)
+
+    listed.__doc__ = f"List {kind}, newest first."
+    return listed
+
+
+datasets.command("list")(list_command("datasets", ("accepted", "rejected", "kinds")))
 
 
 @datasets.command("show")
@@ -168,17 +176,7 @@ def push_dataset(
         out.say(f"{message} is at {place}")
 
 
-@models.command("list")
-def list_models(
-    name: Versions = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-    url: Url = None,
-) -> None:
-    """List models, newest first."""
-    page = connect(url).get("/models", name=name, limit=limit, cursor=cursor)
-    show_artifacts(screen(as_json), page, "models", ("role", "method"))
+models.command("list")(list_command("models", ("role", "method")))
 
 
 @models.command("show")
@@ -215,7 +213,7 @@ def download_model(
     _say_place(screen(as_json), found, target)
 
 
-def show_artifacts(out: Screen, page: dict[str, Any], kind: str, columns: tuple[str, ...]) -> None:
+def _show_page(out: Screen, page: dict[str, Any], kind: str, columns: tuple[str, ...]) -> None:
     if out.json:
         out.document(page)
         return

@@ -7,22 +7,12 @@ import typer
 from rich.markdown import Markdown
 
 from service.addresses import API
-from service.cli.artifacts import Out, download, show_artifacts
+from service.cli.artifacts import Out, download, list_command
 from service.cli.client import Api
 from service.cli.failure import bad_input
-from service.cli.options import Cursor, Json, Limit, Url, Versions, connect, screen
+from service.cli.options import Json, Url, connect, screen
 
-
-def list_reports(
-    name: Versions = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-    url: Url = None,
-) -> None:
-    """List reports, newest first."""
-    page = connect(url).get("/reports", name=name, limit=limit, cursor=cursor)
-    show_artifacts(screen(as_json), page, "reports", ())
+list_reports = list_command("reports", ())
 
 
 def report(

@@ -19,6 +19,7 @@ from benchmarks.quality import (
     OTHERS,
     SMOKE,
     one_run,
+    runs_of,
     settle,
     spec_of,
 )
@@ -76,12 +77,20 @@ def test_a_finished_run_is_read_and_not_done_again(
     assert one_run(tmp_path, tmp_path, "gkd", 0, SMOKE, 1) == RUNS[2]
 
 
+def test_a_choice_of_methods_brings_whom_they_start_from() -> None:
+    assert runs_of(["uld", "forward_kl"], 2) == [("forward_kl", 0), ("forward_kl", 1), ("uld", 0)]
+    assert runs_of(["gkd"], 1) == [(FIRST, 0), ("gkd", 0)]
+    everything = runs_of([*METHODS, *OTHERS], 3)
+    assert len(everything) == len(set(everything)) == 3 * len(METHODS) + len(OTHERS)
+    assert everything[:3] == [(FIRST, 0), (FIRST, 1), (FIRST, 2)]
+
+
 def test_a_folder_holds_one_study(tmp_path: Path) -> None:
     """More seeds and other methods may come; another size, rate or demo is another table."""
     threads = settle(tmp_path, SMOKE)
     kept = json.loads((tmp_path / "study.json").read_text())
     (tmp_path / "study.json").write_text(json.dumps({**kept, "threads": threads + 5}))
-    assert settle(tmp_path, replace(SMOKE, seeds=9, others=True)) == threads + 5
+    assert settle(tmp_path, replace(SMOKE, seeds=9)) == threads + 5
     with pytest.raises(SystemExit, match=r"other .*epochs.*: name another folder"):
         settle(tmp_path, FULL)
     with pytest.raises(SystemExit, match="other rate_scale"):

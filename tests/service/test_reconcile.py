@@ -14,6 +14,14 @@ def set_state(site: Site, job_id: str, **values: object) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(values))
 
 
+def running_build(site: Site, seeds: str) -> str:
+    """Its id."""
+    add_teacher(site)
+    job = jobs.submit(site, spec(kind="build", build=build(seeds)))
+    set_state(site, job.id, state=State.RUNNING)
+    return job.id
+
+
 def test_a_lost_doorbell_is_rung_again(site: Site, broker: FakeBroker) -> None:
     broker.away = True
     job = jobs.submit(site, SERVE)
@@ -34,9 +42,7 @@ def test_doorbells_do_not_pile_up(site: Site, broker: FakeBroker) -> None:
 def test_running_builds_are_rung_for_and_ended_jobs_are_not(
     site: Site, broker: FakeBroker, seeds: str
 ) -> None:
-    add_teacher(site)
-    running = jobs.submit(site, spec(kind="build", build=build(seeds)))
-    set_state(site, running.id, state=State.RUNNING)
+    running = running_build(site, seeds)
     serving = jobs.submit(site, SERVE)
     set_state(site, serving.id, state=State.RUNNING)
     ended = jobs.submit(site, SERVE)
@@ -45,16 +51,14 @@ def test_running_builds_are_rung_for_and_ended_jobs_are_not(
 
     reconcile.tick(site)
 
-    assert set(broker.rung) == {("build", running.id)}
+    assert set(broker.rung) == {("build", running)}
 
 
 def test_a_running_build_is_rung_for_a_varying_number_of_times(
     site: Site, broker: FakeBroker, seeds: str
 ) -> None:
     """With a fixed one, two workers take ticks and bells in turns, and one never hears a bell."""
-    add_teacher(site)
-    running = jobs.submit(site, spec(kind="build", build=build(seeds)))
-    set_state(site, running.id, state=State.RUNNING)
+    running_build(site, seeds)
     heard = set()
     for _ in range(40):
         broker.rung.clear()

@@ -57,6 +57,10 @@ async def _wait(end: asyncio.Event) -> None:
     await end.wait()
 
 
+def test_a_quarter_as_many_answers_may_wait_for_the_disk() -> None:
+    assert [spare(limit) for limit in (1, 7, 8, 64)] == [1, 1, 2, 16]
+
+
 def test_a_slot_is_free_while_its_answer_is_kept_and_a_slow_disk_stops_the_asking() -> None:
     async def ask_against_a_disk_that_stands_still() -> None:
         window, disk, asked = Window(8), asyncio.Event(), 0

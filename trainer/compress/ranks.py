@@ -42,7 +42,7 @@ class Matrix:
 def rank_for(name: str, shape: Sequence[int], parameter_ratio: float, multiple: int = 1) -> int:
     """The largest multiple r with r (m + n) <= ratio * m n. Raises BadInput where that is 0."""
     m, n = shape
-    rank = int(parameter_ratio * m * n / (m + n)) // multiple * multiple
+    rank = _rank_of(shape, parameter_ratio) // multiple * multiple
     if rank == 0:
         raise BadInput(
             f"parameter_ratio {parameter_ratio} leaves {name} ({m} x {n}) no rank",
@@ -67,9 +67,8 @@ def uniform(matrices: Mapping[str, Matrix], budget: int) -> dict[str, int]:
     """Ranks that give each matrix the same share of its parameters; 1 at least."""
     share = budget / sum(m * n for m, n in (matrix.shape for matrix in matrices.values()))
     return {
-        name: max(1, min(int(share * m * n / (m + n)), matrix.most))
+        name: max(1, min(_rank_of(matrix.shape, share), matrix.most))
         for name, matrix in matrices.items()
-        for m, n in [matrix.shape]
     }
 
 
@@ -130,6 +129,11 @@ def within_error(matrices: Mapping[str, Matrix], bound: float) -> dict[str, int]
         ranks[name] += 1
         _push(gains, matrices[name], name, ranks[name], 1.0)
     return ranks
+
+
+def _rank_of(shape: Sequence[int], parameter_ratio: float) -> int:
+    m, n = shape
+    return int(parameter_ratio * m * n / (m + n))
 
 
 def _weights(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> dict[str, float]:
