@@ -74,6 +74,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "step_by_step": {"method": "step_by_step"},
+    "forward_kl_tau_2": {"method": "kd", "kd_temperature": 2.0},
+    "forward_kl_tau_4": {"method": "kd", "kd_temperature": 4.0},
     "jsd": {"method": "kd", "divergence": {"kind": "jsd"}},
     "skew_kl": {"method": "kd", "divergence": {"kind": "skew_kl"}},
     "skew_reverse_kl": {"method": "kd", "divergence": {"kind": "skew_reverse_kl"}},

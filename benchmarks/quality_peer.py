@@ -39,6 +39,7 @@ from benchmarks.quality import (
     spec_of,
 )
 from benchmarks.quality_data import TEACHER, make_dataset
+from benchmarks.quality_table import gap
 from benchmarks.result import Result
 
 METHOD = "gkd"
@@ -73,8 +74,7 @@ class Ends:
 
     def gap(self, accuracy: float) -> float:
         """Share of the gap between base and teacher."""
-        lead = self.teacher - self.base
-        return (accuracy - self.base) / lead if lead > 0 else 0.0
+        return gap(accuracy, self.base, self.teacher)
 
 
 def run(quick: bool) -> Result:

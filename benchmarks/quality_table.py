@@ -67,14 +67,18 @@ class Summary:
         }
 
 
+def gap(accuracy: float, base: float, teacher: float) -> float:
+    """Share of the gap between two accuracies; 0 where the teacher is no better."""
+    lead = teacher - base
+    return (accuracy - base) / lead if lead > 0 else 0.0
+
+
 def summaries(runs: list[Run], base: float, teacher: float) -> list[Summary]:
-    """By method, in the runs' order. base and teacher are accuracies; where the teacher is no
-    better, there is no gap and its share is 0."""
+    """By method, in the runs' order. base and teacher are accuracies."""
     found = []
     for method in dict.fromkeys(run.method for run in runs):
         own = [run for run in runs if run.method == method]
-        lead = teacher - base
-        gaps = tuple((run.accuracy - base) / lead if lead > 0 else 0.0 for run in own)
+        gaps = tuple(gap(run.accuracy, base, teacher) for run in own)
         found.append(
             Summary(
                 method,
