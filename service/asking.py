@@ -20,6 +20,7 @@ from service.logprobs import (
     read_prompt_signal,
     signal_parameters,
 )
+from service.retry_after import retry_after_s
 from service.settings import Settings, secret
 from service.spans import Span, SpanKind
 from service.tables import Teacher
@@ -239,7 +240,7 @@ def _refusal(
 ) -> Call:
     status, headers = response.status, response.headers
     if status in BUSY or (status == 503 and "Retry-After" in headers):
-        raise BusyError(_seconds(headers.get("Retry-After")))
+        raise BusyError(retry_after_s(headers))
     if status >= 500:
         raise NoAnswerError(f"HTTP {status}: {text[:300]}")
     if status == 404 and request.tokens is not None:
@@ -284,12 +285,3 @@ def refused(request: Request, error: str) -> Call:
         finish_reason=REFUSED,
         error=error,
     )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    if retry_after is None:
-        return None
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        return None  # An HTTP date: clocks may differ, so the own backoff has to do.

@@ -85,8 +85,25 @@ async def answers(
         "max_tokens": 1,
         "temperature": 0,
     }
-    url = f"{endpoint.base_url}/chat/completions"
-    status, said = await _ask(http, endpoint, url, body, timeout_s)
+    await _probe(http, endpoint, "chat/completions", body, timeout_s)
+
+
+async def embeds(
+    http: aiohttp.ClientSession, endpoint: Endpoint, timeout_s: float = PROBE_S
+) -> None:
+    """Ask for the vector of a word. Raises `NoAnswerError`."""
+    body = {"model": endpoint.model, "input": ["Hi"]}
+    await _probe(http, endpoint, "embeddings", body, timeout_s)
+
+
+async def _probe(
+    http: aiohttp.ClientSession,
+    endpoint: Endpoint,
+    place: str,
+    body: dict[str, Any],
+    timeout_s: float,
+) -> None:
+    status, said = await _ask(http, endpoint, f"{endpoint.base_url}/{place}", body, timeout_s)
     if status >= 500 or status in (408, 429):
         raise NoAnswerError(f"HTTP {status}: {said!s:.300}")
 

@@ -77,6 +77,12 @@ def spec_of(job: Job) -> JobSpec:
     return job_spec.validate_python(job.spec)
 
 
+def submitted(site: Site, job_id: str) -> JobSpec:
+    """What was submitted as a job. Raises a 404 problem."""
+    with site.sessions.reading() as session:
+        return spec_of(get(session, job_id))
+
+
 def get(session: Session, job_id: str) -> Job:
     """A job by id. Raises a 404 problem."""
     job = session.get(Job, job_id)

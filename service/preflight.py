@@ -20,7 +20,7 @@ from prompts.intake import (
 from prompts.overlap import evaluation_texts
 from prompts.seeds import SeedError, scan_seeds
 from prompts.spec import BuildSpec, RescoreBuild, Shots
-from prompts.spec.asked import asked_teachers, asks_nobody
+from prompts.spec.asked import asked_teachers, asks_nobody, embedder_of
 from prompts.tables import file_lines
 from service import teachers, tokenizers
 from service.affordable import budget_faults
@@ -229,7 +229,7 @@ class _Checker:
         return teacher
 
     def _embedder(self, location: str, spec: BuildSpec, serve: ServeJob | None) -> None:
-        name = spec.embedder if isinstance(spec, Shots) else None
+        name = embedder_of(spec)
         if name is not None and (serve is None or name != serve.name):
             where = f"{location}.selector.embedder"
             self._found(where, lambda session: teachers.get(session, name))

@@ -136,8 +136,9 @@ def pause(site: TheSite, job_id: str) -> Response:
 
 
 @router.post("/jobs/{job_id}/resume")
-def resume(site: TheSite, job_id: str) -> Response:
+def resume(request: Request, site: TheSite, job_id: str) -> Response:
     """Let a paused job go on."""
+    require(request, access.required_for(jobs.submitted(site, job_id)))
     pausing.resume(site, job_id)
     return see(f"/jobs/{job_id}")
 
@@ -154,9 +155,8 @@ def retry(request: Request, site: TheSite, job_id: str) -> Response:
 def report(request: Request, site: TheSite, job_id: str) -> Response:
     """Draw the report of a training or a compression, and of what it started from. Where the job
     was measured, so are the two ends of the report's table."""
-    with site.sessions.reading() as session:
-        told = jobs.spec_of(jobs.get(session, job_id))
-    spec = ReportJob(kind="report", job=job_id, evaluate=_measured(told))
+    measured = _measured(jobs.submitted(site, job_id))
+    spec = ReportJob(kind="report", job=job_id, evaluate=measured)
     require(request, access.required_for(spec))
     return see(f"/jobs/{jobs.submit(site, spec, by=request.state.caller.key_id).id}")
 

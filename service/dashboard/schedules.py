@@ -84,8 +84,9 @@ def pause(site: TheSite, reference: str) -> Response:
 
 
 @router.post("/schedules/{reference}/resume")
-def resume(site: TheSite, reference: str) -> Response:
+def resume(request: Request, site: TheSite, reference: str) -> Response:
     """Go on with the next slot."""
+    require(request, access.required_for(timetable.submitted_by(site, reference)))
     timetable.resume(site, reference, now())
     return see("/schedules")
 

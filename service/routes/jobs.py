@@ -118,9 +118,11 @@ def pause_job(site: TheSite, job_id: str) -> JobDetail:
 
 
 @router.post("/jobs/{job_id}/resume", responses=PROBLEMS)
-def resume_job(site: TheSite, job_id: str) -> JobDetail:
+def resume_job(site: TheSite, caller: TheCaller, job_id: str) -> JobDetail:
     """Let a paused job go on: past a smoke gate that was not met, with a changed teacher, or from
-    its last checkpoint. A pause that is under way is withdrawn."""
+    its last checkpoint. A pause that is under way is withdrawn. Needs the scope that submitting it
+    needs."""
+    caller.require(access.required_for(jobs.submitted(site, job_id)))
     pausing.resume(site, job_id)
     return show_job(site, job_id)
 

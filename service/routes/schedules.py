@@ -87,8 +87,10 @@ def pause_schedule(site: TheSite, reference: str) -> ScheduleView:
 
 
 @router.post("/{reference}/resume")
-def resume_schedule(site: TheSite, reference: str) -> ScheduleView:
-    """Go on with the next slot; those of the pause are not made up for."""
+def resume_schedule(site: TheSite, caller: TheCaller, reference: str) -> ScheduleView:
+    """Go on with the next slot; those of the pause are not made up for. Needs the scope that
+    submitting its job needs."""
+    caller.require(access.required_for(timetable.submitted_by(site, reference)))
     schedule = timetable.resume(site, reference, now())
     return schedule_view(schedule, timetable.coming(schedule, now()))
 

@@ -16,7 +16,8 @@ from service.problems import Problem
 from service.secret import WeakSecretError, secret_of
 from service.settings import Settings
 from service.site import Site
-from service.tables import now
+from service.spec import job_spec
+from service.tables import Job, State, now
 from tests.service.given import add_teacher, build, spec
 
 JOBS, KEYS = "/api/v1/jobs", "/api/v1/keys"
@@ -202,6 +203,23 @@ async def test_a_key_runs_no_schedule_whose_job_it_may_not_submit(
     refused = await api.post(f"{path}/s/run", headers=submit)
     assert (refused.status_code, "'train'" in refused.text) == (403, True)
     assert (await api.post(f"{path}/s/run", headers=train)).status_code == 202
+    assert (await api.post(f"{path}/s/pause", headers=submit)).status_code == 200
+    refused = await api.post(f"{path}/s/resume", headers=submit)
+    assert (refused.status_code, "'train'" in refused.text) == (403, True)
+    assert (await api.post(f"{path}/s/resume", headers=train)).status_code == 200
+
+
+async def test_a_key_lets_no_job_go_on_that_it_may_not_submit(
+    site: Site, api: httpx.AsyncClient
+) -> None:
+    _, submit = made(site, "submit")
+    _, train = made(site, "train", "submit")
+    with site.sessions.writing.begin() as session:
+        spec = job_spec.validate_python(SERVE).model_dump(mode="json")
+        session.add(Job(id="job-s", kind="train", name="s", spec=spec, state=State.PAUSED))
+    refused = await api.post("/api/v1/jobs/job-s/resume", headers=submit)
+    assert (refused.status_code, "'train'" in refused.text) == (403, True)
+    assert (await api.post("/api/v1/jobs/job-s/resume", headers=train)).status_code < 300
 
 
 async def test_a_session_of_a_key_has_its_scopes_and_ends_with_it(

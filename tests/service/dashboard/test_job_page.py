@@ -45,7 +45,8 @@ async def test_a_page_says_how_long_work_takes_without_pauses(
     progress = {"done": 50, "total": 100}
     change(site, job.id, state=State.RUNNING, started_at=began, paused_s=7140.0, progress=progress)
     assert "1 min 0 s" in (await browser.get(f"/jobs/{job.id}")).text
-    change(site, job.id, state=State.SUCCEEDED, finished_at=now(), paused_s=7080.0)
+    ended = began + timedelta(seconds=7200)
+    change(site, job.id, state=State.SUCCEEDED, finished_at=ended, paused_s=7080.0)
     assert "took 2 min 0 s" in (await browser.get(f"/jobs/{job.id}")).text
 
 

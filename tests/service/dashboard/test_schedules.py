@@ -48,8 +48,9 @@ async def test_a_session_runs_no_schedule_whose_job_it_may_not_submit(
     timetable.create(site, wanted, now())
     await log_in(site, browser, "read", "submit")
     csrf = await token(browser, "/schedules")
-    refused = await browser.post("/schedules/s/run", data={"csrf": csrf})
-    assert (refused.status_code, "scope" in refused.text) == (403, True)
+    for action in ("run", "resume"):
+        refused = await browser.post(f"/schedules/s/{action}", data={"csrf": csrf})
+        assert (refused.status_code, "scope" in refused.text) == (403, True)
     await log_in(site, browser, "read", "submit", "train")
     csrf = await token(browser, "/schedules")
     assert (await browser.post("/schedules/s/run", data={"csrf": csrf})).status_code == 303
