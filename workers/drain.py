@@ -121,7 +121,7 @@ class Drain:
     async def _feed_all(self) -> None:
         while not self._hard_stop():
             self._changed.clear()
-            if self._has_room() and await self._feed_next():
+            if self._has_room() and await self._fed_next():
                 continue
             if not self._open:
                 return
@@ -133,6 +133,13 @@ class Drain:
         most = math.ceil(self._work.spec.max_in_flight / self._work.spec.chunk_rows) + 1
         asking = sum(not chunk.complete for chunk in self._open)
         return asking < most and len(self._open) < 2 * most
+
+    async def _fed_next(self) -> bool:
+        try:
+            return await self._feed_next()
+        except TeacherError as error:  # An embedder is away: answers under way are still taken in.
+            self._fail(error)
+            return True
 
     async def _feed_next(self) -> bool:
         """Claim one chunk and start its rows; False if there is none to claim."""

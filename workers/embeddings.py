@@ -1,8 +1,13 @@
-"""Vectors of texts from an OpenAI-compatible /v1/embeddings, kept on disk: asked for once."""
+"""Vectors of texts from an OpenAI-compatible /v1/embeddings, kept on disk: asked for once.
+
+A server that is away or busy is asked again for as long as a teacher would be; then the build
+pauses for it, as it does for a teacher.
+"""
 
 import io
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,16 +19,28 @@ from numpy.typing import NDArray
 from service import spans
 from service.asking import Endpoint, TeacherError
 from service.durable import make_directory, write_durably
+from service.retry_after import retry_after_s
 from service.shared import Directory, Shared
 from service.spans import SpanKind
 
 BATCH = 128
-ATTEMPTS = 6
 FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 15.0
+PATIENCE_S = 60.0
+COMES_BACK = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""Statuses of a server that may answer later; any other says that it has no embeddings for us."""
 HELD = 200_000
 """Vectors held in memory; beyond it all are dropped, and come from disk again."""
 
 Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Away:
+    """The server gave no answer that counts, but may later."""
+
+    problem: str
+    retry_after_s: float = 0.0
 
 
 class Embeddings:
@@ -34,23 +51,42 @@ class Embeddings:
         self,
         endpoint: Endpoint,
         folder: Path,
-        http: httpx.Client,
+        transport: httpx.BaseTransport | None = None,
         shared: Shared | None = None,
+        patience_s: float = PATIENCE_S,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._endpoint, self._folder, self._http = endpoint, folder, http
-        self._shared, self._sleep = shared or Directory(), sleep
+        self._endpoint, self._folder, self._transport = endpoint, folder, transport
+        self._shared, self._patience_s = shared or Directory(), patience_s
+        self._sleep, self._clock = sleep, clock
         self._held: dict[str, Vectors] = {}
+        self._width: int | None = None
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
-        """[N, D] for N texts, in their order. Raises TeacherError if the server can't give them."""
+        """[N, D] for N texts, in their order. Raises TeacherError if the server can't give them:
+        one that pauses the job if it was silent for the patience."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._held]
         if missing:
             if len(self._held) + len(missing) > HELD:
                 self._held.clear()
                 missing = list(dict.fromkeys(texts))
-            self._held.update(zip(missing, self._stored(missing), strict=True))
+            self._held.update(zip(missing, self._comparable(self._stored(missing)), strict=True))
         return np.stack([self._held[text] for text in texts])
+
+    def _comparable(self, vectors: Vectors) -> Vectors:
+        """The vectors, if they are as wide as those before: another model's say nothing beside."""
+        before, self._width = self._width or vectors.shape[1], vectors.shape[1]
+        if before != self._width:
+            name, url = self._endpoint.name, self._endpoint.base_url
+            raise TeacherError(
+                "paused_teacher_changed",
+                f"embedder {name} at {url} is not the one that this job began with: its vectors"
+                f" were {before} numbers wide, and are {self._width}. Serve that one again and"
+                " resume; or register the new one under a name and address of its own, and clone"
+                " the job with that.",
+            )
+        return vectors
 
     def _stored(self, texts: list[str]) -> Vectors:
         path = self._folder / f"{self._digest(texts)}.npy"
@@ -59,7 +95,9 @@ class Embeddings:
             held: Vectors = np.load(path, allow_pickle=False)
             return held
         starts = range(0, len(texts), BATCH)
-        vectors = np.concatenate([self._fetched(texts[at : at + BATCH]) for at in starts])
+        with httpx.Client(transport=self._transport) as http:
+            parts = [self._fetched(http, texts[at : at + BATCH]) for at in starts]
+        vectors = np.concatenate(parts)
         data = io.BytesIO()
         np.save(data, vectors, allow_pickle=False)
         make_directory(self._folder)
@@ -73,26 +111,32 @@ class Embeddings:
             digest.update(sha256(text.encode()).digest())
         return digest.hexdigest()[:32]
 
-    def _fetched(self, texts: list[str]) -> Vectors:
-        problem = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                self._sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
-            try:
-                answer = self._post(texts)
-            except httpx.HTTPError as error:
-                problem = f"{type(error).__name__}: {error}"
-                continue
-            if answer.status_code == 200:
-                return self._vectors(answer, len(texts))
-            problem = f"HTTP {answer.status_code}: {answer.text[:300]}"
-            if answer.status_code < 500 and answer.status_code not in (408, 409, 425, 429):
-                break
-        raise self._error(problem)
+    def _fetched(self, http: httpx.Client, texts: list[str]) -> Vectors:
+        until, wait_s = self._clock() + self._patience_s, FIRST_WAIT_S
+        while True:
+            found = self._attempt(http, texts)
+            if not isinstance(found, _Away):
+                return found
+            if self._clock() >= until:
+                raise self._away(found.problem)
+            self._sleep(min(max(wait_s, found.retry_after_s), until - self._clock()))
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
-    def _post(self, texts: list[str]) -> httpx.Response:
+    def _attempt(self, http: httpx.Client, texts: list[str]) -> "Vectors | _Away":
+        try:
+            answer = self._post(http, texts)
+        except httpx.HTTPError as error:
+            return _Away(f"{type(error).__name__}: {error}")
+        if answer.status_code == 200:
+            return self._vectors(answer, len(texts))
+        problem = f"HTTP {answer.status_code}: {answer.text[:300]}"
+        if answer.status_code not in COMES_BACK:
+            raise self._error(problem)
+        return _Away(problem, retry_after_s(answer.headers) or 0.0)
+
+    def _post(self, http: httpx.Client, texts: list[str]) -> httpx.Response:
         with spans.span("POST embeddings", SpanKind.CLIENT, teacher=self._endpoint.name) as span:
-            answer = self._http.post(
+            answer = http.post(
                 f"{self._endpoint.base_url}/embeddings",
                 json={"model": self._endpoint.model, "input": texts},
                 headers=self._endpoint.headers,
@@ -112,6 +156,14 @@ class Embeddings:
         if vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
             raise self._error(f"{count} vectors were asked for, an array {vectors.shape} came")
         return vectors
+
+    def _away(self, problem: str) -> TeacherError:
+        return TeacherError(
+            "paused_teacher",
+            f"embedder {self._endpoint.name} at {self._endpoint.base_url} does not answer"
+            f" ({problem}). Start it: the job goes on by itself when it answers. Nothing that was"
+            " paid for is lost.",
+        )
 
     def _error(self, problem: str) -> TeacherError:
         name, url = self._endpoint.name, self._endpoint.base_url

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import httpx
 from sqlalchemy.orm import Session
 
 from prompts.instructions import BuildPlan, with_method
@@ -15,7 +14,7 @@ from prompts.plan import RescorePlan, TeacherFacts, make_plan
 from prompts.record import Call, Record, Rejected, Seed
 from prompts.signal import SignalHeader, context_tokens
 from prompts.spec import BuildSpec, RescoreBuild, Shots
-from prompts.spec.asked import asked_teachers, asks_nobody
+from prompts.spec.asked import asked_teachers, asks_nobody, embedder_of
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.durable import Write, write_durably
 from service.jobs import spec_of
@@ -221,8 +220,9 @@ def _evaluation(store: Store, session: Session, spec: BuildSpec) -> tuple[Evalua
 
 
 def _embed(site: Site, session: Session, spec: BuildSpec) -> Embeddings | None:
-    embedder = spec.embedder if isinstance(spec, Shots) else None
+    embedder = embedder_of(spec)
     if embedder is None:
         return None
     endpoint = find_endpoint(_teacher(session, embedder), site.settings)
-    return Embeddings(endpoint, site.store.root / "embeddings", httpx.Client(), site.store.shared)
+    folder, patience_s = site.store.root / "embeddings", site.settings.teacher_patience_s
+    return Embeddings(endpoint, folder, shared=site.store.shared, patience_s=patience_s)

@@ -4,6 +4,7 @@ from prompts.checks.judge import judges_of
 from prompts.limits import teacher_of
 from prompts.spec.common import Build
 from prompts.spec.rescore import RescoreBuild
+from prompts.spec.shots import Shots
 
 
 def asked_teachers(spec: Build) -> tuple[str, ...]:
@@ -17,6 +18,11 @@ def asked_teachers(spec: Build) -> tuple[str, ...]:
 def asks_nobody(spec: Build) -> bool:
     """Whether the teacher's weights are loaded by the workers, so that no server is asked."""
     return isinstance(spec, RescoreBuild) and spec.in_process
+
+
+def embedder_of(spec: Build) -> str | None:
+    """The registered server that a build asks for vectors, if it needs any."""
+    return spec.embedder if isinstance(spec, Shots) else None
 
 
 def writer_of(spec: Build, row: str) -> str:

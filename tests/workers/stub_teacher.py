@@ -49,6 +49,7 @@ def make_app(delay_s: float = 0.0) -> web.Application:
     app = web.Application()
     app[STUB] = Stub(delay_s)
     app.router.add_post("/v1/chat/completions", complete)
+    app.router.add_post("/v1/embeddings", embed)
     app.router.add_get("/v1/models", models)
     app.router.add_post("/tokenize", tokenize)
     app.router.add_get("/stats", stats)
@@ -136,6 +137,16 @@ def answer(prompt: str) -> dict[str, Any]:
         ],
         "usage": {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())},
     }
+
+
+async def embed(request: web.Request) -> web.Response:
+    """A text's vector: its length and its last character."""
+    texts = (await request.json())["input"]
+    rows = [
+        {"index": place, "embedding": [float(len(text)), float(ord(text[-1]))]}
+        for place, text in enumerate(texts)
+    ]
+    return web.json_response({"data": rows})
 
 
 async def models(request: web.Request) -> web.Response:

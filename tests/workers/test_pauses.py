@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.workers.conftest import (
     StubTeacher,
     check_each_once,
     dataset_of,
+    fake_teacher,
     get_job,
     new_site,
     register,
@@ -24,11 +26,13 @@ from tests.workers.conftest import (
     wait_for,
 )
 from workers import build
+from workers.wake import wake
 from workers.watch import Watch
 
 pytestmark = pytest.mark.slow
 
 PATIENCE_S = 0.5
+HOT = {"temperature": 1, "seed": 1}
 
 
 def run(site: Site, job_id: str) -> None:
@@ -79,6 +83,74 @@ def test_a_job_outlives_its_teacher(tmp_path: Path, stub: StubTeacher) -> None:
         again.kill()
         again.wait()
         site.sessions.engine.dispose()
+
+
+FEW_SHOT: dict[str, Any] = {
+    "template": "{% for one in demonstrations %}{{ one.question }}\n{% endfor %}{{ question }}",
+    "demonstrations": 1,
+    "selector": {"kind": "embedding", "embedder": "aside"},
+}
+JUDGE = {
+    "kind": "judge",
+    "teacher": "aside",
+    "rubric": "Is the sum right? Read 2 and 3.",
+    "threshold": 1,
+    "template": "{{ completion }} {{ rubric }} Score: 2 and 3",
+    "structured": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "who"),
+    [(FEW_SHOT, "embedder"), ({"checks": [JUDGE], "samples": 2, "sampling": HOT}, "teacher")],
+    ids=["embedder", "judge"],
+)
+def test_a_job_outlives_whom_it_asks_beside_its_teacher(
+    tmp_path: Path, stub: StubTeacher, fields: dict[str, Any], who: str
+) -> None:
+    site = new_site(tmp_path / "data", teacher_patience_s=PATIENCE_S)
+    register(site, stub.url)
+    stub.faults(delay_s=0.02)
+    with fake_teacher(tmp_path / "aside.port") as aside:
+        register(site, aside.url, name="aside")
+        job_id = submit(site, sums(120), max_in_flight=8, **fields)
+        thread = in_thread(site, job_id)
+        wait_for(lambda: stub.stats()["answered"] > 60)
+        aside.process.kill()
+        aside.process.wait()
+        thread.join()
+        job = get_job(site, job_id)
+        assert (job.state, job.reason) == (State.PAUSED, "paused_teacher"), job.detail
+        assert f"{who} aside at {aside.url}/v1 does not answer" in (job.detail or "")
+        run(site, job_id)  # The tick's doorbell: the teacher is there, the other is not.
+        assert get_job(site, job_id).state == State.PAUSED
+        again = restart(aside, tmp_path)
+    try:
+        run(site, job_id)
+        assert get_job(site, job_id).state == State.SUCCEEDED
+        check_each_once(dataset_of(site, job_id), 120)
+        # The teacher was there all the time: none of its answers was lost.
+        assert stub.stats()["requests"] == 120 * fields.get("samples", 1)
+    finally:
+        again.kill()
+        again.wait()
+        site.sessions.engine.dispose()
+
+
+def test_a_fall_back_stands_in_for_no_judge(tmp_path: Path, stub: StubTeacher) -> None:
+    site = new_site(tmp_path / "data", teacher_patience_s=PATIENCE_S)
+    register(site, stub.url)
+    register(site, "http://127.0.0.1:9", name="aside")
+    shares = [{"name": "stub"}, {"name": "aside"}]
+    judge = JUDGE | {"teacher": "gone"}
+    register(site, "http://127.0.0.1:9", name="gone")
+    job_id = submit(site, sums(20), checks=[judge], teachers=shares, teachers_mode="fallback")
+    run(site, job_id)
+    assert get_job(site, job_id).reason == "paused_teacher"
+    assert not wake(site, job_id)
+    register(site, stub.url, name="gone")
+    assert wake(site, job_id)  # Of the two that write, one is enough.
+    site.sessions.engine.dispose()
 
 
 def test_a_short_outage_is_sat_out(tmp_path: Path, stub: StubTeacher) -> None:
