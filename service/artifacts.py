@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import delete, select
 
+from service.pages import cut
 from service.problems import Problem, not_found
 from service.shared import Wanted
 from service.site import Site
@@ -23,8 +24,7 @@ def listing(
         query = query.where(Artifact.id < before)
     with site.sessions.reading() as session:
         found = list(session.scalars(query.limit(limit + 1)))
-    page = found[:limit]
-    more = page[-1].id if len(found) > limit else None
+    page, more = cut(found, limit, lambda artifact: artifact.id)
     return ArtifactPage(artifacts=[_view(site, artifact) for artifact in page], next=more)
 
 

@@ -59,12 +59,11 @@ def _fault(error: Any, body: Any) -> Fault:
 def location(path: Sequence[str | int], body: Any) -> str:
     """Dotted path of an error in the request. The tags that pydantic puts between, the kind of each
     union's member, are left out: the user never wrote them as a level."""
-    first, *rest = path
-    if first != "body":
-        return ".".join(map(str, path))
+    if not path or path[0] != "body":
+        return ".".join(map(str, path)) or "body"
     found: list[str] = []
     here, tagged = body, False
-    for step in rest:
+    for step in path[1:]:
         if isinstance(here, dict) and not tagged and step in _tags(here):
             tagged = True
             continue

@@ -12,6 +12,7 @@ from service import access, again, ancestry, events, job_logs, jobs, pausing, ti
 from service.again import Retry
 from service.dashboard import compression, training, words
 from service.dashboard.page import page, page_router, require, see
+from service.pages import cut
 from service.routes.deps import TheSite
 from service.site import Site
 from service.spec import CompressJob, JobSpec, RecipeJob, ReportJob, TrainJob
@@ -51,11 +52,11 @@ def list_jobs(
         found = jobs.listing(
             session, state=wanted, kind=kind or None, before=cursor, limit=PAGE + 1
         )
-    more = found[PAGE - 1].id if len(found) > PAGE else None
+    shown, more = cut(found, PAGE, lambda job: job.id)
     return page(
         request,
         "jobs.html",
-        jobs=[job_view(job) for job in found[:PAGE]],
+        jobs=[job_view(job) for job in shown],
         more=more,
         state=state,
         kind=kind,

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from service import artifacts, errors, rows, verdicts
 from service.dashboard import reading
 from service.dashboard.page import page, page_router, see
+from service.pages import cut
 from service.problems import Problem, bad_input
 from service.review import Verdict
 from service.routes.deps import TheSite
@@ -41,8 +42,8 @@ def list_verdicts(
     head, _ = reading.head(site, reference)
     with site.sessions.reading() as session:
         found = verdicts.listing(session, head["dataset"].id, cursor, PAGE + 1)
-    more = found[PAGE - 1].row_id if len(found) > PAGE else None
-    return page(request, "verdicts.html", **head, waiting=found[:PAGE], more=more, cursor=cursor)
+    waiting, more = cut(found, PAGE, lambda verdict: verdict.row_id)
+    return page(request, "verdicts.html", **head, waiting=waiting, more=more, cursor=cursor)
 
 
 @router.post("/datasets/{reference}/verdicts")

@@ -3,17 +3,18 @@
 from typing import Annotated, Any
 
 import yaml
-from fastapi import Form, Request, Response
+from fastapi import Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from service import access, errors, jobs, timetable
 from service.dashboard.newjob import parsed
 from service.dashboard.page import page, page_router, require, see
+from service.pages import cut
 from service.problems import Problem, bad_input
 from service.routes.deps import TheSite
 from service.site import Site
-from service.tables import now
+from service.tables import Run, Schedule, now
 from service.timetable import ScheduleSpec
 from service.views import run_view, schedule_view
 
@@ -21,6 +22,7 @@ router = page_router()
 
 PAGE = 50
 RUNS = 5
+MOST_ID = 2**31 - 1
 Text = Annotated[str, Form(max_length=200)]
 
 
@@ -31,6 +33,28 @@ def list_schedules(
     """All schedules, and a form for another; `job` is one to run again."""
     given = {"yaml": _spec_of(site, job)} if job is not None else {}
     return _page(request, site, given, None, 200, cursor)
+
+
+@router.get("/schedules/{reference}")
+def show_schedule(
+    request: Request,
+    site: TheSite,
+    reference: str,
+    cursor: Annotated[int | None, Query(ge=1, le=MOST_ID)] = None,
+) -> HTMLResponse:
+    """One schedule, and what became of all its slots."""
+    with site.sessions.reading() as session:
+        schedule = timetable.get(session, reference)
+        found = timetable.runs(session, schedule.id, before=cursor, limit=PAGE + 1)
+    runs, more = cut(found, PAGE, lambda run: run.id)
+    return page(
+        request,
+        "schedule.html",
+        shown=[_shown(schedule, [])],
+        runs=[run_view(run) for run in runs],
+        more=more,
+        cursor=cursor,
+    )
 
 
 @router.post("/schedules")
@@ -104,6 +128,14 @@ def _spec_of(site: Site, job_id: str) -> str:
     return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
 
 
+def _shown(schedule: Schedule, runs: list[Run]) -> dict[str, Any]:
+    """A row of the table."""
+    return {
+        "schedule": schedule_view(schedule, timetable.coming(schedule, now())),
+        "runs": [run_view(run) for run in runs],
+    }
+
+
 def _page(
     request: Request,
     site: Site,
@@ -114,20 +146,14 @@ def _page(
 ) -> HTMLResponse:
     with site.sessions.reading() as session:
         found = timetable.listing(session, cursor, PAGE + 1)
-        ran = {each.id: timetable.runs(session, each.id, limit=RUNS) for each in found[:PAGE]}
-    shown: list[dict[str, Any]] = [
-        {
-            "schedule": schedule_view(each, timetable.coming(each, now())),
-            "runs": [run_view(run) for run in ran[each.id]],
-        }
-        for each in found[:PAGE]
-    ]
+        schedules, more = cut(found, PAGE, lambda schedule: schedule.id)
+        ran = [(each, timetable.runs(session, each.id, limit=RUNS)) for each in schedules]
     return page(
         request,
         "schedules.html",
         status,
-        shown=shown,
-        more=found[PAGE - 1].id if len(found) > PAGE else None,
+        shown=[_shown(each, runs) for each, runs in ran],
+        more=more,
         cursor=cursor,
         given=given,
         problem=problem,

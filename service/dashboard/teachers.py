@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from service import errors, load, registry
 from service.dashboard.page import page, page_router, see
 from service.load import Load
+from service.pages import cut
 from service.problems import Problem, bad_input
 from service.routes.deps import TheSite
 from service.site import Site
@@ -36,9 +37,14 @@ async def register(
     name: Text = "",
     base_url: Text = "",
     served_model: Text = "",
+    api_key: Annotated[str, Form(max_length=10_000)] = "",
     api_key_env: Text = "",
     licence: Text = "",
+    model: Text = "",
     max_in_flight: Text = "",
+    gpus: Text = "",
+    price_prompt: Text = "",
+    price_completion: Text = "",
     check: Text = "",
 ) -> Response:
     """Register one; what is wrong comes back beside the form."""
@@ -48,10 +54,15 @@ async def register(
         "served_model": served_model,
         "api_key_env": api_key_env,
         "licence": licence,
+        "model": model,
         "max_in_flight": max_in_flight,
+        "gpus": gpus,
+        "price_prompt": price_prompt,
+        "price_completion": price_completion,
     }
+    typed = given | {"api_key": api_key}
     try:
-        wanted = _registration({key: text.strip() for key, text in given.items() if text.strip()})
+        wanted = _registration({key: text.strip() for key, text in typed.items() if text.strip()})
         await registry.register(site, wanted, check=check == "on")
     except Problem as problem:
         return await asyncio.to_thread(_page, request, site, given, problem, problem.status)
@@ -88,15 +99,16 @@ def _page(
     status: int,
     cursor: str | None = None,
 ) -> HTMLResponse:
-    found = [teacher_view(teacher) for teacher in registry.listing(site, cursor, PAGE + 1)]
+    found = registry.listing(site, cursor, PAGE + 1)
+    shown, more = cut(found, PAGE, lambda teacher: teacher.name)
     with site.sessions.reading() as session:
         known = load.loads(session)
     return page(
         request,
         "teachers.html",
         status,
-        teachers=[(teacher, known.get(teacher.name, Load())) for teacher in found[:PAGE]],
-        more=found[PAGE - 1].name if len(found) > PAGE else None,
+        teachers=[(teacher_view(one), known.get(one.name, Load())) for one in shown],
+        more=more,
         cursor=cursor,
         given=given,
         problem=problem,

@@ -11,6 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from service import access, again, ancestry, events, job_logs, jobs, pausing, timetable
 from service.addresses import API
 from service.again import Clone, Retry
+from service.pages import cut
 from service.preview import Preview, PreviewRequest, preview
 from service.routes.deps import PROBLEMS, TheCaller, TheSite
 from service.routes.examples import CLONES, JOBS, PREVIEWS, RETRIES
@@ -64,8 +65,7 @@ def list_jobs(
         found = jobs.listing(
             session, state=state, kind=kind, parent=parent, before=cursor, limit=limit + 1
         )
-    page = found[:limit]
-    more = page[-1].id if len(found) > limit else None
+    page, more = cut(found, limit, lambda job: job.id)
     return JobPage(jobs=[job_view(job) for job in page], next=more)
 
 

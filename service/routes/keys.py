@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Query
 
 from service import keys, quotas
 from service.keys import NewKey
+from service.pages import cut
 from service.quotas import Limits
 from service.routes.deps import PROBLEMS, TheSite
 from service.routes.examples import KEYS, LIMITS
@@ -29,9 +30,8 @@ def list_keys(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> KeyPage:
     """Keys, newest first, revoked ones too."""
-    found = keys.listing(site, cursor, limit + 1)
-    more = found[limit - 1].id if len(found) > limit else None
-    return KeyPage(keys=[key_view(key) for key in found[:limit]], next=more)
+    page, more = cut(keys.listing(site, cursor, limit + 1), limit, lambda key: key.id)
+    return KeyPage(keys=[key_view(key) for key in page], next=more)
 
 
 @router.get("/{key_id}")

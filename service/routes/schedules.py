@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 
 from service import access, timetable
+from service.pages import cut
 from service.routes.deps import PROBLEMS, TheCaller, TheSite
 from service.routes.examples import SCHEDULES
 from service.tables import RunState, now
@@ -44,8 +45,9 @@ def list_schedules(
     """Schedules, newest first, each with its next five slots."""
     with site.sessions.reading() as session:
         found = timetable.listing(session, cursor, limit + 1)
-    page = [schedule_view(each, timetable.coming(each, now())) for each in found[:limit]]
-    return SchedulePage(schedules=page, next=page[-1].id if len(found) > limit else None)
+    page, more = cut(found, limit, lambda schedule: schedule.id)
+    shown = [schedule_view(each, timetable.coming(each, now())) for each in page]
+    return SchedulePage(schedules=shown, next=more)
 
 
 @router.get("/{reference}")
@@ -69,8 +71,8 @@ def list_runs(
     with site.sessions.reading() as session:
         schedule = timetable.get(session, reference)
         found = timetable.runs(session, schedule.id, state, cursor, limit + 1)
-    more = str(found[limit - 1].id) if len(found) > limit else None
-    return RunPage(runs=[run_view(run) for run in found[:limit]], next=more)
+    page, more = cut(found, limit, lambda run: str(run.id))
+    return RunPage(runs=[run_view(run) for run in page], next=more)
 
 
 @router.post("/{reference}/run", status_code=202)

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 
 from service import registry
+from service.pages import cut
 from service.routes.deps import PROBLEMS, TheSite, documented
 from service.routes.examples import TEACHERS
 from service.teachers import Registration
@@ -35,8 +36,8 @@ def list_teachers(
 ) -> TeacherPage:
     """Teachers, by name, with what their last probe found."""
     found = registry.listing(site, cursor, limit + 1)
-    more = found[limit - 1].name if len(found) > limit else None
-    return TeacherPage(teachers=[teacher_view(each) for each in found[:limit]], next=more)
+    page, more = cut(found, limit, lambda teacher: teacher.name)
+    return TeacherPage(teachers=[teacher_view(each) for each in page], next=more)
 
 
 @router.get("/{name}")

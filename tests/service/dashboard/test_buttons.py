@@ -4,7 +4,7 @@ from pathlib import Path
 
 import httpx
 
-from service import keys, registry, verdicts
+from service import keys, registry, teachers, verdicts
 from service.keys import NewKey
 from service.login import COOKIE
 from service.site import Site
@@ -30,6 +30,27 @@ async def test_a_teacher_is_asked_again_and_forgotten(
     assert registry.listing(site) == []
     gone = await browser.post("/teachers/t/delete", data=csrf)
     assert (gone.status_code, gone.headers["content-type"][:9]) == (404, "text/html")
+
+
+async def test_a_teachers_key_is_stored_sealed_and_shown_nowhere(
+    site: Site, browser: httpx.AsyncClient, teacher_server: FakeTeacher
+) -> None:
+    form = {"csrf": await token(browser, "/teachers"), "name": "t", "base_url": teacher_server.url}
+    form |= {"served_model": "m", "api_key": "very-secret-key", "gpus": "8"}
+    form |= {"price_prompt": "0.25", "price_completion": "1.5", "licence": "free"}
+    refused = await browser.post("/teachers", data=form | {"api_key_env": "ALSO"})
+    assert (refused.status_code, "either" in refused.text) == (422, True)
+    assert "0.25" in refused.text
+    assert (await browser.post("/teachers", data=form)).status_code == 303
+    made = registry.get(site, "t")
+    assert (made.gpus, made.price_prompt, made.price_completion) == (8, 0.25, 1.5)
+    assert "very-secret-key" not in str(made.api_key_sealed)
+    key = teachers.registration_of(made, site.settings).api_key
+    assert key is not None
+    assert key.get_secret_value() == "very-secret-key"
+    listed = (await browser.get("/teachers")).text
+    assert "with a key" in listed
+    assert "very-secret-key" not in refused.text + listed
 
 
 async def test_verdicts_are_forgotten(

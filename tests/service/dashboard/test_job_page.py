@@ -56,9 +56,9 @@ async def test_a_run_leads_back_to_its_schedule(site: Site, browser: httpx.Async
     run = timetable.run_now(site, "often", now())
     alone = jobs.submit(site, spec(**SERVE | {"name": "alone"}))
     page = (await browser.get(f"/jobs/{run.job_id}")).text
-    assert f"/schedules#{run.schedule_id}" in links(page)
+    assert f"/schedules/{run.schedule_id}" in links(page)
     assert "often" in Seen(page).text
-    assert "#sched" not in (await browser.get(f"/jobs/{alone.id}")).text
+    assert "/schedules/" not in (await browser.get(f"/jobs/{alone.id}")).text
     listed = (await browser.get("/schedules")).text
     assert ("tr", run.schedule_id) in {(tag, given.get("id")) for tag, given in Seen(listed).tags}
 

@@ -1,9 +1,13 @@
 """The page of schedules: what it makes is the same as what the API makes."""
 
+import re
+
 import httpx
+import pytest
 import yaml
 
 from service import keys, timetable
+from service.dashboard import schedules as schedules_page
 from service.keys import NewKey, Scope
 from service.site import Site
 from service.tables import Run, Schedule, now
@@ -74,6 +78,7 @@ async def test_a_schedule_is_run_paused_resumed_and_deleted(
     assert run.state == "submitted"
     assert (await browser.post("/schedules/s/delete", data=csrf)).status_code == 303
     assert kept(site) is None
+    assert (await browser.get("/schedules/s")).status_code == 404
     assert (await browser.post("/schedules/s/delete", data=csrf)).status_code == 404
 
 
@@ -97,3 +102,30 @@ async def test_the_page_says_what_runs_how_and_why_a_slot_was_not_run(
         "one run each",
     ):
         assert words in seen.split("Make a schedule")[0], words
+
+
+async def test_fields_that_contradict_each_other_come_back_beside_the_form(
+    browser: httpx.AsyncClient,
+) -> None:
+    form = FORM | {"csrf": await token(browser, "/schedules"), "yaml": yaml.safe_dump(SERVE)}
+    refused = await browser.post("/schedules", data=form | {"missed": "all"})
+    assert (refused.status_code, "needs overlap: queue" in refused.text) == (422, True)
+
+
+async def test_a_schedules_own_page_has_all_its_runs(
+    site: Site, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ScheduleSpec.model_validate({"name": "s", "cron": "0 3 * * *", "job": SERVE})
+    schedule_id = timetable.create(site, wanted, now()).id
+    with site.sessions.writing.begin() as session:
+        for minute in range(8):
+            slot = now().replace(minute=minute)
+            why = {"state": "skipped", "detail": f"why-{minute}"}
+            session.add(Run(schedule_id=schedule_id, slot_utc=slot, **why))
+    monkeypatch.setattr(schedules_page, "PAGE", 6)
+    first = (await browser.get(f"/schedules/{schedule_id}")).text
+    more = re.search(r'rel="next" href="([^"]+)"', first)
+    assert more is not None
+    second = (await browser.get(f"/schedules/{schedule_id}{more[1]}")).text
+    shown = [sorted(set(re.findall(r"why-\d", text))) for text in (second, first)]
+    assert shown == [["why-0", "why-1"], [f"why-{minute}" for minute in range(2, 8)]]
