@@ -1,7 +1,10 @@
-"""A recipe's first rows, asked for real and judged, without a job: nothing is stored."""
+"""A recipe's first rows, asked for real and judged, without a job: nothing is stored but rows that
+stand in the recipe, as a file."""
 
 import asyncio
+import threading
 import time
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -11,12 +14,14 @@ from pydantic import Field
 from prompts.instructions import BuildPlan, slots, with_method
 from prompts.instructions.pool import make_pool
 from prompts.intake import read_pool, read_seeds
-from prompts.plan import Request, TeacherFacts, make_plan
+from prompts.overlap import EvaluationSet
+from prompts.plan import Request, Step, TeacherFacts, make_plan
 from prompts.record import Call, Frozen, Message, Record, Rejected, Seed
 from prompts.seeds import SeedError
 from prompts.spec import AskedBuild, InstructionBuild, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers
 from prompts.spec.methods import SelfInstruct
+from prompts.verify import VerifyError
 from service import teachers
 from service.asking import (
     BusyError,
@@ -26,6 +31,7 @@ from service.asking import (
     find_endpoint,
     post,
 )
+from service.evaluation import evaluation_set
 from service.problems import Fault, bad_input
 from service.site import Site
 from service.sources import name_source, source_lines
@@ -70,18 +76,18 @@ class Preview(Frozen):
     completion_tokens: int
 
 
-def preview(site: Site, wanted: PreviewRequest) -> Preview:
+def preview(site: Site, wanted: PreviewRequest, patience_s: float = PATIENCE_S) -> Preview:
     """Ask the first rows. Raises problems: 422 for what can't work, with its place."""
     spec = _build(wanted.spec)
     with site.sessions.reading() as session:
         asked = [teachers.get(session, name) for name in asked_teachers(spec)]
     spec = spec.model_copy(update={"seeds": name_source(site, spec.seeds)})
     seeds = _first_seeds(site, spec, wanted.rows)
-    plan, seeds = _planned(site, spec, _facts(asked, spec.teacher), seeds)
+    plan, seeds = _planned(site, spec, _facts(asked, spec.teacher), seeds, _evaluation(site, spec))
     try:
         endpoints = {teacher.name: find_endpoint(teacher, site.settings) for teacher in asked}
         started = time.monotonic()
-        rows = asyncio.run(_all_rows(spec, plan, endpoints, seeds))
+        rows = asyncio.run(_all_rows(spec, plan, endpoints, seeds, patience_s))
     except TeacherError as error:
         raise bad_input(
             [Fault("build.teacher", str(error))], "The teacher can't be asked"
@@ -96,7 +102,11 @@ def preview(site: Site, wanted: PreviewRequest) -> Preview:
 
 
 async def _all_rows(
-    spec: AskedBuild, plan: BuildPlan, endpoints: dict[str, Endpoint], seeds: list[Seed]
+    spec: AskedBuild,
+    plan: BuildPlan,
+    endpoints: dict[str, Endpoint],
+    seeds: list[Seed],
+    patience_s: float,
 ) -> list[PreviewRow]:
     places = asyncio.Semaphore(min(AT_ONCE, spec.max_in_flight))
     async with aiohttp.ClientSession() as http:
@@ -107,23 +117,53 @@ async def _all_rows(
                 call = await _ask(http, endpoint, request)
             return call.model_copy(update={"teacher": endpoint.name})
 
-        return list(await asyncio.gather(*(_row(plan, ask, seed) for seed in seeds)))
+        return list(await asyncio.gather(*(_row(plan, ask, seed, patience_s) for seed in seeds)))
 
 
-async def _row(plan: BuildPlan, ask: Any, seed: Seed) -> PreviewRow:
+async def _row(plan: BuildPlan, ask: Any, seed: Seed, patience_s: float) -> PreviewRow:
     calls: list[Call] = []
     prompt: tuple[Message, ...] = ()
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            while isinstance(step := plan.next(seed, calls), tuple):
+        async with asyncio.timeout(patience_s):
+            while isinstance(step := await _next(plan, seed, calls), tuple):
                 prompt = prompt or step[0].messages
                 calls += await asyncio.gather(*(ask(request) for request in step))
     except (TimeoutError, NoAnswerError) as error:
-        detail = str(error) or f"no answer within {PATIENCE_S:.0f} s"
+        what = "verdict, or no other answer," if calls else "answer"
+        detail = str(error) or f"no {what} within {patience_s:.0f} s"
         return PreviewRow(
             id=seed["id"], prompt=prompt, calls=tuple(calls), end="unanswered", detail=detail
         )
     return _ended(step, tuple(calls))
+
+
+async def _next(plan: BuildPlan, seed: Seed, calls: list[Call]) -> Step:
+    """The row's next step. One that may be slow is made in a thread of its own, which nobody waits
+    for when the row's time is over: a user's function may never return."""
+    if not plan.slow:
+        return plan.next(seed, calls)
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[Step] = loop.create_future()
+
+    def make() -> None:
+        try:
+            step, error = plan.next(seed, calls), None
+        except Exception as raised:  # noqa: BLE001 - whatever it is, the row's task raises it
+            step, error = (), raised
+        with suppress(RuntimeError):  # The preview is over, and so is its loop.
+            loop.call_soon_threadsafe(_settle, made, step, error)
+
+    threading.Thread(target=make, name="preview", daemon=True).start()
+    return await made
+
+
+def _settle(made: "asyncio.Future[Step]", step: Step, error: Exception | None) -> None:
+    if made.done():
+        return
+    if error is None:
+        made.set_result(step)
+    else:
+        made.set_exception(error)
 
 
 def _ended(outcome: Record | Rejected, calls: tuple[Call, ...]) -> PreviewRow:
@@ -170,13 +210,20 @@ def _facts(asked: list[Teacher], name: str) -> TeacherFacts:
 
 
 def _planned(
-    site: Site, spec: AskedBuild, facts: TeacherFacts, seeds: list[Seed]
+    site: Site,
+    spec: AskedBuild,
+    facts: TeacherFacts,
+    seeds: list[Seed],
+    evaluation: tuple[EvaluationSet, ...],
 ) -> tuple[BuildPlan, list[Seed]]:
     """The plan with the build's method, and its first rows: for self-instruct those of the first
     round, which is shown the seeds' tasks."""
     method = spec.method if isinstance(spec, InstructionBuild) else None
     try:
-        plan = make_plan(spec, _pool(site, spec), facts)
+        allowed = site.settings.allow_python_verifiers
+        plan = make_plan(spec, _pool(site, spec), facts, evaluation, allow_python=allowed)
+    except VerifyError as error:
+        raise bad_input([Fault("build.verify", str(error))]) from error
     except ValueError as error:
         raise bad_input([Fault("build", f"it can't be previewed here: {error}")]) from error
     if not isinstance(method, SelfInstruct):
@@ -192,6 +239,18 @@ def _first_seeds(site: Site, spec: AskedBuild, rows: int) -> list[Seed]:
         return [seed for _, seed in found]
     except SeedError as error:
         raise bad_input([Fault("build.seeds", str(error))]) from error
+
+
+def _evaluation(site: Site, spec: AskedBuild) -> tuple[EvaluationSet, ...]:
+    if spec.decontaminate is None:
+        return ()
+    with site.sessions.reading() as session:
+        file = site.store.resolve(session, spec.decontaminate, "file")
+        try:
+            return (evaluation_set(site.store, session, file),)
+        except ValueError as error:  # A SeedError is one, too.
+            fault = Fault("build.decontaminate", f"{file.name}: {error}")
+            raise bad_input([fault]) from error
 
 
 def _pool(site: Site, spec: AskedBuild) -> tuple[Seed, ...] | None:

@@ -8,12 +8,10 @@ from sqlalchemy.orm import Session
 from prompts.dataset import read_rows
 from prompts.dataset.likeness import Judge, Row, Verdict, contamination, near_duplicates, novelty
 from prompts.instructions import TaskPool, task_of
-from prompts.overlap import EvaluationSet, evaluation_texts
 from prompts.record import Reason, Record
-from prompts.seeds import scan_seeds
 from prompts.spec import BuildSpec
 from prompts.split import SPLITS
-from prompts.tables import file_lines
+from service.evaluation import evaluation_set
 from service.store import Store, light
 from service.tables import Artifact
 
@@ -28,7 +26,8 @@ def judges_of(
     """
     judges = [pool_judge(pool)] if pool is not None else []
     if spec.decontaminate is not None:
-        judges.append(contamination(evaluation_set(store, session, spec.decontaminate)))
+        held = session.get_one(Artifact, spec.decontaminate)
+        judges.append(contamination(evaluation_set(store, session, held)))
     if spec.near_duplicates is not None:
         names = spec.near_duplicates.against
         found = [session.get_one(Artifact, name) for name in names]
@@ -38,14 +37,6 @@ def judges_of(
     if spec.novelty is not None:
         judges.append(novelty(spec.novelty))
     return tuple(judges)
-
-
-def evaluation_set(store: Store, session: Session, file_id: str) -> EvaluationSet:
-    """An uploaded evaluation set. Raises SeedError and ValueError for rows that are none."""
-    file = session.get_one(Artifact, file_id)
-    store.let_go(session)
-    lines = file_lines(store.path(file), file.name)
-    return EvaluationSet(file.name, evaluation_texts(row for _, row in scan_seeds(lines)))
 
 
 def _records(datasets: list[tuple[str, Path]]) -> Iterator[tuple[str, Record]]:

@@ -17,6 +17,7 @@ from prompts.spec import BuildSpec, RescoreBuild, Shots
 from prompts.spec.asked import asked_teachers, asks_nobody, embedder_of
 from service.asking import Endpoint, TeacherError, find_endpoint
 from service.durable import Write, write_durably
+from service.evaluation import evaluation_set
 from service.jobs import spec_of
 from service.problems import Problem
 from service.shared import Directory, Shared, Wanted
@@ -24,9 +25,8 @@ from service.site import Site
 from service.sources import source_lines
 from service.spec import BuildJob
 from service.store import Store, everything, light
-from service.tables import Job, Teacher
+from service.tables import Artifact, Job, Teacher
 from workers.embeddings import Embeddings
-from workers.judges import evaluation_set
 from workers.rounds import Rounds, method_in_rounds
 from workers.signals import signal_header
 from workers.tokens import Counter, row_encoder, token_counter, user_opening
@@ -216,7 +216,7 @@ def _pool(site: Site, spec: BuildSpec) -> tuple[Seed, ...] | None:
 def _evaluation(store: Store, session: Session, spec: BuildSpec) -> tuple[EvaluationSet, ...]:
     if spec.decontaminate is None:
         return ()
-    return (evaluation_set(store, session, spec.decontaminate),)
+    return (evaluation_set(store, session, session.get_one(Artifact, spec.decontaminate)),)
 
 
 def _embed(site: Site, session: Session, spec: BuildSpec) -> Embeddings | None:
