@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,9 @@ def artifacts(model: PreTrainedModel, place: Path) -> list[tuple[Path, float]]:
         found.append((place / name, float(need)))
     for name, (quantized, stage) in QUANTIZED.items():
         taken = copy.deepcopy(model).float()
-        prepare(taken, quantized)
-        export(taken, quantized, place / name, model.dtype)
+        stored = replace(quantized, stored=model.dtype)
+        prepare(taken, stored)
+        export(taken, stored, place / name)
         found.append((place / name, float(_expected(model, stage).weight_bytes)))
     return found
 

@@ -92,6 +92,13 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return config
 
 
+def stored_dtype(source: str | Path) -> torch.dtype:
+    """The dtype that a model directory's weights are in, as its configuration says; else fp32."""
+    config = read_config(source)
+    named = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(named, torch.float32)
+
+
 def positions(source: str | Path) -> int | None:
     """How many tokens a directory's or hub name's model holds; None where it doesn't say, or where
     loading it will say more."""

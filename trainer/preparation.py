@@ -25,6 +25,7 @@ from trainer.loading import (
     make_model,
     positions,
     read_config,
+    stored_dtype,
 )
 from trainer.methods import METHODS, Setting, check_confidence
 from trainer.methods.method import Encode
@@ -102,6 +103,14 @@ def make_objective(run: Prepared, emit: Emit, closing: ExitStack) -> Objective:
     return METHODS[run.spec.method].objective(run.spec, setting)
 
 
+def rounding_of(spec: TrainSpec) -> Quantized | None:
+    """How the student computes while it is trained, where it is quantized then."""
+    asked = spec.quantize
+    if asked is None:
+        return None
+    return Quantized(asked.scheme, asked.group_size, stored=stored_dtype(spec.student))
+
+
 def fresh_student(spec: TrainSpec) -> PreTrainedModel:
     """The student as it is before its first step, with its adapters or its rounding."""
     model = _load_student(spec)
@@ -158,8 +167,9 @@ def _adapt(model: PreTrainedModel, spec: TrainSpec) -> None:
     if spec.lora is not None:
         torch.manual_seed(spec.optimization.seed)
         add_lora(model, spec.lora)
-    if spec.quantize is not None:
-        round_linears(model, Quantized(spec.quantize.scheme, spec.quantize.group_size))
+    quantized = rounding_of(spec)
+    if quantized is not None:
+        round_linears(model, quantized)
     if spec.optimization.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 

@@ -16,13 +16,13 @@ from prompts.record import Record
 from trainer import checkpoint
 from trainer.adapters import merge_lora
 from trainer.compress.backend import name_backend
-from trainer.compress.fake_quant import Quantized, export
+from trainer.compress.fake_quant import export, settle
 from trainer.data import read_records
 from trainer.errors import BadInput, Terminated
 from trainer.events import Emit
-from trainer.loading import read_config
+from trainer.loading import stored_dtype
 from trainer.loop import DistilTrainer
-from trainer.preparation import Prepared, fresh_student, make_objective, prepare
+from trainer.preparation import Prepared, fresh_student, make_objective, prepare, rounding_of
 from trainer.samples import make_sampler, thinned
 from trainer.space import check_disk, disk_full, memory_named
 from trainer.spec import TrainSpec
@@ -182,10 +182,11 @@ def _put_together(run: Prepared, trainer: DistilTrainer) -> Prepared:
 
 def _write_weights(run: Prepared, directory: Path) -> None:
     """Adapters merged; what was trained through its rounding packed on that grid."""
-    dtype, quantize = _source_dtype(run.spec.student), run.spec.quantize
+    dtype, quantized = stored_dtype(run.spec.student), rounding_of(run.spec)
     run.model.config.use_cache = True
-    if quantize is not None:
-        export(run.model, Quantized(quantize.scheme, quantize.group_size), directory, dtype)
+    if quantized is not None:
+        settle(run.model, quantized.stored)
+        export(run.model, quantized, directory)
         return
     if run.spec.lora is not None:
         merge_lora(run.model)
@@ -225,12 +226,6 @@ def _card(run: Prepared, trainer: DistilTrainer, seconds: float) -> dict[str, An
         "losses": [*losses[:-1][::every], *losses[-1:]],
         "validation": trainer.history.validation,
     }
-
-
-def _source_dtype(source: str) -> torch.dtype:
-    config = read_config(source)
-    named = config.get("dtype") or config.get("torch_dtype") or "float32"
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(named, torch.float32)
 
 
 def _passed_over(emit: Emit) -> Callable[[Path, str], None]:

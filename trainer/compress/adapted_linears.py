@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.compress.quantized_linears import Packed, drawn, given
+from trainer.compress.quantized_linears import Packed, as_stored, drawn, given
 from trainer.compress.rounding import (
     codes_of,
     lowest_and_scale,
@@ -40,17 +40,19 @@ class AdaptedLinear(nn.Module):
         rank: int,
         alpha: int,
         loftq_rounds: int = 0,
+        stored: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         weight = linear.weight.detach()
-        self.scheme, self.group_size, self.factor = scheme, group_size, alpha / rank
+        self.scheme, self.group_size, self.stored = scheme, group_size, stored
+        self.factor = alpha / rank
         self.down = drawn(rank, weight.shape[1], weight)
         self.up = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
         base = weight
         if loftq_rounds:
             base, up, down = loftq(weight, scheme, group_size, rank, loftq_rounds)
             self.up.data, self.down.data = up / self.factor, down
-        scale = weight_scale(base, scheme, group_size)
+        scale = as_stored(weight_scale(base, scheme, group_size), stored)
         self.codes = nn.Buffer(codes_of(base, scale, scheme, group_size))
         self.scale = nn.Buffer(scale)
         self.bias = linear.bias
@@ -62,7 +64,8 @@ class AdaptedLinear(nn.Module):
     def packed(self) -> Packed:
         """Merged, with scales of its own: rounding it again is what the export costs."""
         merged = self.merged()
-        return Packed(merged, weight_scale(merged, self.scheme, self.group_size))
+        scale = weight_scale(merged, self.scheme, self.group_size)
+        return Packed(merged, as_stored(scale, self.stored))
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., n] -> [..., m]"""
@@ -78,11 +81,19 @@ class PooledLinear(nn.Module):
     up exactly: weight = codes * scale + offset + s up down. Codes 0..15, offsets real.
     """
 
-    def __init__(self, linear: nn.Linear, group_size: int, rank: int, alpha: int) -> None:
+    def __init__(
+        self,
+        linear: nn.Linear,
+        group_size: int,
+        rank: int,
+        alpha: int,
+        stored: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         weight = linear.weight.detach()
         self.group_size, self.factor = group_size, alpha / rank
         lowest, scale = lowest_and_scale(weight, group_size, LEVELS)
+        scale = as_stored(scale, stored)
         shifted = (weight - spread(lowest, weight.shape[1])) / spread(scale, weight.shape[1])
         self.codes = nn.Buffer(shifted.round().clamp(0, LEVELS).to(torch.uint8))
         self.scale, self.offset = nn.Buffer(scale), nn.Buffer(lowest)

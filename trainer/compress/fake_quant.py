@@ -52,15 +52,19 @@ class Quantized:
     """Adapters are scaled by alpha / rank."""
     loftq_rounds: int = 0
     """Of QLoRA's start; 0 starts adapters without effect."""
+    stored: torch.dtype = torch.float32
+    """What all but packed weights is stored in: scales are trained as they will be."""
 
 
 KINDS: dict[str, Callable[[nn.Linear, Quantized], nn.Module]] = {
-    "weights": lambda linear, q: FakeQuantLinear(linear, SCHEMES[q.scheme], q.group_size),
-    "scales": lambda linear, q: ScaledLinear(linear, SCHEMES[q.scheme], q.group_size),
+    "weights": lambda linear, q: FakeQuantLinear(linear, SCHEMES[q.scheme], q.group_size, q.stored),
+    "scales": lambda linear, q: ScaledLinear(linear, SCHEMES[q.scheme], q.group_size, q.stored),
     "adapters": lambda linear, q: AdaptedLinear(
-        linear, SCHEMES[q.scheme], q.group_size, q.rank, q.alpha, q.loftq_rounds
+        linear, SCHEMES[q.scheme], q.group_size, q.rank, q.alpha, q.loftq_rounds, q.stored
     ),
-    "pooled_adapters": lambda linear, q: PooledLinear(linear, q.group_size, q.rank, q.alpha),
+    "pooled_adapters": lambda linear, q: PooledLinear(
+        linear, q.group_size, q.rank, q.alpha, q.stored
+    ),
 }
 """By what is trained, the module that takes a linear's place."""
 ROUNDED = FakeQuantLinear | ScaledLinear | AdaptedLinear | PooledLinear
@@ -83,16 +87,26 @@ def prepare(model: PreTrainedModel, quantized: Quantized) -> None:
         _put(model, name, KINDS[quantized.train](linear, quantized))
 
 
-def export(
-    model: PreTrainedModel,
-    quantized: Quantized,
-    directory: Path,
-    dtype: torch.dtype = torch.float32,
-) -> None:
+@torch.no_grad()
+def settle(model: PreTrainedModel, stored: torch.dtype) -> None:
+    """Round what isn't quantized (embeddings, norms, biases) to the dtype that it's stored in, in
+    place: what training ends with, as any training saved in that dtype does."""
+    trained = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, ROUNDED)
+        for parameter in module.parameters()
+        if parameter is not module.bias
+    }
+    for parameter in model.parameters():
+        if id(parameter) not in trained:
+            parameter.copy_(parameter.to(stored))
+
+
+def export(model: PreTrainedModel, quantized: Quantized, directory: Path) -> None:
     """Write what was trained in compressed-tensors' format: the same scheme, codes and scales.
 
-    `dtype` is what all but the packed weights are stored in. The model is left as it is. The
-    tokenizer isn't written.
+    A model that was settled is stored exactly; it is left as it is. The tokenizer isn't written.
     """
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
@@ -112,7 +126,7 @@ def export(
     compressor.compress_model(plain)
     for parameter in plain.parameters():  # only now: codes come from weights as they were trained
         if parameter.dtype == torch.float32:
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(quantized.stored)
     plain.config.use_cache = True
     plain.save_pretrained(directory)
     compressor.update_config(str(directory))

@@ -9,11 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer.compress.fake_quant import Quantized, export, merge_error, rounded_linears
 from trainer.compress.outcome import Outcome
 from trainer.compress.qat import Trained, Workplace, outcome, train_rounded
 from trainer.evaluate import mean_kl
-from trainer.loading import load_model
+from trainer.loading import load_model, stored_dtype
 from trainer.spec import QuantizeFinetune
 
 TRAINS = {"peqa": "scales", "qlora": "adapters", "qa_lora": "pooled_adapters"}
@@ -29,19 +31,19 @@ MEASURED_ROWS = 64
 
 def run(stage: QuantizeFinetune, place: Workplace) -> Outcome:
     """Train a small part of the rounded model; the outcome saves itself as `qat`'s does."""
-    quantized = quantized_by(stage)
+    quantized = quantized_by(stage, stored_dtype(place.source))
     made = train_rounded(stage.training, quantized, place)
     if stage.method == "peqa":
-        return outcome(made, quantized, place, WHAT["peqa"])
+        return outcome(made, quantized, WHAT["peqa"])
     lost = made.details["merge"] = measure_merge(made, quantized)
     said = (
         f"saving the trained model changed its weights by {lost['mean_relative_error']:.2%} and "
         f"cost KL {lost['kl']:.4f} nats per completion token"
     )
-    return outcome(made, quantized, place, WHAT[stage.method], said)
+    return outcome(made, quantized, WHAT[stage.method], said)
 
 
-def quantized_by(stage: QuantizeFinetune) -> Quantized:
+def quantized_by(stage: QuantizeFinetune, stored: torch.dtype = torch.float32) -> Quantized:
     """What the stage's fields mean for the linears."""
     rounds = stage.loftq_rounds if stage.initialization == "loftq" else 0
     return Quantized(
@@ -51,6 +53,7 @@ def quantized_by(stage: QuantizeFinetune) -> Quantized:
         stage.rank,
         stage.alpha,
         rounds,
+        stored,
     )
 
 
@@ -62,7 +65,8 @@ def measure_merge(made: Trained, quantized: Quantized) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as directory:
         export(made.model, quantized, Path(directory))
-        kl, tokens = mean_kl(made.model, load_model(directory), made.held[:MEASURED_ROWS])
+        saved = load_model(directory, torch.float32)  # as it was trained: bf16 is not the merge's
+        kl, tokens = mean_kl(made.model, saved, made.held[:MEASURED_ROWS])
     return {
         "mean_relative_error": sum(errors.values()) / len(errors),
         "largest_relative_error": max(errors.values()),

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from trainer.compress.fake_quant import Quantized, export, prepare
+from trainer.compress.fake_quant import Quantized, export, prepare, settle
 from trainer.compress.heal import keep_zeros, train_spec, with_threads
 from trainer.compress.outcome import Outcome
 from trainer.data import TokenRow, read_records
 from trainer.events import Emit
-from trainer.loading import load_model
+from trainer.loading import stored_dtype
 from trainer.preparation import Prepared, make_objective
 from trainer.preparation import prepare as prepare_training
 from trainer.spec import Heal, QuantizeTrain
@@ -58,10 +58,11 @@ class Trained:
 def run(stage: QuantizeTrain, place: Workplace) -> Outcome:
     """Train weights through their rounding. The outcome saves itself in compressed-tensors'
     format, in the source's dtype but for the packed weights."""
-    quantized = Quantized(stage.scheme, stage.group_size)
+    stored = stored_dtype(place.source)
+    quantized = Quantized(stage.scheme, stage.group_size, stored=stored)
     # weights that a mask took out must be held
     made = train_rounded(stage.training, quantized, place, keep_zeros(place.source))
-    return outcome(made, quantized, place, WHAT)
+    return outcome(made, quantized, WHAT)
 
 
 def train_rounded(
@@ -82,6 +83,7 @@ def train_rounded(
         prepare(prepared.model, quantized)
         student = Student(prepared.model, objective, spec.optimization.precision)
         trainer = fit(prepared, student, place.directory / "checkpoints", place.emit, after_step)
+    settle(prepared.model, quantized.stored)
     losses = [loss for _, loss in trainer.history.losses]
     details = {
         "scheme": quantized.scheme,
@@ -101,9 +103,8 @@ def _of_this_grid(prepared: Prepared, quantized: Quantized) -> Prepared:
     return replace(prepared, digest=digest)
 
 
-def outcome(made: Trained, quantized: Quantized, place: Workplace, *notes: str) -> Outcome:
+def outcome(made: Trained, quantized: Quantized, *notes: str) -> Outcome:
     """What the stage hands back: the model writes itself packed."""
-    dtype = load_model(place.source).dtype
     return Outcome(
-        made.model, made.details, notes, lambda path: export(made.model, quantized, path, dtype)
+        made.model, made.details, notes, lambda path: export(made.model, quantized, path)
     )

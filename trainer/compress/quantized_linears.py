@@ -52,21 +52,37 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     return x + (rounded - x).detach()
 
 
+def as_stored(scale: Tensor, stored: torch.dtype) -> Tensor:
+    """Scales as a file in that dtype holds them, none of them 0; gradients go straight through."""
+    if stored == torch.float32:  # training's own
+        return scale
+    rounded = scale.to(stored).to(scale.dtype)
+    least = torch.finfo(scale.dtype).eps  # which every dtype holds
+    return straight_through(scale, torch.where(rounded == 0, least, rounded))
+
+
 class FakeQuantLinear(nn.Linear):
     """QAT: weights (and inputs, where the scheme says so) are rounded as it computes.
 
     Parameters keep the names of the linear's, so that a checkpoint holds the unrounded weights.
     """
 
-    def __init__(self, linear: nn.Linear, scheme: Scheme, group_size: int) -> None:
+    def __init__(
+        self,
+        linear: nn.Linear,
+        scheme: Scheme,
+        group_size: int,
+        stored: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        self.scheme, self.group_size = scheme, group_size
+        self.scheme, self.group_size, self.stored = scheme, group_size, stored
 
     def packed(self) -> Packed:
         """The weights as they are: rounding is what the export does."""
         weight = self.weight.detach()
-        return Packed(weight, weight_scale(weight, self.scheme, self.group_size))
+        scale = weight_scale(weight, self.scheme, self.group_size)
+        return Packed(weight, as_stored(scale, self.stored))
 
     def merged(self) -> Tensor:
         """[m, n]"""
@@ -82,18 +98,24 @@ class FakeQuantLinear(nn.Linear):
 class ScaledLinear(nn.Module):
     """PEQA (arXiv:2305.14152): fixed codes, trained scales; weight = codes * scale."""
 
-    def __init__(self, linear: nn.Linear, scheme: Scheme, group_size: int) -> None:
+    def __init__(
+        self,
+        linear: nn.Linear,
+        scheme: Scheme,
+        group_size: int,
+        stored: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         weight = linear.weight.detach()
-        first = weight_scale(weight, scheme, group_size)
-        self.scheme = scheme
+        first = as_stored(weight_scale(weight, scheme, group_size), stored)
+        self.scheme, self.stored = scheme, stored
         self.codes = nn.Buffer(codes_of(weight, first, scheme, group_size))
         self.log_scale = nn.Parameter(first.log())
         self.bias = linear.bias
 
     def scale(self) -> Tensor:
         """[m, n / g] or [m, 1]; trained as a logarithm, since it must stay positive."""
-        return self.log_scale.exp()
+        return as_stored(self.log_scale.exp(), self.stored)
 
     def packed(self) -> Packed:
         """Codes times scales, which round to the same codes again."""

@@ -110,14 +110,13 @@ def apply(stage: StageSpec, model: PreTrainedModel, directory: Path) -> None:
     """Rounded ones are written as training writes them, without the training."""
     if stage.kind in ("qat", "qaf"):
         quantized = (
-            quantized_by(stage)
+            quantized_by(stage, model.dtype)
             if stage.kind == "qaf"
-            else Quantized(stage.scheme, stage.group_size)
+            else Quantized(stage.scheme, stage.group_size, stored=model.dtype)
         )
-        dtype = model.dtype
         nn.Module.to(model, torch.float32)
         prepare(model, quantized)
-        export(model, quantized, directory, dtype)
+        export(model, quantized, directory)
         return
     STAGES[stage.kind](stage, model, token_rows(8), collect).model.save_pretrained(directory)
 

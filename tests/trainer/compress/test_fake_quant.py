@@ -10,8 +10,20 @@ from torch import nn
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import VOCABULARY, logits
-from trainer.compress.fake_quant import Quantized, export, prepare, restore
-from trainer.compress.quantized_linears import FakeQuantLinear, ScaledLinear, straight_through
+from trainer.compress.fake_quant import (
+    Quantized,
+    export,
+    prepare,
+    restore,
+    rounded_linears,
+    settle,
+)
+from trainer.compress.quantized_linears import (
+    FakeQuantLinear,
+    ScaledLinear,
+    as_stored,
+    straight_through,
+)
 from trainer.compress.rounding import rtn
 from trainer.compress.schemes import SCHEMES, targets_of
 from trainer.errors import BadInput
@@ -131,6 +143,37 @@ def test_the_export_is_the_model_that_was_trained(
     assert weights["num_bits"] == SCHEMES[name].bits
     assert weights["group_size"] == (8 if SCHEMES[name].grouped else None)
     assert config["ignore"] == ["lm_head"]
+
+
+@pytest.mark.parametrize("train_what", ["weights", "scales"])
+def test_in_half_precision_too(train_what: Train, tmp_path: Path) -> None:
+    """Number for number what was trained; run in bf16, what that would be in bf16."""
+    model, half = make("llama_untied"), torch.bfloat16
+    quantized = Quantized("W4A16", 8, train_what, stored=half)
+    prepare(model, quantized)
+    step(model)
+    settle(model.eval(), half)
+    trained = logprobs(model)
+    export(model, quantized, tmp_path)
+    assert torch.equal(logprobs(load_model(tmp_path, torch.float32)), trained)
+    merged = {name: module.merged() for name, module in rounded_linears(model).items()}
+    restore(model)
+    for name, weight in merged.items():
+        model.get_submodule(name).weight.data = weight
+    for parameter in model.parameters():  # not buffers: rotary frequencies stay in fp32
+        parameter.data = parameter.data.to(half)
+    assert torch.equal(logprobs(load_model(tmp_path)), logprobs(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_no_scale_is_stored_as_nothing(dtype: torch.dtype) -> None:
+    scale = torch.tensor([1e-9, 0.1, 3.0], requires_grad=True)
+    held = as_stored(scale, dtype)
+    assert torch.equal(held, held.to(dtype).float())
+    assert (held > 0).all()
+    held.sum().backward()
+    assert scale.grad is not None
+    assert scale.grad.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_linears_come_back() -> None:

@@ -11,17 +11,19 @@ from pydantic import ValidationError
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import logits
-from tests.trainer.compress.test_fake_quant import step
+from tests.trainer.compress.test_fake_quant import logprobs, step
 from tests.trainer.compress.world import write_dataset, write_model
 from trainer.compress.chain import run
 from trainer.compress.fake_quant import prepare
 from trainer.compress.forecast import forecast
+from trainer.compress.making import TRAINED
 from trainer.compress.qaf import quantized_by
+from trainer.compress.qat import Workplace
 from trainer.compress.report import StageReport
 from trainer.compress.size import tensor_bytes
 from trainer.errors import BadInput
 from trainer.events import silent
-from trainer.loading import load_model
+from trainer.loading import load_model, read_config
 from trainer.spec import CompressSpec, QuantizeFinetune, QuantizeTrain
 
 pytestmark = pytest.mark.slow
@@ -78,6 +80,21 @@ def test_what_was_trained_is_what_is_exported(
     assert report.after.shape.weight_bytes < 0.7 * report.before.shape.weight_bytes
     names = {path.name for path in Path(report.model).parent.iterdir()}
     assert names == {"model", "report.json"}
+
+
+@pytest.mark.parametrize("name", ["qat", "peqa"])
+def test_a_stage_stores_the_model_that_it_trained(
+    name: str, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """In bf16, on 200 prompts: number for number, where both compute in fp32."""
+    stage = make_spec(inputs, **METHODS[name][0]).stages[0]
+    source, data = (Path(inputs[key]) for key in ("model", "dataset"))
+    made = TRAINED[stage.kind](stage, Workplace(source, source, data, tmp_path / "t", 1, silent))
+    assert made.save is not None
+    made.save(tmp_path / "model")
+    saved = load_model(tmp_path / "model", torch.float32)
+    assert torch.equal(logprobs(saved), logprobs(made.model))
+    assert read_config(tmp_path / "model")["dtype"] == "bfloat16"
 
 
 def check_merge(name: str, report: StageReport) -> None:
