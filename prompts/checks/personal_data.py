@@ -1,4 +1,5 @@
-"""Personal data in a text, by presidio's pattern recognizers; no language model is loaded."""
+"""Personal data in a text, found and masked, by presidio's pattern recognizers; no language model
+is loaded."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,28 @@ def find_personal_data(text: str, entities: Sequence[str], min_score: float) -> 
         found = _recognizer(entity).analyze(text[:LONGEST_TEXT], [entity], None) or ()
         counts[entity] += sum(result.score >= min_score for result in found)
     return {entity: count for entity, count in counts.items() if count}
+
+
+def mask_personal_data(text: str, entities: Sequence[str], min_score: float) -> str:
+    """The text with what `find_personal_data` counts replaced by its sort: `[EMAIL_ADDRESS]`.
+
+    What overlaps is replaced as one, under the sort that begins first. Raises ValueError for a text
+    that is longer than what is searched.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"a text of {len(text):,} characters; {LONGEST_TEXT:,} are searched")
+    spans = sorted(
+        (result.start, result.end, entity)
+        for entity in entities
+        for result in _recognizer(entity).analyze(text, [entity], None) or ()
+        if result.score >= min_score
+    )
+    parts, at = [], 0
+    for start, end, entity in spans:
+        if start >= at:
+            parts += [text[at:start], f"[{entity}]"]
+        at = max(at, end)
+    return "".join([*parts, text[at:]])
 
 
 @lru_cache(maxsize=16)

@@ -171,7 +171,8 @@ def _describe(
 ) -> None:
     text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
     write_text(root / "recipe.yaml", text)
-    write_text(root / "README.md", card(manifest, text, shown))
+    checks = (recipe.get("build") or {}).get("checks") or ()
+    write_text(root / "README.md", card(manifest, text, shown, checks))
     for folder in ("data", "rejected"):
         sync(root / folder)
     write_text(root / MANIFEST, manifest.model_dump_json(indent=2) + "\n")

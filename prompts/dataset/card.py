@@ -2,26 +2,40 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import yaml
 
+from prompts.checks.personal_data import mask_personal_data
+from prompts.checks.spec import PersonalDataCheck
 from prompts.dataset.manifest import Manifest
 from prompts.split import SPLITS
 
 SHOWN_ROWS = 3
 _SHOWN_FIELDS = ("id", "split", "prompt", "completion", "answer", "reasoning")
 _LONGEST_TEXT = 500
+_MARGIN = 1_000
+"""Characters that are looked at beyond a cut: what is masked may lie across it."""
 _MOST_TURNS = 6
 _LONGEST_RECIPE = 8_000
 _SPECIAL = re.compile(r"([\\`*<>\[\]|&#~])")
 
 
-def card(manifest: Manifest, recipe: str = "", rows: Sequence[Mapping[str, Any]] = ()) -> str:
+Mask = Callable[[str], str]
+
+
+def card(
+    manifest: Manifest,
+    recipe: str = "",
+    rows: Sequence[Mapping[str, Any]] = (),
+    checks: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """README.md of a dataset. Rejected rows are a configuration of their own, never the default.
 
-    `recipe`: what made it, YAML. `rows`: accepted ones to show. Whatever a model or a user wrote
+    `recipe`: what made it, YAML. `rows`: accepted ones to show. `checks`: the recipe's; where one
+    looks for personal data, the rows are shown with it masked. Whatever a model or a user wrote
     stands in a block that it can't end, or with all that Markdown would read taken from it.
     """
     configs = [_accepted(manifest)]
@@ -29,7 +43,7 @@ def card(manifest: Manifest, recipe: str = "", rows: Sequence[Mapping[str, Any]]
         files = [{"split": "rejected", "path": "rejected/*.parquet"}]
         configs.append({"config_name": "rejected", "data_files": files})
     head = yaml.safe_dump({"configs": configs}, sort_keys=False)
-    body = "\n".join([*_figures(manifest), *_rows(rows), *_recipe(recipe)])
+    body = "\n".join([*_figures(manifest), *_rows(rows, _masks(checks)), *_recipe(recipe)])
     return f"---\n{head}---\n\n{body}"
 
 
@@ -77,12 +91,26 @@ def _figure(figure: float) -> str:
     return f"{figure:,.0f}" if float(figure).is_integer() else f"{figure:,.1f}"
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _rows(rows: Sequence[Mapping[str, Any]], masks: Sequence[Mask]) -> list[str]:
     if not rows:
         return []
-    shown = [{name: _short(row.get(name)) for name in _SHOWN_FIELDS} for row in rows[:SHOWN_ROWS]]
+    shown = [
+        {name: _short(row.get(name), masks) for name in _SHOWN_FIELDS} for row in rows[:SHOWN_ROWS]
+    ]
     texts = [json.dumps(row, ensure_ascii=False, indent=2) for row in shown]
-    return ["## The first rows", "", *(line for text in texts for line in _block("json", text))]
+    note = ["Personal data of the sorts that the build looked for is masked here.", ""]
+    blocks = (line for text in texts for line in _block("json", text))
+    return ["## The first rows", "", *(note if masks else []), *blocks]
+
+
+def _masks(checks: Sequence[Mapping[str, Any]]) -> list[Mask]:
+    looked = [each for each in checks if each.get("kind") == "personal_data"]
+    found = [PersonalDataCheck.model_validate(each) for each in looked]
+    return [
+        partial(mask_personal_data, entities=check.entities, min_score=check.min_score)
+        for check in found
+        if check.action != "off"
+    ]
 
 
 def _recipe(recipe: str) -> list[str]:
@@ -94,18 +122,28 @@ def _recipe(recipe: str) -> list[str]:
     return ["## Recipe", "", *_block("yaml", kept), *cut]
 
 
-def _short(value: Any) -> Any:
-    """Texts and lists cut, what is empty left out."""
-    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
-        # Of a prompt with demonstrations the end is the question.
-        half = _LONGEST_TEXT // 2
-        cut = f"… {len(value) - 2 * half:,} more characters …"
-        return f"{value[:half]}{cut}{value[-half:]}"
+def _short(value: Any, masks: Sequence[Mask]) -> Any:
+    """Texts masked, texts and lists cut, what is empty left out."""
+    if isinstance(value, str):
+        return _shown(value, masks)
     if isinstance(value, Mapping):
-        return {name: _short(each) for name, each in value.items() if each is not None}
+        return {name: _short(each, masks) for name, each in value.items() if each is not None}
     if isinstance(value, list):
-        return [_short(each) for each in value[-_MOST_TURNS:]]
+        return [_short(each, masks) for each in value[-_MOST_TURNS:]]
     return value
+
+
+def _shown(text: str, masks: Sequence[Mask]) -> str:
+    # Of a prompt with demonstrations the end is the question.
+    half = _LONGEST_TEXT // 2
+    left = max(0, len(text) - 2 * (half + _MARGIN))
+    ends = [text] if not left else [text[: half + _MARGIN], text[-half - _MARGIN :]]
+    for mask in masks:
+        ends = [mask(end) for end in ends]
+    left += sum(map(len, ends)) - 2 * half
+    if left <= 0:
+        return "".join(ends)
+    return f"{ends[0][:half]}… {left:,} more characters …{ends[-1][-half:]}"
 
 
 def _block(language: str, text: str) -> list[str]:

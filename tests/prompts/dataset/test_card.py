@@ -120,3 +120,59 @@ def test_long_rows_and_recipes_are_cut_in_the_card_alone(tmp_path: Path) -> None
     assert "line 4999" in (tmp_path / "out" / "recipe.yaml").read_text()
     one_line = card_of(tmp_path / "again", rows, recipe={"a": "x" * 9000})
     assert "`recipe.yaml` has it whole" in one_line
+
+
+MAIL, PHONE = "jane.doe@example.org", "+1 212 555 0187"
+
+
+@pytest.mark.slow  # Presidio takes seconds to import.
+@pytest.mark.parametrize("action", ["flag", "reject"])
+def test_personal_data_that_the_build_looked_for_is_masked_on_the_card(
+    tmp_path: Path, action: str
+) -> None:
+    first, second, *others = ended(8)
+    # Across the cut at 250 characters, beyond all that is searched, in a prompt, in an id.
+    far = f"{'x ' * 120}{MAIL} {'y ' * 300_000}{MAIL} {'z ' * 120}"
+    rows = [
+        first.model_copy(update={"completion": (Message(role="assistant", content=far),)}),
+        second.model_copy(
+            update={"prompt": (Message(role="user", content=f"Call {PHONE}!"),), "id": MAIL}
+        ),
+        *others,
+    ]
+    check = {"kind": "personal_data", "action": action}
+    card = card_of(tmp_path, rows, recipe={"build": {"kind": "cot", "checks": [check]}})
+    assert "jane.doe" not in card
+    assert "example.org" not in card
+    assert PHONE not in card
+    assert {"x [EMAIL_ADD", "DDRESS] z", '"[EMAIL_ADDRESS]"'} == {
+        part for part in ("x [EMAIL_ADD", "DDRESS] z", '"[EMAIL_ADDRESS]"') if part in card
+    }
+    assert "Call [PHONE_NUMBER]!" in card
+    assert "masked here" in card
+    rows_as_they_are = (tmp_path / "out" / "data").glob("*.parquet")
+    assert any(MAIL.encode() in path.read_bytes() for path in rows_as_they_are)
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [[], [{"kind": "personal_data", "action": "off"}]],
+    ids=["not looked for", "off"],
+)
+def test_without_that_check_rows_are_shown_as_they_are(
+    tmp_path: Path, checks: list[dict[str, str]]
+) -> None:
+    first, *others = ended(8)
+    rows = [first.model_copy(update={"answer": MAIL}), *others]
+    card = card_of(tmp_path, rows, recipe={"build": {"kind": "cot", "checks": checks}})
+    assert MAIL in card
+    assert "masked" not in card
+
+
+@pytest.mark.slow
+def test_only_the_sorts_that_the_check_names_are_masked(tmp_path: Path) -> None:
+    first, *others = ended(8)
+    rows = [first.model_copy(update={"answer": f"{MAIL} or {PHONE}"}), *others]
+    check = {"kind": "personal_data", "entities": ["PHONE_NUMBER"]}
+    card = card_of(tmp_path, rows, recipe={"build": {"kind": "cot", "checks": [check]}})
+    assert f"{MAIL} or [PHONE_NUMBER]" in card
