@@ -68,8 +68,9 @@ class Difference(Frozen):
 
 def review(site: Site, reference: str, given: Review) -> Artifact:
     """Publish a new version with the verdicts applied; what a person rejected keeps the reason
-    `by_hand`. Raises a 404 problem, or 422 for ids that are unknown or come twice, and for what
-    can't be accepted."""
+    `by_hand`. All verdicts are applied or none: a version is what its person meant. Raises a 404
+    problem, or 422 which names each verdict that can't stand: ids that are unknown or come twice,
+    rows that can't be accepted."""
     dataset = _dataset(site, reference)
     source = site.store.path(dataset)
     manifest = read_manifest(source)
@@ -80,7 +81,8 @@ def review(site: Site, reference: str, given: Review) -> Artifact:
     spec = _spec(recipe)
     accepts = any(verdict.accept for verdict in given.verdicts)
     guard = leak_guard(site, spec) if accepts else None
-    applied = _Applied(spec, guard, verdicts)
+    places = {verdict.id: place for place, verdict in enumerate(given.verdicts)}
+    applied = _Applied(spec, guard, verdicts, places)
     site.store.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=site.store.root, prefix="review-") as folder:
         target = Path(folder) / "dataset"
@@ -171,6 +173,8 @@ class _Applied:
     spec: AskedBuild | None
     guard: Judge | None
     verdicts: Mapping[str, Verdict]
+    places: Mapping[str, int]
+    """Of each row's verdict in the request."""
     met: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
 
@@ -188,11 +192,18 @@ class _Applied:
 
     def check(self) -> None:
         """Raises a 422 problem for verdicts that can't be followed."""
-        unknown = sorted(self.verdicts.keys() - self.met)
-        if unknown:
-            raise bad_input([Fault("verdicts", f"there is no row {', '.join(unknown[:5])}")])
-        if self.faults:
-            raise bad_input(self.faults[:SHOWN])
+        for row in self.verdicts:
+            if row not in self.met:
+                self.faults.append(self._fault(row, f"there is no row {row}"))
+        if not self.faults:
+            return
+        wrong = len(self.faults)
+        title = f"{wrong:,} of {len(self.verdicts):,} verdicts can't stand: none was applied"
+        more = [Fault("verdicts", f"… and {wrong - SHOWN:,} more")] if wrong > SHOWN else []
+        raise bad_input([*self.faults[:SHOWN], *more], title)
+
+    def _fault(self, row: str, problem: str) -> Fault:
+        return Fault(f"verdicts.{self.places[row]}", problem)
 
     def _on(self, row: Record | Rejected) -> Verdict | None:
         verdict = self.verdicts.get(row.id)
@@ -207,7 +218,7 @@ class _Applied:
             if leak is None:
                 return record
             why = leak.detail
-        self.faults.append(Fault("verdicts", f"row {row.id!r} can't be accepted: {why}"))
+        self.faults.append(self._fault(row.id, f"row {row.id!r} can't be accepted: {why}"))
         return row
 
 

@@ -181,3 +181,29 @@ def test_what_is_accepted_by_hand_meets_the_leak_guard_too(site: Site) -> None:
     gone = published(site, [row.model_copy(update={"id": "r"})], build)
     with pytest.raises(Problem, match="evaluation set 'exam'"):
         accepted_by_hand(site, gone, "r")
+
+
+def test_all_verdicts_are_applied_or_none_and_each_that_cannot_be_is_named(
+    site: Site, seeds: str
+) -> None:
+    row, build = built({(0, 0): "The answer is 8."}, kind="cot")
+    leaks = [
+        row.model_copy(update={"id": name, "reason": "contaminated"}) for name in ("first", "last")
+    ]
+    fine = row.model_copy(update={"id": "fine"})
+    dataset = published(site, [*leaks, fine], build)
+    given = [said_yes(name) for name in ("fine", "first", "nobody", "last")]
+    with pytest.raises(Problem) as problem:
+        review(site, dataset, Review.model_validate({"verdicts": given}))
+    assert problem.value.title == "3 of 4 verdicts can't stand: none was applied"
+    places = {fault.location: fault.message for fault in problem.value.faults}
+    assert places.keys() == {"verdicts.1", "verdicts.2", "verdicts.3"}
+    assert "row 'first' can't be accepted" in places["verdicts.1"]
+    assert "there is no row nobody" in places["verdicts.2"]
+    assert "row 'last' can't be accepted" in places["verdicts.3"]
+    many = Review.model_validate({"verdicts": [said_yes(f"nobody-{n}") for n in range(30)]})
+    with pytest.raises(Problem) as problem:
+        review(site, dataset, many)
+    assert [fault.message for fault in problem.value.faults][-1] == "… and 10 more"
+    # Without them the rest stands.
+    assert accepted_by_hand(site, dataset, "fine").completion[0].content == "The answer is 8."
