@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from sqlalchemy import delete, select
+from sqlalchemy import String, cast, delete, select
 
 from service.pages import cut
-from service.problems import Problem, not_found
+from service.problems import Problem, conflict, not_found
 from service.shared import Wanted
 from service.site import Site
 from service.store import ArtifactKind, everything
-from service.tables import Artifact
+from service.tables import FINISHED, Artifact, Job, Schedule
 from service.views import ArtifactPage, ArtifactView, artifact_view
 
 
@@ -58,6 +58,22 @@ def remove(site: Site, artifact: Artifact) -> None:
     with site.sessions.writing.begin() as session:
         session.execute(delete(Artifact).where(Artifact.id == artifact.id))
     site.store.shared.remove(site.store.folder(artifact))
+
+
+def delete_file(site: Site, reference: str) -> Artifact:
+    """Delete an uploaded file. Raises a 404 problem, or 409 if a schedule or a job under way needs
+    it."""
+    file = find(site, "file", reference)
+    named = cast(Job.spec, String).contains(file.id, autoescape=True)
+    repeated = cast(Schedule.spec, String).contains(file.id, autoescape=True)
+    with site.sessions.reading() as session:
+        job = session.scalars(select(Job.id).where(Job.state.not_in(FINISHED), named)).first()
+        user = job or session.scalars(select(Schedule.name).where(repeated)).first()
+    if user is not None:
+        what = "cancel that first" if job else "delete that schedule first"
+        raise conflict("The file is in use", f"{user} needs it; {what}.")
+    remove(site, file)
+    return file
 
 
 def file_inside(site: Site, kind: ArtifactKind, reference: str, inside: str) -> Path:

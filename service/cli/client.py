@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 
 from service import runtime
-from service.addresses import API, READY
+from service.addresses import API, OPENAI, READY
 from service.cli.failure import refused, unreachable
 from service.settings import Settings
 
 TIMEOUT = httpx.Timeout(30, connect=5, write=None)
+CHAT_TIMEOUT = httpx.Timeout(None, connect=5)
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 BLOCK_BYTES = 1 << 20
 
@@ -83,6 +84,13 @@ class Api:
     def patch(self, path: str, body: Any) -> Any:
         """The JSON answer of a PATCH."""
         return self._ask("PATCH", path, json=body)
+
+    def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What a teacher or a served model answers to a chat completion. Takes as long as that
+        takes."""
+        address = f"{self.url}{OPENAI}/chat/completions"
+        told: dict[str, Any] = self._ask("POST", address, json=body, timeout=CHAT_TIMEOUT)
+        return told
 
     def delete(self, path: str) -> None:
         """A DELETE."""
@@ -167,6 +175,9 @@ def _check(answer: httpx.Response) -> None:
     if not isinstance(document, dict):
         words = f"{answer.url} answered {answer.status_code} without a problem document"
         raise unreachable(str(answer.url), f"{words}; is it really Retort's API?")
+    told = document.get("error")
+    if isinstance(told, dict):  # As OpenAI's face says it.
+        document = {"title": "It was refused", "detail": told.get("message")}
     raise refused({"status": answer.status_code} | document)
 
 

@@ -1,13 +1,13 @@
-"""Commands about uploaded files: list, download."""
+"""Commands about uploaded files: list, download, delete."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from service.cli.artifacts import list_command
 from service.cli.failure import bad_input
-from service.cli.options import Cursor, Json, Limit, Url, Versions, connect, screen
+from service.cli.options import Json, Url, connect, screen
 
 app = typer.Typer(help="Uploaded files, and outputs of batches.", no_args_is_help=True)
 
@@ -16,28 +16,7 @@ Reference = Annotated[
 ]
 
 
-@app.command("list")
-def list_files(
-    name: Versions = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-    url: Url = None,
-) -> None:
-    """List files, newest first."""
-    page = connect(url).get("/files", name=name, limit=limit, cursor=cursor)
-    out = screen(as_json)
-    if as_json:
-        out.document(page)
-        return
-    table = Table(box=None, header_style="bold")
-    for column in ("id", "name", "version", "purpose", "rows", "bytes"):
-        table.add_column(column)
-    for each in page["artifacts"]:
-        facts = [str(each["summary"].get(one, "")) for one in ("purpose", "rows")]
-        table.add_row(each["id"], each["name"], str(each["version"]), *facts, f"{each['bytes']:,}")
-    out.console.print(table if page["artifacts"] else "no files")
-    out.say_more(page)
+app.command("list")(list_command("files", ("purpose", "rows")))
 
 
 @app.command("download")
@@ -57,3 +36,13 @@ def download_file(
     if as_json:
         out.document(found | {"out": str(target)})
     out.say(f"{found['id']} is in {target}")
+
+
+@app.command("delete")
+def delete_file(reference: Reference, as_json: Json = False, url: Url = None) -> None:
+    """Delete a file that no schedule and no job under way needs."""
+    connect(url).delete(f"/files/{reference}")
+    out = screen(as_json)
+    if as_json:
+        out.document({"deleted": reference})
+    out.say(f"deleted {reference}")

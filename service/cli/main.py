@@ -8,6 +8,7 @@ from rich.console import Console
 
 from service.cli import (
     artifacts,
+    chat,
     control,
     doctor,
     evaluate,
@@ -47,6 +48,7 @@ app.command("pause")(control.pause)
 app.command("resume")(control.resume)
 app.command("retry")(control.retry)
 app.command("clone")(control.clone)
+app.command("chat")(chat.chat)
 app.command("watch")(jobs.watch)
 app.command("log")(jobs.show_log)
 app.command("cancel")(jobs.cancel)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
@@ -119,7 +120,8 @@ def show_samples(
     with site.sessions.reading() as session:
         job = job_view(jobs.get(session, job_id))
         found = training.samples(session, job_id, step)
-    return page(request, "samples.html", job=job, samples=found)
+    shown = training.beside(site, job_id, found)
+    return page(request, "samples.html", job=job, samples=shown)
 
 
 @router.post("/jobs/{job_id}/cancel")
@@ -193,6 +195,9 @@ def _seen(site: Site, job_id: str) -> dict[str, Any]:
         trains = [one.id for one in (job, *job.children) if one.kind == "train"]
         trainings = [training.look(session, id) for id in trains]
         drawn = job.result.get("report") or ancestry.report_of(session, [job_id])
+    trainings = [
+        replace(one, samples=training.beside(site, one.id, one.samples)) for one in trainings
+    ]
     stages = compression.stages(told)
     return {
         "job": job,

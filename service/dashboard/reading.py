@@ -42,10 +42,12 @@ def shown(row: Record | Rejected) -> dict[str, Any]:
     }
     if isinstance(row, Record):
         verdict = {"accepted": True, "reason": None, "detail": ""}
-        return common | {"said": row.completion, **verdict, "confidence": row.confidence}
+        said = {"said": row.completion, "taken": ()}
+        return common | said | verdict | {"confidence": row.confidence}
     verdict = {"accepted": False, "reason": row.reason.replace("_", " "), "detail": row.detail}
-    said = [{"content": text} for text in row.raw]
-    return common | {"said": said, **verdict, "confidence": None}
+    own = {turn.content.strip() for turn in row.completion}
+    raw = [{"content": text} for text in row.raw if text.strip() not in own]
+    return common | {"said": raw, "taken": row.completion} | verdict | {"confidence": None}
 
 
 def verdicts_on(

@@ -3,17 +3,25 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.tables import Event, utc
+from service import rows
+from service.shared import StorageError
+from service.site import Site
+from service.store import light
+from service.tables import Artifact, Event, Job, utc
 
 CURVE_POINTS = 600
 SAMPLED_STEPS = 200
+MOST_BYTES = 1 << 30
+"""A larger dataset is not looked into for a page that moves."""
 NOT_TERMS = frozenset(
     {"step", "steps", "epoch", "tokens_per_s", "loss", "entropy", "grad_norm", "learning_rate"}
 )
@@ -44,7 +52,7 @@ class Samples:
     job_id: str
     step: int
     rows: list[dict[str, Any]]
-    """id, prompt, reference, student, ended."""
+    """id, prompt, reference, student, ended; `beside` adds teacher and gold."""
     steps: list[int]
     """Of all measurements, the newest first."""
 
@@ -74,6 +82,33 @@ def samples(session: Session, job_id: str, step: int | None) -> Samples | None:
     if found is None:
         return None
     return Samples(job_id, int(found.data["step"]), list(found.data["rows"]), steps)
+
+
+def beside(site: Site, job_id: str, samples: Samples | None) -> Samples | None:
+    """With what the dataset says of each row: the teacher whose answer stands there, and a gold
+    answer that came with the seed. As they were, where the dataset is gone or too large."""
+    if samples is None:
+        return None
+    with site.sessions.reading() as session:
+        spec = session.get_one(Job, job_id).spec
+        named = session.get(Artifact, (spec.get("train") or {}).get("dataset") or "")
+    if named is None or named.bytes > MOST_BYTES:
+        return samples
+    try:
+        path = site.store.path(named, light)
+        found = _origins(path, tuple(str(row["id"]) for row in samples.rows))
+    except (OSError, StorageError):
+        return samples
+    return replace(samples, rows=[row | found.get(str(row["id"]), {}) for row in samples.rows])
+
+
+@lru_cache(maxsize=64)
+def _origins(dataset: Path, ids: tuple[str, ...]) -> dict[str, dict[str, str | None]]:
+    """Nothing that is published changes, and a training asks the same rows each time."""
+    return {
+        id: {"teacher": row.teacher, "gold": row.gold}
+        for id, row in rows.some(dataset, ids).items()
+    }
 
 
 def checkpoints(session: Session, job_id: str) -> list[Checkpoint]:

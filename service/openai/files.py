@@ -4,16 +4,15 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
-from sqlalchemy import String, cast, select
+from sqlalchemy import select
 
 from service import artifacts, uploads
 from service.multipart import Form, read_form
 from service.openai.errors import ERRORS
 from service.openai.objects import Limit, Object, listed, seconds
-from service.problems import Fault, bad_input, conflict
+from service.problems import Fault, bad_input
 from service.routes.deps import TheSite
-from service.site import Site
-from service.tables import FINISHED, Artifact, Job
+from service.tables import Artifact
 from service.uploads import Purpose
 
 router = APIRouter(prefix="/files", tags=["files"], responses=ERRORS)
@@ -83,10 +82,8 @@ def download_file(site: TheSite, file_id: str) -> FileResponse:
 
 @router.delete("/{file_id}")
 def delete_file(site: TheSite, file_id: str) -> Object:
-    """Delete a file that no job under way needs."""
-    file = artifacts.find(site, "file", file_id)
-    _require_free(site, file.id)
-    artifacts.remove(site, file)
+    """Delete a file that no schedule and no job under way needs."""
+    file = artifacts.delete_file(site, file_id)
     return {"id": file.id, "object": "file", "deleted": True}
 
 
@@ -109,11 +106,3 @@ def _purpose(form: Form) -> Purpose:
         message = f"is {given!r}; files are taken for: {', '.join(PURPOSES)}"
         raise bad_input([Fault("purpose", message)], "The file can't be used")
     return PURPOSES[given]
-
-
-def _require_free(site: Site, file_id: str) -> None:
-    named = cast(Job.spec, String).contains(file_id, autoescape=True)
-    with site.sessions.reading() as session:
-        user = session.scalars(select(Job.id).where(Job.state.not_in(FINISHED), named)).first()
-    if user is not None:
-        raise conflict("The file is in use", f"{user} needs it; cancel that first.")

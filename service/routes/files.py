@@ -58,3 +58,9 @@ def download_file(site: TheSite, reference: str) -> FileResponse:
     """An uploaded file's bytes, as they came."""
     artifact, path = artifacts.directory(site, "file", reference)
     return FileResponse(path, filename=artifact.name, media_type="application/octet-stream")
+
+
+@router.delete("/{reference}", status_code=204)
+def delete_file(site: TheSite, reference: str) -> None:
+    """Delete an uploaded file that no schedule and no job under way needs."""
+    artifacts.delete_file(site, reference)

@@ -3,64 +3,108 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
-from fastapi.routing import APIRoute
 
-from service import jobs
-from service.routes import datasets, files, models, reports, schedules, teachers
-from service.routes import jobs as job_routes
+from service import jobs, timetable
+from service.cli import options
+from service.cli.client import Api
 from service.site import Site
 from service.tables import Job, State
 from tests.service.cli.conftest import Cli
+from tests.service.cli.recorded import Recorder, native_routes
 from tests.service.dashboard.world import add_dataset, add_model, answered
 from tests.service.given import add_file, add_teacher, build, spec
 from tests.service.test_timetable import hourly
 
-CLI = Path(__file__).resolve().parents[3] / "service" / "cli"
-ROUTES = (job_routes, files, datasets, models, reports, teachers, schedules)
 ELSEWHERE = {
     ("GET", "/reports/{reference}/{path:path}"),  # a page for a browser: `report --open`
     ("GET", "/reports/{reference}/lineage"),  # a report shows its own
     ("GET", "/datasets/{reference}/files/{path:path}"),  # `datasets download` brings them all
     ("GET", "/models/{reference}/files/{path:path}"),
-    ("GET", "/reports/{reference}/files/{path:path}"),
 }
 
 
-CALL = re.compile(
-    r'(?:\.(get|post|delete)\(\s*f?|"(GET|POST)",\s*f?)?"(/(?:\{[^}]*\}|[^" ?{])*)',
-)
-"""A path in the commands' code, and the method that it is called by; bare ones are read."""
+COMMANDS = """
+run build.yaml --follow
+preview build.yaml
+jobs
+jobs show job-paused
+watch job-1
+log job-1
+pause job-1
+resume job-1
+retry job-1
+clone job-1
+cancel job-1
+upload rows.jsonl
+files list
+files download some.jsonl
+files delete some.jsonl
+datasets list
+datasets show d
+datasets rows d
+datasets rejected d
+datasets review d --accept r
+datasets diff d@1 d@2
+datasets import rows.jsonl
+datasets download d --out d
+datasets lineage d
+models list
+models show m
+models lineage m
+models download m --out m
+report r --out r
+reports
+teachers add t http://127.0.0.1:9 --served-model m
+teachers list
+teachers show t
+teachers probe t
+teachers remove t
+chat t hello
+keys create k --url URL
+keys list --url URL
+keys show key-1 --url URL
+keys limit key-1 --jobs-at-once 2 --url URL
+keys revoke key-1 --url URL
+schedules create s build.yaml --cron '0 3 * * *'
+schedules list
+schedules show s
+schedules runs s
+schedules run s
+schedules pause s
+schedules resume s
+schedules delete s
+gc --dry-run
+"""
+"""One for each thing that the API does."""
 
 
-def test_every_route_has_a_command() -> None:
-    """Each route stands in a call of the client: its method, its path with parameters filled in."""
-    said = " ".join(path.read_text() for path in CLI.glob("*.py"))
-    called = {
-        ((call or named or "get").upper(), re.sub(r"\{[^}]*\}", "{}", path))
-        for call, named, path in CALL.findall(said)
-    }
-    # These name the kind: `list_artifacts`, and what datasets and models have in common.
-    called |= {
-        (method, path.replace("{}", kind, 1))
-        for method, path in called
-        for kind in ("datasets", "models", "reports")
-        if path.startswith("/{}")
-    }
-    missing = [
-        (method, route.path)
-        for module in ROUTES
-        for route in module.router.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods
-        if (method, route.path) not in ELSEWHERE
-        and (method, re.sub(r"\{[^}]*\}", "{}", route.path)) not in called
-    ]
-    assert missing == []
+def test_every_route_has_a_command(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every command is run, and every route of the native API, and chat, is asked by one."""
+    recorder = Recorder()
+    transport = httpx.MockTransport(recorder)
+    monkeypatch.setattr(options, "Api", partial(Api, transport=transport))
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"question": "1?"}\n')
+    made = {"kind": "build", "build": {"kind": "cot", "teacher": "t", "seeds": "rows.jsonl"}}
+    Path("build.yaml").write_text(json.dumps(made))
+    ended = {}
+    for line in COMMANDS.strip().splitlines():
+        words = shlex.split(line.replace("URL", "http://127.0.0.1:9"))
+        ended[line] = cli(*words).code
+    assert set(ended.values()) <= {0, 1}, ended
+    routes = {(method, one.path) for one in native_routes() for method in one.methods}
+    assert routes - recorder.asked == ELSEWHERE
+    assert ("POST", "/chat/completions") in recorder.asked
 
 
 def test_jobs_are_filtered_and_paged(cli: Cli, api: str, site: Site, seeds: str) -> None:
@@ -126,6 +170,16 @@ def test_files_models_and_teachers(
     assert cli("files", "download", file, "--url", api).code == 0
     assert Path("mine.jsonl").read_text() == '{"question": "1?"}\n'
     assert cli("files", "download", file, "--url", api).code == 2
+    job = jobs.submit(site, spec(kind="batch", input=file))
+    in_use = cli("files", "delete", file, "--url", api)
+    assert (in_use.code, job.id in in_use.err) == (2, True)
+    jobs.cancel(site, job.id)
+    hourly(site, name="nightly", job={"kind": "batch", "input": file})
+    in_use = cli("files", "delete", file, "--url", api)
+    assert (in_use.code, "nightly" in in_use.err) == (2, True)
+    timetable.remove(site, "nightly")
+    assert cli("files", "delete", file, "--url", api).code == 0
+    assert file not in cli("files", "list", "--url", api).out
     model = add_model(site, tmp_path / "m", "student", [], role="student")
     assert cli("models", "download", model, "--out", "here", "--url", api).code == 0
     assert Path("here/config.json").is_file()
@@ -136,6 +190,11 @@ def test_files_models_and_teachers(
     add_teacher(site)
     assert "model m" in cli("teachers", "show", "t", "--url", api).out
     assert "no reports" in cli("reports", "--url", api).out
+
+
+def test_a_chat_that_is_refused_says_why(cli: Cli, api: str) -> None:
+    said = cli("chat", "nobody", "What is 2 plus 3?", "--url", api)
+    assert (said.code, "nobody" in said.err) == (2, True)
 
 
 def test_runs_of_a_schedule_are_listed(cli: Cli, api: str, site: Site) -> None:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from prompts.dataset import read_rejected
+from prompts.record import Rejected
 from service import artifacts, keys, verdicts
 from service.keys import NewKey
 from service.problems import Problem
@@ -126,3 +127,22 @@ async def test_a_comparison_shows_rows_as_they_were_and_are(
     back = Seen((await browser.get(f"/datasets/{old}/diff?base={new}")).text).text
     assert "story-0000" in back, "what was removed is added the other way round"
     assert (await browser.get(f"/datasets/{new}/diff?base=none")).status_code == 404
+
+
+async def test_a_rejected_row_says_which_of_its_texts_an_accept_takes(
+    site: Site, browser: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    wrong, lost = (row for row in world.answered(8) if isinstance(row, Rejected))
+    (own,) = wrong.completion
+    wrong = wrong.model_copy(update={"raw": ("a first try", own.content)})
+    lost = lost.model_copy(update={"completion": ()})
+    dataset = world.add_dataset(site, tmp_path, [wrong, lost], "odd")
+    row = Seen((await browser.get(f"/datasets/{dataset}/row?id={wrong.id}")).text).text
+    assert row.count(own.content) == 1, "it stands there once"
+    before, marked, after = row.partition("Accepting the row takes this answer.")
+    assert own.content in before
+    assert marked
+    assert "a first try" in after
+    row = Seen((await browser.get(f"/datasets/{dataset}/row?id={lost.id}")).text).text
+    assert "can't be accepted by hand" in row
+    assert "Accepting the row" not in row

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import httpx
+import pytest
 
-from service.dashboard.training import curves
+from service.dashboard import training
+from service.dashboard.training import Samples, curves
 from service.site import Site
 from tests.service.dashboard import world
 from tests.service.dashboard.asked import Seen
@@ -56,10 +58,26 @@ async def test_samples_and_checkpoints_stand_on_the_page(
     seen = Seen((await browser.get(f"/jobs/{train}")).text).text
     assert "after step 200" in seen
     assert f"student after 200 {world.XSS[0]}" in seen
+    assert "teacher made-up" in seen
     assert "the dataset's own" in seen
+    assert f"gold {world.XSS[0]}" in seen
     assert "lowest until then" in seen
     assert "student after 100" not in seen
     earlier = Seen((await browser.get(f"/jobs/{train}/samples?step=100")).text).text
     assert f"student after 100 {world.XSS[0]}" in earlier
+    assert "teacher made-up" in earlier
     for path in (f"/jobs/{train}/samples?step=7", "/jobs/job-build1/samples"):
         assert "No samples" in (await browser.get(path)).text
+
+
+def test_answers_whose_origin_is_not_known_are_shown_as_they_are(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = world.fill(site, tmp_path)
+    found = Samples(ids["train"], 1, [{"id": "story-0000"}, {"id": "gone"}], [1])
+    named = training.beside(site, ids["train"], found)
+    assert named is not None
+    assert [row.get("teacher") for row in named.rows] == ["made-up", None]
+    assert training.beside(site, ids["build"], found) is found
+    monkeypatch.setattr(training, "MOST_BYTES", 1)
+    assert training.beside(site, ids["train"], found) is found

@@ -6,11 +6,14 @@ from typing import Any
 
 from prompts.dataset import assemble, write_chunk
 from prompts.record import Kind, Message, Record, Rejected, Usage
-from service import events, jobs
+from service import events, jobs, keys, login, timetable
 from service.datasets import summary_of
+from service.keys import NewKey
 from service.probe import Probe
+from service.quotas import Limits
 from service.site import Site
-from service.tables import Job, PendingVerdict, State, now
+from service.tables import Job, PendingVerdict, Run, RunState, State, now
+from service.timetable import ScheduleSpec
 from tests.service.given import add_teacher
 from tests.trainer.report.made_up import measured, stage
 
@@ -100,7 +103,8 @@ def add_dataset(site: Site, folder: Path, rows: list[Record | Rejected], name: s
 
 def add_job(site: Site, kind: str, name: str, **fields: Any) -> str:
     """A job's row, not submitted: no worker will touch it."""
-    job = Job(id=f"job-{name}", kind=kind, name=name, spec={"kind": kind, "note": XSS[0]}, **fields)
+    spec = {"kind": kind, "note": XSS[0]} | fields.pop("spec", {})
+    job = Job(id=f"job-{name}", kind=kind, name=name, spec=spec, **fields)
     with site.sessions.writing.begin() as session:
         session.add(job)
         session.flush()
@@ -151,7 +155,8 @@ def fill(site: Site, folder: Path) -> dict[str, str]:
         ("progress", progress | {"completion_tokens_per_s": 812.5, "in_flight": 64}),
         ("warning", {"detail": XSS[2]}),
     )
-    train = add_job(site, "train", "train1", result={"model": student}, **running)
+    about = {"train": {"dataset": dataset}}
+    train = add_job(site, "train", "train1", result={"model": student}, spec=about, **running)
     steps = [("step", _step(n)) for n in range(1, 201)]
     tell(site, train, *steps)
     for step, loss in ((100, 0.9), (200, 0.62)):
@@ -161,8 +166,12 @@ def fill(site: Site, folder: Path) -> dict[str, str]:
         tell(site, train, ("phase", {"name": "checkpoint", "detail": f"step {step}, 0.12 s"}))
     compress = add_job(site, "compress", "compress1", state=State.SUCCEEDED, finished_at=now())
     tell(site, compress, ("stage", {"index": 0, "kind": "svd", "report": _stage(after)}))
-    add_job(site, "recipe", "failed1", state=State.FAILED, detail=XSS[3], finished_at=now())
+    failed = add_job(
+        site, "recipe", "failed1", state=State.FAILED, detail=XSS[3], finished_at=now()
+    )
     return {
+        "failed": failed,
+        "schedule": add_schedule(site),
         "dataset": dataset,
         "earlier": earlier,
         "model": student,
@@ -171,6 +180,24 @@ def fill(site: Site, folder: Path) -> dict[str, str]:
         "train": train,
         "compress": compress,
     }
+
+
+def add_key(site: Site, ids: dict[str, str]) -> tuple[dict[str, str], str]:
+    """Ask everybody for a key from now on: the ids with the key's, and a session's cookie."""
+    key, _ = keys.create(site, NewKey(name=XSS[1], limits=Limits(jobs_at_once=3)))
+    ticket = login.new_ticket(by_link=True)
+    return ids | {"key": key.id}, login.sealed(site.settings, ticket)
+
+
+def add_schedule(site: Site) -> str:
+    """One with a run that was skipped."""
+    job = {"kind": "serve", "model": "org/m", "name": "t"}
+    wanted = {"name": "nightly", "cron": "30 2 * * *", "time_zone": "Europe/Berlin", "job": job}
+    made = timetable.create(site, ScheduleSpec.model_validate(wanted), now())
+    with site.sessions.writing.begin() as session:
+        skipped = {"state": RunState.SKIPPED, "detail": XSS[0]}
+        session.add(Run(schedule_id=made.id, slot_utc=now(), **skipped))
+    return made.id
 
 
 def _step(n: int) -> dict[str, Any]:
