@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from functools import partial
+from pathlib import Path
 
 from benchmarks import (
     agreement,
@@ -56,12 +58,16 @@ def main() -> None:
     parser.add_argument("name", nargs="*", default=sorted(BENCHMARKS), metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller inputs")
     parser.add_argument("--json", action="store_true", help="one JSON line each")
+    parser.add_argument("--seeds", type=Path, metavar="FILE", help="novelty's tasks, JSON Lines")
     arguments = parser.parse_args()
     if unknown := set(arguments.name) - set(BENCHMARKS):
         parser.error(f"no benchmark named {unknown}; there are {sorted(BENCHMARKS)}")
+    chosen = dict(BENCHMARKS)
+    if arguments.seeds is not None:
+        chosen["novelty"] = partial(novelty.run, seeds=arguments.seeds)
     for name in arguments.name:
         try:
-            result = BENCHMARKS[name](arguments.quick)
+            result = chosen[name](arguments.quick)
         except NoPeerError as error:
             print(f"{name}: no result. {error}", file=sys.stderr, flush=True)
             continue

@@ -2,8 +2,9 @@
 
 Self-consistency over eight samples beside a single sample: how many of the accepted rows are right
 (the gold answers are in the seeds, and the build is not told). Demonstrations that are like the
-query, by BM25 and by embeddings, beside random ones: how many queries are answered right. The
-embeddings are the demo teacher's own, pooled by a vLLM that is up before.
+query, by BM25, by embeddings and by maximal marginal relevance, beside random and label-balanced
+ones: how many queries are answered right. The embeddings are the demo teacher's own, pooled by a
+vLLM that is up before.
 """
 
 import json
@@ -42,8 +43,10 @@ EMBEDDER = "embedder"
 VOTES = {"single sample": "build-single-sample", "self-consistency": "build-self-consistency"}
 SELECTORS: dict[str, tuple[str, Any]] = {
     "random": ("build-random", "random"),
+    "label_balanced": ("build-random", "label_balanced"),
     "bm25": ("build-similar", "bm25"),
     "embedding": ("build-similar", {"kind": "embedding", "embedder": EMBEDDER}),
+    "mmr": ("build-similar", {"kind": "mmr", "embedder": EMBEDDER, "relevance": 0.7}),
 }
 UNASKED = frozenset({"too_few_demonstrations", "contaminated"})
 

@@ -8,8 +8,10 @@ import pytest
 
 from benchmarks import asking, orchestrate, prefix, teacher, ways
 from benchmarks.__main__ import BENCHMARKS
+from prompts.demonstrations.selectors import SELECTORS
 from prompts.plan import Request
 from prompts.record import Record, Rejected
+from prompts.spec import IclBuild, build_spec
 from tests.prompts.making import ask, plan_of, questions, spec_of
 
 
@@ -45,6 +47,15 @@ def test_ways_are_those_of_committed_recipes_and_differ_in_one_thing() -> None:
     assert {k: v for k, v in random.items() if k not in apart} == {
         k: v for k, v in similar.items() if k not in apart
     }
+
+
+def test_every_selector_is_measured() -> None:
+    kinds = set()
+    for recipe, selector in ways.SELECTORS.values():
+        spec = build_spec.validate_python(ways.spec_of(recipe, 5) | {"selector": selector})
+        assert isinstance(spec, IclBuild)
+        kinds.add(spec.selector.kind)
+    assert kinds == SELECTORS.keys()
 
 
 def saying(text: str) -> Callable[[Request], str]:
