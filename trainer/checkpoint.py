@@ -50,7 +50,12 @@ def newest(directory: Path, digest: str, refused: Callable[[Path, str], None]) -
 def listing(directory: Path) -> list[Path]:
     """Checkpoints by step, the oldest first; what was never renamed into place is not one."""
     found = [path for path in directory.glob("checkpoint-*") if path.name[11:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[11:]))
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """Of a checkpoint, by its name."""
+    return int(path.name[11:])
 
 
 def thin(directory: Path, keep: int) -> None:
@@ -66,9 +71,11 @@ def problem(path: Path, digest: str) -> str | None:
         files: dict[str, str] = manifest["files"]
         if manifest["digest"] != digest:
             return "it belongs to a run with another spec, dataset or student"
+        if not files:
+            return "it is incomplete (its manifest names no file)"
         for name, expected in files.items():
             if file_sha256(path / name) != expected:
                 return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"it is incomplete ({error})"
     return None

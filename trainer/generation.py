@@ -117,7 +117,7 @@ def _answer_batch(
         if len(going) < len(alive):
             alive = [alive[index] for index in going]
             mask = mask[picked]
-            cache.batch_select_indices(picked)
+            cache.reorder_cache(picked)  # every kind of layer can, recurrent ones too
         step_ids = torch.tensor([[chosen[index]] for index in going], device=model.device)
         positions = positions[picked, -1:] + 1
         mask = torch.cat([mask, mask.new_ones((len(going), 1))], dim=1)

@@ -1,5 +1,6 @@
 """What a run has seen; part of its checkpoints."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,11 @@ class History:
 
     @property
     def best(self) -> int | None:
-        """The step of the lowest validation loss, the first of equals."""
-        return min(self.validation, key=lambda seen: seen[1])[0] if self.validation else None
+        """The step of the lowest validation loss, the first of equals; what is no number is never
+        low."""
+        if not self.validation:
+            return None
+        return min(self.validation, key=lambda seen: (math.isnan(seen[1]), seen[1]))[0]
 
     @property
     def since_best(self) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -39,7 +41,7 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
         model = AutoModelForCausalLM.from_pretrained(
             str(source),
             dtype=dtype or "auto",
-            config=_config(source),
+            config=_grouped(source, _config(source)),
             use_safetensors=True,
             trust_remote_code=False,
         )
@@ -47,6 +49,16 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
         raise BadInput(f"{source} can't be loaded as a language model", _first(error)) from error
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def check_weights(source: str | Path, model: PreTrainedModel) -> None:
+    """BadInput for weights that are no numbers: nothing can be made from them."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise BadInput(
+                f"{source} has weights that are not finite",
+                f"The first are in {name}. Start from a model that answers.",
+            )
 
 
 def make_model(source: str | Path, seed: int) -> PreTrainedModel:
@@ -59,7 +71,7 @@ def make_model(source: str | Path, seed: int) -> PreTrainedModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = AutoModelForCausalLM.from_config(
-                _config(source), dtype=torch.float32, trust_remote_code=False
+                _grouped(source, _config(source)), dtype=torch.float32, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise BadInput(f"{source} configures no language model", _first(error)) from error
@@ -78,6 +90,20 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise BadInput(f"{source} has no tokenizer that loads", _first(error)) from error
     return tokenizer
+
+
+def tokenizer_file(tokenizer: PreTrainedTokenizerBase) -> Path | None:
+    """The tokenizer.json that it was loaded from, of a directory or of a hub name's cache; None
+    where there is none."""
+    source = tokenizer.name_or_path
+    if Path(source).is_dir():
+        found = Path(source, "tokenizer.json")
+        return found if found.is_file() else None
+    try:
+        cached = try_to_load_from_cache(source, "tokenizer.json")
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def read_config(source: str | Path) -> dict[str, Any]:
@@ -144,8 +170,23 @@ def _config(source: str | Path) -> PreTrainedConfig:
     return config
 
 
+def _grouped(source: str | Path, config: PreTrainedConfig) -> PreTrainedConfig:
+    """Refuse heads that their groups can't share: transformers would fail in its first pass."""
+    values = config.get_text_config().to_dict()
+    heads, groups = values.get("num_attention_heads"), values.get("num_key_value_heads")
+    if isinstance(heads, int) and isinstance(groups, int) and (groups < 1 or heads % groups):
+        raise BadInput(
+            f"{source} has {heads} attention heads in {groups} groups",
+            "Each group shares a key and a value, so num_key_value_heads must divide "
+            "num_attention_heads. Mend its config.json.",
+        )
+    return config
+
+
 def _held(config: PreTrainedConfig) -> int | None:
-    found = config.get_text_config().to_dict().get("max_position_embeddings")
+    inner = config.get_text_config()
+    name = inner.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+    found = inner.to_dict().get(name)  # GPT-2's is n_positions
     return found if found is None else int(found)
 
 

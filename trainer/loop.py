@@ -19,14 +19,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from trainer import checkpoint
+from trainer.after_step import AfterStep
 from trainer.arguments import arguments
 from trainer.batch import Batch
 from trainer.best import load_best, save_best, thin_best
 from trainer.data import TokenRow
+from trainer.diagnosis import all_finite, diverged
 from trainer.errors import Diverged
 from trainer.events import Emit
 from trainer.history import History
@@ -77,7 +78,7 @@ class DistilTrainer(transformers.Trainer):
             model=student,
             args=args,
             eval_dataset=validation,
-            callbacks=[_AfterStep(self, stop, after_step)],
+            callbacks=[AfterStep(student.model, stop, self.total, after_step)],
         )
         self.remove_callback(PrinterCallback)  # it prints dicts on standard output
         self._steps = Steps(rows, plan, optimization, args.process_index, args.world_size)
@@ -242,6 +243,13 @@ class DistilTrainer(transformers.Trainer):
         self._say("phase", {"name": "best", "detail": f"step {step}"})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """None of weights that are no numbers: a rate too high may leave such behind a finite loss
+        and gradient, and the last step's would be the student."""
+        if not self._sound():
+            raise self._diverged("weights", math.nan)
+        self._write_checkpoint(model, trial)
+
+    def _write_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Saved aside, hashed, renamed: the library writes in place, and a kill leaves half."""
         started = self._clock()
         super()._save_checkpoint(model, trial)
@@ -277,19 +285,20 @@ class DistilTrainer(transformers.Trainer):
         self.history = History(**stored)
 
     def _diverged(self, what: str, value: float) -> Diverged:
-        """Keeps the weights from before the step, which are finite still."""
+        """Keeps the weights from before the step, where they are finite still."""
         step = self.state.global_step
         self.model_wrapped.zero_grad()
-        if step and not (self._directory / f"checkpoint-{step}").exists():
-            self._save_checkpoint(self.model_wrapped, None)
-        recent = ", ".join(f"{loss:.3g}" for _, loss in self.history.losses[-5:]) or "none"
-        kept = f"The last finite checkpoint is step {step}. " if step else ""
-        return Diverged(
-            f"training diverged at step {step + 1}",
-            f"The {what} became {value} at learning rate {self._get_learning_rate():.3g}; the "
-            f"losses before were {recent}. {kept}Lower optimization.learning_rate or "
-            "max_grad_norm, or warm up longer; with bf16, try fp32.",
-        )
+        target = self._directory / f"checkpoint-{step}"
+        if step and checkpoint.problem(target, self._digest) is not None and self._sound():
+            self._write_checkpoint(self.model_wrapped, None)
+        rate = self._get_learning_rate()
+        kept = checkpoint.newest(self._directory, self._digest, lambda path, problem: None)
+        last = None if kept is None else checkpoint.step_of(kept)
+        return diverged(step, what, value, rate, self.history.losses, self._terms, last)
+
+    def _sound(self) -> bool:
+        """Whether all weights are finite, on all ranks."""
+        return self.total(float(not all_finite(self.student))) == 0
 
     def total(self, value: float) -> float:
         """Over ranks."""
@@ -304,24 +313,6 @@ class DistilTrainer(transformers.Trainer):
 
 
 HISTORY = "history.pt"
-
-
-class _AfterStep(TrainerCallback):
-    """Between a step and its checkpoint: the caller's own correction of the weights, and the end
-    of the run where one was asked for, on every rank at once."""
-
-    def __init__(
-        self, trainer: DistilTrainer, stop: Stop, correct: Callable[[nn.Module], None] | None
-    ) -> None:
-        self._trainer, self._stop, self._correct = trainer, stop, correct
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
-        if self._correct is not None:
-            self._correct(self._trainer.student.model)
-        if self._trainer.total(float(self._stop.asked)) > 0:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
 
 
 def _only(steps: list[list[Batch]]) -> list[Batch]:

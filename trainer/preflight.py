@@ -105,7 +105,11 @@ _BYTES = defaultdict(lambda: 4.0, {"bfloat16": 2.0, "float16": 2.0})
 def measured(run: Prepared, emit: Emit) -> float:
     """Seconds of a step, the first left out: it warms up."""
     spec = run.spec.model_copy(
-        update={"optimization": run.spec.optimization.model_copy(update={"keep": "last"})}
+        update={
+            "optimization": run.spec.optimization.model_copy(
+                update={"keep": "last", "report_to": ()}
+            )
+        }
     )
     few = replace(
         run, spec=spec, plan=replace(run.plan, steps=MEASURED_STEPS), validation=TokenRows((), 0, 0)

@@ -13,11 +13,12 @@ from trainer.adapters import add_lora
 from trainer.arguments import check_reporting
 from trainer.compress.fake_quant import Quantized
 from trainer.compress.fake_quant import prepare as round_linears
-from trainer.data import TokenRows, encode
+from trainer.data import TokenRow, TokenRows, encode
 from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.identity import digest_of
 from trainer.loading import (
+    check_weights,
     end_ids,
     held_tokens,
     load_model,
@@ -29,6 +30,7 @@ from trainer.loading import (
 )
 from trainer.methods import METHODS, Setting, check_confidence
 from trainer.methods.method import Encode
+from trainer.packing import check_packing
 from trainer.plan import Plan, layout, make_plan
 from trainer.spec import Optimization, TrainSpec, WithTeacher
 from trainer.student import Objective, check_size
@@ -57,7 +59,8 @@ def prepare(
     """Choose the rows, load the student, render and check, make the plan. What the dataset lacks
     is said before anything is loaded."""
     optimization, method = spec.optimization, METHODS[spec.method]
-    _check_options(optimization, validation)
+    check_reporting(optimization)
+    _check_validation(optimization, validation)
     chosen = method.select(spec, records)
     if spec.weight_by == "confidence":
         check_confidence(chosen)
@@ -70,13 +73,15 @@ def prepare(
         )
     tokenizer = load_tokenizer(spec.student)
     model = _load_student(spec)
+    check_weights(spec.student, model)
     check_size("student", model, tokenizer)
+    if optimization.packing:
+        check_packing("student", model)
     ends, limit = end_ids(model, tokenizer), _limit(model, spec, emit)
     rows = method.rows(spec, chosen, _encoder(tokenizer, limit, ends, spec.weight_by))
-    held = _held(spec, validation, emit)
-    held_rows = (
-        method.rows(spec, held, _encoder(tokenizer, limit, ends)) if held else TokenRows((), 0, 0)
-    )
+    _check_weighed(rows)
+    held, held_rows = _held(spec, validation, _encoder(tokenizer, limit, ends), emit)
+    _check_validation(optimization, held_rows.rows)
     _tell_rows(rows, held_rows, limit, emit)
     plan = make_plan(rows.rows, optimization, _ranks())
     digest = digest_of(spec, rows)
@@ -141,25 +146,39 @@ def _encoder(
     return run
 
 
-def _held(spec: TrainSpec, validation: list[Record], emit: Emit) -> list[Record]:
+def _held(
+    spec: TrainSpec, validation: list[Record], encode: Encode, emit: Emit
+) -> tuple[list[Record], TokenRows]:
     """Validation rows that the method can use; none is no reason not to train."""
+    method = METHODS[spec.method]
     try:
-        return METHODS[spec.method].select(spec, validation) if validation else []
+        held = method.select(spec, validation) if validation else []
+        return held, method.rows(spec, held, encode) if held else TokenRows((), 0, 0)
     except BadInput as error:
         emit("warning", {"detail": f"no validation loss: {error.title}"})
-        return []
+        return [], TokenRows((), 0, 0)
 
 
-def _check_options(optimization: Optimization, validation: list[Record]) -> None:
-    check_reporting(optimization)
+def _check_weighed(rows: TokenRows) -> None:
+    """A run in which no token counts would look like one that learns nothing."""
+    if not any(row.weight > 0 for row in rows.rows):
+        raise BadInput(
+            "no row has a weight",
+            f"All {len(rows.rows)} rows weigh nothing: their confidence is 0. Set weight_by to "
+            "none, or look at the dataset's answers.",
+        )
+
+
+def _check_validation(optimization: Optimization, rows: Sequence[Record | TokenRow]) -> None:
     for name, asked in (
         ("keep best", optimization.keep == "best"),
         ("patience", optimization.patience is not None),
     ):
-        if asked and not validation:
+        if asked and not rows:
             raise BadInput(
                 f"optimization.{name.replace(' ', ': ')} needs a validation split",
-                "The dataset has no validation rows to choose by. Build it with some.",
+                "The dataset has no validation rows to choose by that this method can use. Build "
+                "it with some.",
             )
 
 

@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from trainer.data import TokenRow
 from trainer.drawing import inverted
 from trainer.generation import left_padded
+from trainer.loading import NO_LIMIT
 from trainer.objectives import tempered
 
 
@@ -43,6 +44,12 @@ class Drawing:
     """Answers to each prompt; the prompt is processed once for all."""
     teacher_mix: float = 0.0
     """Share of the teacher's distribution, at every token (arXiv:2306.08543, section 2.2)."""
+    max_length: int = NO_LIMIT
+    """Tokens of a prompt and its answer together."""
+
+    def room(self, prompt_tokens: int) -> int:
+        """New tokens that an answer to such a prompt may have."""
+        return min(self.max_new_tokens, self.max_length - prompt_tokens)
 
 
 @torch.no_grad()
@@ -63,6 +70,7 @@ def draw(
     """
     runs = [_Run(model, prompts, drawing.samples) for model in (student, teacher) if model]
     made = [Sample(i, [], [], [], []) for i in range(len(prompts)) for _ in range(drawing.samples)]
+    rooms = [drawing.room(len(prompts[one.prompt])) for one in made]
     alive = list(range(len(made)))
     chances = chances.to(student.device)
     for place in range(drawing.max_new_tokens):
@@ -73,7 +81,11 @@ def draw(
         chosen = inverted(mixture, chances[alive, place, None])
         _note(made, alive, chosen, mixture, each)
         tokens = chosen.squeeze(1).tolist()
-        going = [row for row, token in enumerate(tokens) if token not in end_ids]
+        going = [
+            number
+            for number, (row, token) in enumerate(zip(alive, tokens, strict=True))
+            if token not in end_ids and len(made[row].ids) < rooms[row]
+        ]
         if not going:
             break
         alive = [alive[row] for row in going]
@@ -102,7 +114,8 @@ class _Run:
         self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
         self._last = self._step(ids)
         if samples > 1:
-            self._cache.batch_repeat_interleave(samples)
+            each = torch.arange(len(prompts), device=model.device)
+            self._cache.reorder_cache(each.repeat_interleave(samples))
             tensors = (self._mask, self._positions, self._last)
             self._mask, self._positions, self._last = (
                 tensor.repeat_interleave(samples, dim=0) for tensor in tensors
@@ -116,7 +129,7 @@ class _Run:
         """Drop the rows that ended, and take a token for each that goes on."""
         picked = torch.tensor(going, device=self._mask.device)
         if len(going) < len(self._mask):
-            self._cache.batch_select_indices(picked)
+            self._cache.reorder_cache(picked)
         self._mask = self._mask[picked]
         self._mask = torch.cat([self._mask, self._mask.new_ones((len(going), 1))], dim=1)
         self._positions = self._positions[picked, -1:] + 1

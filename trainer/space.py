@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,11 @@ from trainer.spec import MiniLLM, OnPolicy, Optimization, ServedKL, TrainSpec, W
 
 
 def check_disk(out: Path, model: PreTrainedModel, optimization: Optimization) -> None:
-    """BadInput where the checkpoints won't fit."""
-    out.mkdir(parents=True, exist_ok=True)
+    """BadInput where the checkpoints won't fit, or nothing can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{out} can't be a directory to train in", str(error)) from error
     need = _checkpoint_bytes(model) * (optimization.keep_checkpoints + 1)
     free = shutil.disk_usage(out).free
     if free < need:
@@ -27,9 +31,11 @@ def check_disk(out: Path, model: PreTrainedModel, optimization: Optimization) ->
 
 
 def disk_full(error: Exception, out: Path, model: PreTrainedModel) -> BadInput | None:
-    """torch reports a full disk as some RuntimeError, so space is looked at too."""
+    """torch reports a full disk as some RuntimeError, safetensors in words: so space is looked at
+    too."""
     free = shutil.disk_usage(out).free
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = full or os.strerror(errno.ENOSPC) in str(error)
     if not full and free >= _checkpoint_bytes(model):
         return None
     return BadInput(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from prompts.record import Record
@@ -20,12 +21,12 @@ from trainer.compress.fake_quant import export, settle
 from trainer.data import read_records
 from trainer.errors import BadInput, Terminated
 from trainer.events import Emit
-from trainer.loading import stored_dtype
+from trainer.loading import stored_dtype, tokenizer_file, weight_files
 from trainer.loop import DistilTrainer
 from trainer.preparation import Prepared, fresh_student, make_objective, prepare, rounding_of
 from trainer.samples import make_sampler, thinned
 from trainer.space import check_disk, disk_full, memory_named
-from trainer.spec import TrainSpec
+from trainer.spec import TrainSpec, WithTeacher
 from trainer.stop import deferred_sigterm
 from trainer.student import Student
 
@@ -81,6 +82,7 @@ def _train(
     after_step: Callable[[nn.Module], None] | None,
 ) -> Path:
     started = time.monotonic()
+    _check_place(spec, out)
     run = prepare(spec, records, validation, emit)
     if finished(out, run.digest):
         emit("phase", {"name": "train", "detail": "this student is finished already"})
@@ -92,20 +94,33 @@ def _train(
             student = Student(run.model, objective, spec.optimization.precision)
             trainer = fit(run, student, out / "checkpoints", emit, after_step)
             return _save(run, trainer, out, time.monotonic() - started)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         full = disk_full(error, out, run.model)
         if full is None:
             raise
         raise full from error
 
 
+def _check_place(spec: TrainSpec, out: Path) -> None:
+    """The finished student would take the place of what it was made from."""
+    named = {"student": spec.student}
+    if isinstance(spec, WithTeacher):
+        named["teacher"] = spec.teacher
+    for side, source in named.items():
+        if Path(source).resolve() == (out / "model").resolve():
+            raise BadInput(
+                f"the {side} lies where the finished student goes",
+                f"{source} would be overwritten. Name another place to train in.",
+            )
+
+
 def finished(out: Path, digest: str) -> bool:
     """Whether `out/model` is this run's result: it is renamed into place whole."""
     try:
         card = json.loads((out / "model" / "retort.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        return bool(card["digest"] == digest) and bool(weight_files(out / "model"))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(card.get("digest") == digest)
 
 
 def fit(
@@ -153,7 +168,7 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
         _write_weights(finished, written)
         name_backend(written)
         run.tokenizer.save_pretrained(written)
-        _keep_tokenizer(Path(run.tokenizer.name_or_path), written)
+        _keep_tokenizer(tokenizer_file(run.tokenizer), written)
         card = json.dumps(_card(run, trainer, seconds), indent=1)
         (written / "retort.json").write_text(card, "utf-8")
         _save_samples(trainer, written)
@@ -162,11 +177,11 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
     return target
 
 
-def _keep_tokenizer(base: Path, student: Path) -> None:
+def _keep_tokenizer(base: Path | None, student: Path) -> None:
     """Byte for byte: a stored signal knows its tokenizer by the file's digest, and a training that
     wrote it anew would shut out the next."""
-    if (base / "tokenizer.json").is_file():
-        shutil.copy2(base / "tokenizer.json", student / "tokenizer.json")
+    if base is not None:
+        shutil.copyfile(base, student / "tokenizer.json")
 
 
 def _put_together(run: Prepared, trainer: DistilTrainer) -> Prepared:

@@ -73,7 +73,7 @@ class VllmStudent:
         return {
             "model": self.folder.name,
             "prompt": list(prompt),
-            "max_tokens": drawing.max_new_tokens,
+            "max_tokens": drawing.room(len(prompt)),
             "temperature": drawing.temperature,
             "top_p": 1.0,
             "top_k": -1,

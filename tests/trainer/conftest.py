@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from prompts.record import Kind, Message, Record
 
@@ -55,7 +55,7 @@ def make_model(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
 
 
 def save_model(
-    directory: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast | None = None
+    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = None
 ) -> Path:
     model.save_pretrained(directory)
     (tokenizer or make_tokenizer()).save_pretrained(directory)

@@ -19,7 +19,8 @@ from trainer.arguments import PACKAGES
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.loading import load_model, load_tokenizer
-from trainer.preflight import dry_run, memory
+from trainer.preflight import dry_run, measured, memory
+from trainer.preparation import prepare
 from trainer.spec import TrainSpec
 from trainer.training import train_on
 
@@ -256,6 +257,21 @@ def test_figures_go_to_what_is_named_for_each_step(
     held = [one for one in told if "eval_loss" in one]
     assert [one["step"] for one in held] == [2, 4]
     assert all({"eval_forward_kl", "eval_entropy"} <= one.keys() for one in held)
+
+
+def test_a_dry_run_reports_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its steps are none of the run's."""
+    told: list[str] = []
+
+    class Tracker(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            told.append("begun")
+
+    installed(monkeypatch, "wandb")
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", Tracker)
+    spec = spec_of(tmp_path, "sequence_level", optimization={"report_to": ("wandb",)})
+    measured(prepare(spec, make_records(8), [], silent), silent)
+    assert not told
 
 
 def test_what_a_method_lacks_is_said_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from trainer.evaluate import read_rows
 from trainer.events import Emit
 from trainer.loading import (
     NO_LIMIT,
+    check_weights,
     end_ids,
     held_tokens,
     load_model,
@@ -101,16 +102,6 @@ def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> tupl
     found = forecast(spec, model)
     emit("phase", {"name": "plan", "detail": tell(spec, found)})
     return tuple(one.expected for one in found)
-
-
-def check_weights(start: Path, model: PreTrainedModel) -> None:
-    """From weights that are no numbers nothing can be made, and magnitude alone wouldn't notice."""
-    for name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise BadInput(
-                f"{start} has weights that are not finite",
-                f"The first are in {name}. Start from a model that answers.",
-            )
 
 
 def check_calibration(index: int, stage: StageSpec, rows: Sequence[TokenRow]) -> None:

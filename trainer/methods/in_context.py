@@ -46,8 +46,12 @@ def in_context(spec: MetaIct | MultitaskIct, setting: Setting) -> Objective:
 
 
 def bare_rows(spec: MultitaskIct, records: Sequence[Record], encode: Encode) -> TokenRows:
-    """The same answers to the queries alone, their demonstrations taken away."""
-    return encode([_bare(spec, record) for record in records])
+    """The same answers to the queries alone, their demonstrations taken away. A row that is too
+    long with them, as the teacher sees it, is left out and counted."""
+    shown = encode(records)
+    fits = {row.row for row in shown.rows}
+    made = encode([_bare(spec, record) for record in records if record.id in fits])
+    return replace(made, too_long=shown.too_long + made.too_long, longest=shown.longest)
 
 
 def _bare(spec: MultitaskIct, record: Record) -> Record:
@@ -78,8 +82,8 @@ def _demonstrated(spec: MetaIct | MultitaskIct, setting: Setting) -> dict[str, T
         if other is None or other.ids[other.prompt_tokens :].tolist() != ours:
             raise BadInput(
                 f"row {row.row} doesn't fit the teacher's side",
-                "With its demonstrations it is longer than optimization.max_length, or its answer "
-                "has other tokens. Raise max_length.",
+                "Behind its demonstrations its answer has other tokens than behind the query "
+                "alone. Mend the student's chat template.",
             )
     return found
 

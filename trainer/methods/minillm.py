@@ -15,7 +15,7 @@ from trainer.batch import Batch, pad
 from trainer.methods.hard import cross_entropy_losses
 from trainer.methods.method import Setting
 from trainer.methods.off_policy import towards
-from trainer.methods.on_policy import TEXT, no_answers, room, sample
+from trainer.methods.on_policy import TEXT, drawing_of, no_answers, sample
 from trainer.methods.teacher import Teacher, load_teacher
 from trainer.methods.text import read_text
 from trainer.objectives import weighted
@@ -32,7 +32,7 @@ def minillm(spec: MiniLLM, setting: Setting) -> Objective:
     """One update per step: answers are drawn, then learnt from, then thrown away."""
     text = read_text(spec.text, setting) if spec.text is not None else ()
     teacher = load_teacher(spec, setting)
-    drawing = Drawing(room(spec, setting), samples=spec.samples, teacher_mix=spec.teacher_mix)
+    drawing = drawing_of(spec, setting, teacher_mix=spec.teacher_mix)
 
     def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
         made = [

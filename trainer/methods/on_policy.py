@@ -26,9 +26,7 @@ def gkd(spec: OnPolicy, setting: Setting) -> Objective:
     No gradient goes through the sampling (section 3).
     """
     teacher = load_teacher(spec, setting)
-    drawing = Drawing(
-        room(spec, setting), temperature=spec.sampling_temperature, samples=spec.samples
-    )
+    drawing = drawing_of(spec, setting, spec.sampling_temperature)
     divergence = DIVERGENCES[spec.divergence.kind](spec.divergence)
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
@@ -75,10 +73,17 @@ def own_answers(share: float, moment: Moment) -> bool:
     return float(torch.rand((), generator=everywhere.generator(COIN))) < share
 
 
-def room(spec: OnPolicy | MiniLLM | ServedKL, setting: Setting) -> int:
-    """New tokens that fit behind the longest prompt: at least one, for every row has an answer."""
-    longest = max(row.prompt_tokens for row in setting.rows)
-    return min(spec.max_new_tokens, setting.max_length - longest)
+def drawing_of(
+    spec: OnPolicy | MiniLLM | ServedKL,
+    setting: Setting,
+    temperature: float = 1.0,
+    teacher_mix: float = 0.0,
+) -> Drawing:
+    """Answers end where their own prompt leaves no more room: there is some behind every prompt,
+    since every row has an answer. A long prompt doesn't shorten the answers to others."""
+    shortest = min(row.prompt_tokens for row in setting.rows)
+    most = min(spec.max_new_tokens, setting.max_length - shortest)
+    return Drawing(most, temperature, spec.samples, teacher_mix, setting.max_length)
 
 
 def sample(

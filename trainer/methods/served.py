@@ -16,7 +16,7 @@ from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.methods.method import Setting
 from trainer.methods.off_policy import mixed
-from trainer.methods.on_policy import own_answers_of, room
+from trainer.methods.on_policy import drawing_of, own_answers_of
 from trainer.objectives import DIVERGENCES, Term
 from trainer.objectives.stored import top_k_term
 from trainer.rollout import Drawing
@@ -43,7 +43,10 @@ def served_kl(spec: ServedKL, setting: Setting) -> Objective:
         _key(spec),
     )
     setting.emit("phase", {"name": "teacher", "detail": f"{teacher.model} at {teacher.url}"})
-    check_served(teacher, setting)
+    drawing = None
+    if spec.student_share > 0:
+        drawing = drawing_of(spec, setting, spec.sampling_temperature)
+    check_served(teacher, setting, drawing)
     divergence = DIVERGENCES[spec.divergence.kind](spec.divergence)
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
@@ -52,14 +55,14 @@ def served_kl(spec: ServedKL, setting: Setting) -> Objective:
         term: Term = top_k_term(divergence, ids, logprobs, tail, 1.0)
         return Losses(mixed(spec.divergence.kind, term, targets, spec.cross_entropy_weight))
 
-    if spec.student_share == 0:
+    if drawing is None:
         return Objective(losses)
-    drawing = Drawing(room(spec, setting), spec.sampling_temperature, spec.samples)
     return Objective(losses, own_answers_of(spec, drawing, setting))
 
 
-def check_served(teacher: ServedTeacher, setting: Setting) -> None:
-    """It makes the student's tokens of the rows, knows no others, and holds the longest row."""
+def check_served(teacher: ServedTeacher, setting: Setting, drawing: Drawing | None) -> None:
+    """It makes the student's tokens of the rows, knows no others, and holds the longest row, or
+    the longest answer that may be drawn."""
     step = max(1, len(setting.rows) // CHECKED_ROWS)
     for row in setting.rows[::step]:
         text = setting.tokenizer.decode(row.ids.tolist())
@@ -71,10 +74,14 @@ def check_served(teacher: ServedTeacher, setting: Setting) -> None:
                 f"Of row {row.row} they make {ours[:8]} and {theirs[:8]}. A KL needs one: use "
                 "sequence_level, or uld with the teacher in the process.",
             )
-    tokens = max(len(row.ids) for row in setting.rows)
+    tokens, what = max(len(row.ids) for row in setting.rows), "the longest row has"
+    if drawing is not None:
+        what = "a row with its answer may have"
+        prompts = {row.prompt_tokens for row in setting.rows}
+        tokens = max(tokens, *(prompt + drawing.room(prompt) for prompt in prompts))
     if longest is not None and tokens >= longest:
         raise BadInput(
-            f"the served teacher holds {longest} tokens and the longest row has {tokens}",
+            f"the served teacher holds {longest} tokens and {what} {tokens}",
             f"It needs room for one more. Set optimization.max_length to {longest - 1}, or serve "
             "it with a larger --max-model-len.",
         )

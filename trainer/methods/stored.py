@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from prompts.files import file_sha256
 from prompts.record import Record
 from prompts.signal import SampledRow, SignalError, SignalHeader, SignalReader, TopKRow
 from trainer.batch import Batch
 from trainer.data import TokenRow
 from trainer.errors import BadInput
+from trainer.loading import tokenizer_file
 from trainer.methods.method import Setting
 from trainer.methods.off_policy import mixed
 from trainer.methods.selection import select_all
@@ -117,8 +119,8 @@ def _check_header(spec: StoredKL, header: SignalHeader) -> None:
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Of the tokenizer.json that it was loaded from; None where there is none."""
-    path = Path(tokenizer.name_or_path) / "tokenizer.json"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    path = tokenizer_file(tokenizer)
+    return None if path is None else file_sha256(path)
 
 
 def _check_vocabulary(header: SignalHeader, size: int) -> None:

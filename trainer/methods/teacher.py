@@ -9,10 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainer.batch import Batch
 from trainer.device import training_device
 from trainer.errors import BadInput
-from trainer.loading import load_model, load_tokenizer
+from trainer.loading import check_weights, load_model, load_tokenizer
 from trainer.methods.method import Setting
 from trainer.narrow import DTYPES, narrow, place
 from trainer.objectives import Head, keep
+from trainer.packing import check_packing
 from trainer.spec import WithTeacher
 from trainer.student import PLAIN, Look, Seen, check_head, check_size, head_of, look
 
@@ -50,9 +51,12 @@ def load_teacher(spec: WithTeacher, setting: Setting) -> Teacher:
             setting.emit("warning", {"detail": told})
     load = spec.teacher_load
     model = load_model(spec.teacher, dtype=DTYPES[load.dtype])
+    check_weights(spec.teacher, model)
     check_head(model)
     if spec.one_vocabulary:
         check_size("teacher", model, setting.tokenizer)
+        if spec.optimization.packing:
+            check_packing("teacher", model)
     model.requires_grad_(False)
     if load.bits is not None:
         narrow(model, load.bits)

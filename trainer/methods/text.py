@@ -33,7 +33,7 @@ def whole_row(name: str, ids: list[int]) -> TokenRow:
 
 def _texts(path: Path) -> list[str]:
     try:
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"text: {path} can't be read as UTF-8 text", str(error)) from error
     if path.suffix != ".jsonl":

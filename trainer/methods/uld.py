@@ -64,12 +64,28 @@ def aligned(ours: list[int], theirs: list[int]) -> list[int]:
 def beginnings(row: TokenRow, content: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Where each completion token begins in the answer's text, in characters; the end token
     begins at its length. Special tokens and white space before the answer begin before it."""
-    ids = row.ids[row.prompt_tokens :].tolist()
-    places, length = [], len(content.strip())
+    lengths = _lengths(row.ids[row.prompt_tokens :].tolist(), tokenizer)
+    return [min(length, len(content.strip())) for length in lengths]
+
+
+def _lengths(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Characters that stand before each token, white space around them aside. Only the last whole
+    characters are decoded anew for each, or a long answer would take quadratically long; where that
+    doesn't come to the same text, all of it is."""
+
+    def decoded(first: int, end: int) -> str:
+        return str(tokenizer.decode(ids[first:end], skip_special_tokens=True))
+
+    lengths, before, whole, first, read = list[int](), "", "", 0, 0
     for number in range(len(ids)):
-        before = tokenizer.decode(ids[:number], skip_special_tokens=True)
-        places.append(min(len(str(before).strip()), length))
-    return places
+        window = decoded(first, number)
+        before = whole + window[len(decoded(first, read)) :]
+        lengths.append(len(before.strip()))
+        if not window.endswith("\ufffd"):  # a character's bytes are all there
+            whole, first, read = before, read, number
+    if before != decoded(0, max(0, len(ids) - 1)):
+        return [len(decoded(0, number).strip()) for number in range(len(ids))]
+    return lengths
 
 
 def _pairs(

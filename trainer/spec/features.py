@@ -2,13 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from prompts.record import Frozen
 
 
 class HiddenStates(Frozen):
     """Hidden states through a learned projection (arXiv:1909.10351, arXiv:1908.09355)."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     kind: Literal["hidden"]
     distance: Literal["mse", "cosine"] = "mse"
@@ -21,6 +23,8 @@ class HiddenStates(Frozen):
 class Relations(Frozen):
     """KL of the scaled dot-products among queries, among keys and among values of one layer
     (MiniLMv2, arXiv:2012.15828), heads re-split, so that widths may differ."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     kind: Literal["relation"]
     student_layer: int = Field(-1)

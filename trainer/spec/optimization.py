@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from prompts.record import Frozen
 
@@ -11,6 +11,8 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "clea
 
 class Optimization(Frozen):
     """One optimizer run: AdamW, linear warm-up, cosine decay to a tenth."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     learning_rate: float = Field(1e-3, gt=0)
     """Peak."""
@@ -33,7 +35,7 @@ class Optimization(Frozen):
     same loss with less padding."""
     gradient_checkpointing: bool = False
     """Activations are made again in the backward pass: less memory, about a third more time."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     checkpoint_steps: int = Field(100, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     eval_steps: int = Field(100, ge=1)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from prompts.record import Frozen
 from trainer.spec.optimization import Optimization
@@ -23,6 +23,8 @@ class Lora(Frozen):
 
 class Training(Frozen):
     """A student, the rows that it learns from, and how."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     version: Literal[1] = 1
     dataset: str | None = None

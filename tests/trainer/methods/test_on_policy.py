@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.conftest import make_model
+from tests.trainer.conftest import make_model, make_record, make_records
 from tests.trainer.methods.made import (
     NOW,
     all_rows,
@@ -17,6 +17,7 @@ from tests.trainer.methods.made import (
     made,
     spec_of,
 )
+from tests.trainer.test_refusals import recurrent
 from trainer.batch import pad
 from trainer.drawing import inverted
 from trainer.errors import BadInput
@@ -199,7 +200,7 @@ def test_no_dead_option_of_minillm(tmp_path: Path, fields: dict[str, Any]) -> No
 
 
 def test_minillms_text_is_learnt_beside_by_its_own_count(tmp_path: Path) -> None:
-    (tmp_path / "text.jsonl").write_text('{"text": "w1 w2 w3"}\n{"text": "w4 w5"}\n')
+    (tmp_path / "text.jsonl").write_text('{"text": "w1 \u2028 w2 w3"}\n{"text": "w4 w5"}\n')
     (tmp_path / "bad.jsonl").write_text('{"tokens": 1}\n')
     fields = {"text": str(tmp_path / "text.jsonl"), "text_weight": 0.7, "max_new_tokens": 8}
     run, student = made(spec_of(tmp_path, "minillm", **fields))
@@ -224,9 +225,33 @@ def test_minillms_columns_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["gkd", "minillm"])
 def test_answers_end_at_the_context(tmp_path: Path, method: str) -> None:
+    """Each at its own: a long prompt shortens no other's answer."""
+    long = make_record(9, " ".join(["w1"] * 56), "w2")
     spec = spec_of(tmp_path, method, max_new_tokens=500)
-    run, student = made(spec)
-    longest = max(row.prompt_tokens for row in run.rows.rows)
+    run, student = made(spec, [*make_records(6), long])
     (batch,) = learnt(student, [all_rows(run)])
-    assert max(row.completion_tokens for row in batch.rows) <= 64 - longest
     assert batch.input_ids.shape[1] <= 64
+    lengths = {row.row: row.completion_tokens for row in batch.rows}
+    assert lengths.pop("r9") <= 5
+    assert max(lengths.values()) > 5
+
+
+def test_an_answer_that_does_not_end_fills_its_own_context() -> None:
+    drawing = Drawing(12, samples=2, max_length=15)
+    samples = draw(make_model(), PROMPTS, drawing, frozenset(), even(6, 12))
+    assert [len(one.ids) for one in samples] == [12, 12, 12, 12, 10, 10]
+    free = draw(make_model(), PROMPTS, Drawing(12, samples=2), frozenset(), even(6, 12))
+    assert [one.ids for one in samples[:4]] == [one.ids for one in free[:4]]
+    assert samples[4].ids == free[4].ids[:10]
+
+
+def test_rows_leave_a_recurrent_models_batch_too() -> None:
+    model, ends = recurrent(), frozenset(range(3, 61, 5))
+    alone = [answer_greedily(model, [prompt], 12, 1, ends) for prompt in PROMPTS]
+    together = answer_greedily(model, PROMPTS, 12, 3, ends)
+    assert together.ids == tuple(one.ids[0] for one in alone)
+    assert len({len(ids) for ids in together.ids}) > 1
+    cold = draw(model, PROMPTS, Drawing(12, 1e-4, samples=2), ends, even(6, 12))
+    assert [
+        tuple(one.ids[: len(ids)]) for one, ids in zip(cold[::2], together.ids, strict=True)
+    ] == list(together.ids)

@@ -3,18 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from prompts.record import Kind
+from prompts.record import Kind, Message
 from tests.trainer.conftest import (
     SPECIAL,
     TEMPLATE,
     make_model,
     make_record,
     make_records,
+    make_tokenizer,
     save_model,
 )
 from tests.trainer.methods.made import (
@@ -28,9 +30,10 @@ from tests.trainer.methods.made import (
     spec_of,
 )
 from trainer.batch import pack, pad
+from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.loading import load_model
-from trainer.methods.uld import aligned
+from trainer.methods.uld import aligned, beginnings
 from trainer.objectives import cross_entropy, forward_kl
 from trainer.objectives.features import hidden_distance
 
@@ -119,6 +122,21 @@ def test_in_context_methods_refuse_other_rows_and_templates(tmp_path: Path) -> N
             ),
             icl_records(2),
         )
+
+
+@pytest.mark.parametrize("method", ["meta_ict", "multitask_ict"])
+def test_rows_too_long_with_their_demonstrations_are_left_out_and_counted(
+    tmp_path: Path, method: str
+) -> None:
+    """The teacher sees them also where the student doesn't."""
+    first, *others = icl_records(4)
+    content = f"{' '.join(['w1'] * 60)} {first.prompt[0].content}"
+    long = first.model_copy(update={"prompt": (Message(role="user", content=content),)})
+    run, student = made(spec_of(tmp_path, method), [long, *others])
+    assert [row.row for row in run.rows.rows] == ["r1", "r2", "r3"]
+    assert run.rows.too_long == 1
+    assert run.rows.longest > 64
+    assert loss_of(student, all_rows(run))[0].item() > 0
 
 
 def features(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -221,6 +239,32 @@ def test_uld_of_a_teacher_with_the_same_tokenizer_compares_every_place(tmp_path:
     assert loss.item() == pytest.approx(total.item(), rel=1e-5)
     assert metrics["sorted_distance"] > 0.01
     assert loss_of(same, batch)[1]["sorted_distance"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_places_in_a_long_answer_take_time_by_its_length() -> None:
+    """Decoded are a few tokens for each; and where a tokenizer writes a part of a text otherwise
+    than the whole, all of them."""
+    decoded: list[int] = []
+
+    class Counting(PreTrainedTokenizerFast):
+        parts_differ = False
+
+        def decode(self, token_ids: Any, *given: Any, **options: Any) -> str:
+            decoded.append(len(token_ids))
+            text = str(super().decode(token_ids, *given, **options))
+            return text.replace(" ", "") if self.parts_differ and len(token_ids) < 9 else text
+
+    made_of: Any = Counting
+    tokenizer = made_of(tokenizer_object=make_tokenizer()._tokenizer, eos_token="<end>")
+    words = [f"w{number % 40}" for number in range(300)]
+    ids = tokenizer(" ".join(words))["input_ids"]
+    row = TokenRow("r", np.asarray([2, *ids, 3], dtype=np.int32), 1)
+    expected = [len(" ".join(words[:number])) for number in range(301)]
+    decoded.clear()
+    assert beginnings(row, " ".join(words), tokenizer) == expected
+    assert sum(decoded) < 4 * len(ids) + len(ids)
+    tokenizer.parts_differ = True
+    assert beginnings(row, " ".join(words), tokenizer)[20:] == expected[20:]
 
 
 def test_uld_takes_a_teacher_that_a_kl_refuses(tmp_path: Path) -> None:

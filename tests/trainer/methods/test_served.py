@@ -138,6 +138,17 @@ def test_a_server_that_does_not_do_is_refused_before_the_first_step(
         made(served(tmp_path, fake))
 
 
+@pytest.mark.slow
+def test_a_server_too_short_for_the_students_answers_is_refused(tmp_path: Path, fake: Fake) -> None:
+    """The rows fit: what the student may say behind their prompts doesn't."""
+    fake.longest = 40
+    made(served(tmp_path, fake))
+    drawn = {"student_share": 1.0, "max_new_tokens": 60}
+    with pytest.raises(BadInput, match="holds 40 tokens and a row with its answer may have 6"):
+        made(served(tmp_path, fake, **drawn))
+    made(served(tmp_path, fake, **drawn, optimization={"max_length": 39}))
+
+
 def test_a_teacher_that_is_no_address_is_told_so(tmp_path: Path, fake: Fake) -> None:
     with pytest.raises(BadInput, match="teacher: big is no URL"):
         made(served(tmp_path, fake, teacher="big"))

@@ -1,23 +1,27 @@
 """A stored signal is joined by row id and refused where it isn't the student's."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 
 from prompts.record import Record
 from prompts.signal import RowSignal, SampledRow, SignalHeader, top_k_row, write_signal
-from tests.trainer.conftest import TEMPLATE, make_records
+from tests.trainer.conftest import TEMPLATE, make_model, make_records, make_tokenizer, save_model
 from tests.trainer.methods.made import all_rows, dense, loss_of, made, spec_of
 from trainer.batch import pack, pad
 from trainer.errors import BadInput
-from trainer.loading import load_model
+from trainer.events import silent
+from trainer.loading import load_model, load_tokenizer, tokenizer_file
 from trainer.objectives import forward_kl
 from trainer.preparation import Prepared
 from trainer.spec import TrainSpec
+from trainer.training import train_on
 
 HEADER = SignalHeader(kind="top_k", width=61, teacher="t")
 RECORDS = make_records(5)
@@ -147,3 +151,37 @@ def test_signal_of_the_same_tokenizer_and_template_is_taken(tmp_path: Path) -> N
     }
     write(tmp_path, HEADER.model_copy(update=hashes))
     ready(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_student_of_a_signal_may_be_the_next_ones_start(tmp_path: Path) -> None:
+    """Tokenizer and template of the trained one are those that the signal knows, to the byte."""
+    spec = spec_of(tmp_path, "stored_kl", dataset=str(tmp_path), optimization={"max_steps": 2})
+    place = Path(spec.student, "tokenizer.json")
+    place.write_text(json.dumps(json.loads(place.read_text())))  # no library writes it so
+    tokenizer = load_tokenizer(spec.student)
+    hashes = {
+        "tokenizer_sha256": hashlib.sha256(place.read_bytes()).hexdigest(),
+        "template_sha256": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest(),
+    }
+    write(tmp_path, HEADER.model_copy(update=hashes))
+    for number in range(3):
+        student = train_on(spec, RECORDS, [], tmp_path / str(number), silent)
+        spec = spec.model_copy(update={"student": str(student)})
+
+
+def test_a_hub_names_tokenizer_is_known_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what is trained from a hub name keeps the very file, too."""
+    snapshot = tmp_path / "models--some--one/snapshots/abc"
+    save_model(snapshot, make_model())
+    (tmp_path / "models--some--one/refs").mkdir()
+    (tmp_path / "models--some--one/refs/main").write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    tokenizer = make_tokenizer()
+    tokenizer.name_or_path = "some/one"
+    assert tokenizer_file(tokenizer) == snapshot / "tokenizer.json"
+    for nowhere in ("some/other", "no name at all/", ""):
+        tokenizer.name_or_path = nowhere
+        assert tokenizer_file(tokenizer) is None

@@ -1,0 +1,224 @@
+"""Inputs that can't be trained on, or only in part: said in words, before anything is spent."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+)
+
+from prompts.record import Kind, Record
+from tests.trainer.conftest import (
+    SPECIAL,
+    WORDS,
+    make_model,
+    make_record,
+    make_records,
+    save_model,
+)
+from tests.trainer.methods.made import made, spec_of
+from tests.trainer.test_training import Heard
+from trainer import packing
+from trainer.errors import BadInput
+from trainer.events import Emit, silent
+from trainer.loading import load_model
+from trainer.packing import check_packing
+from trainer.spec import TrainSpec
+from trainer.training import train_on
+
+SIZE = len(SPECIAL) + len(WORDS)
+ENDS: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+BRIEF = {"max_steps": 2}
+LONG = make_record(90, " ".join(["w1"] * 200), "w2")
+
+
+def run(
+    place: Path, spec: TrainSpec, held: list[Record] | None = None, emit: Emit = silent
+) -> Path:
+    return train_on(spec, make_records(8), held or [], place / "out", emit)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, side: str) -> None:
+    spec = spec_of(tmp_path, "kd")
+    model = load_model(tmp_path / side)
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.up_proj.weight")[0, 0] = torch.nan
+    model.save_pretrained(tmp_path / side)
+    with pytest.raises(BadInput, match=rf"{side} has weights that are not finite.*mlp\.up_proj"):
+        made(spec)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": float("inf")},
+        {"learning_rate": 0},
+        {"learning_rate": -1e-3},
+        {"learning_rate": float("nan")},
+        {"epochs": float("inf")},
+        {"max_steps": 0},
+        {"seed": -1},
+        {"seed": 2**32},
+    ],
+    ids=str,
+)
+def test_numbers_that_train_nothing_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"optimization\.{name}"):
+        spec_of(tmp_path, "sequence_level", optimization=wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("kd", {"kd_temperature": float("inf")}),
+        ("kd", {"features": [{"kind": "hidden", "weight": float("inf")}]}),
+        ("uld", {"weight": float("inf")}),
+    ],
+)
+def test_infinite_weights_and_temperatures_are_refused(
+    tmp_path: Path, method: str, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        spec_of(tmp_path, method, **fields)
+
+
+@pytest.mark.slow
+def test_validation_rows_that_are_all_too_long_are_no_reason_not_to_train(tmp_path: Path) -> None:
+    heard = Heard()
+    run(tmp_path, spec_of(tmp_path, "sequence_level", optimization=BRIEF), [LONG], heard)
+    assert any("no validation loss: no row is short" in w["detail"] for w in heard.of("warning"))
+
+
+@pytest.mark.parametrize("options", [{"keep": "best"}, {"patience": 1}])
+@pytest.mark.parametrize("held", [[LONG], make_records(3, Kind.IF)], ids=["long", "other"])
+def test_choosing_needs_validation_rows_that_the_method_can_use(
+    tmp_path: Path, options: dict[str, Any], held: list[Record]
+) -> None:
+    spec = spec_of(tmp_path, "rationale_then_answer", optimization={**BRIEF, **options})
+    with pytest.raises(BadInput, match="that this method can use"):
+        run(tmp_path, spec, held)
+
+
+def test_rows_that_all_weigh_nothing_are_refused(tmp_path: Path) -> None:
+    rows = [row.model_copy(update={"confidence": 0.0}) for row in make_records(3)]
+    with pytest.raises(BadInput, match="no row has a weight"):
+        made(spec_of(tmp_path, "sequence_level", weight_by="confidence"), rows)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_a_student_does_not_take_its_sources_place(tmp_path: Path, side: str) -> None:
+    spec = spec_of(tmp_path, "kd", optimization=BRIEF)
+    shutil.copytree(tmp_path / side, tmp_path / "out/model")
+    with pytest.raises(BadInput, match=f"the {side} lies where the finished student goes"):
+        run(tmp_path, spec.model_copy(update={side: str(tmp_path / "out/model")}))
+
+
+def test_a_place_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("here already")
+    with pytest.raises(BadInput, match="can't be a directory to train in"):
+        run(tmp_path, spec_of(tmp_path, "sequence_level", optimization=BRIEF))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["no weights", "odd card"])
+def test_a_finished_student_that_is_broken_is_made_again(tmp_path: Path, harm: str) -> None:
+    spec = spec_of(tmp_path, "sequence_level", optimization=BRIEF)
+    model = run(tmp_path, spec)
+    if harm == "no weights":
+        (model / "model.safetensors").unlink()
+    else:
+        (model / "retort.json").write_text("[]")
+    run(tmp_path, spec)
+    assert (model / "model.safetensors").is_file()
+    assert "digest" in json.loads((model / "retort.json").read_text())
+
+
+def gpt2(positions: int) -> PreTrainedModel:
+    config = GPT2Config(
+        vocab_size=SIZE, n_positions=positions, n_embd=32, n_layer=2, n_head=2, **ENDS
+    )
+    model: PreTrainedModel = GPT2LMHeadModel(config).eval()
+    return model
+
+
+def recurrent() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = Qwen3NextConfig(
+        vocab_size=SIZE,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        num_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        linear_num_value_heads=2,
+        linear_num_key_heads=2,
+        linear_key_head_dim=16,
+        linear_value_head_dim=16,
+        layer_types=["linear_attention", "full_attention"],
+        initializer_range=0.5,
+        **ENDS,
+    )
+    model: PreTrainedModel = Qwen3NextForCausalLM(config).eval()
+    return model
+
+
+def test_rows_are_not_packed_where_a_model_would_mix_them() -> None:
+    """A recurrent state flows from row to row, quietly; others fail on the mask."""
+    mamba = MambaForCausalLM(
+        MambaConfig(vocab_size=SIZE, hidden_size=32, state_size=8, num_hidden_layers=2)
+    )
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=SIZE, hidden_size=32, n_layer=2, n_head=2))
+    cases = [(recurrent(), "layers of linear_attention"), (mamba, "fails"), (bloom, "fails")]
+    for model, told in cases:
+        with pytest.raises(BadInput, match=rf"can't keep packed rows apart.*{told}"):
+            check_packing("student", model.eval())
+
+
+def test_rows_that_know_of_each_other_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a model that doesn't tell what its layers are."""
+    monkeypatch.setattr(packing, "KEPT_APART", {"full_attention", "linear_attention"})
+    with pytest.raises(BadInput, match="next to another differs by"):
+        check_packing("student", recurrent())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packing_is_left_to_models_that_keep_rows_apart(dtype: torch.dtype) -> None:
+    for model in (make_model(), gpt2(64)):
+        check_packing("student", torch.nn.Module.to(model, dtype))
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_packing_is_checked_on_both_sides(tmp_path: Path, side: str) -> None:
+    spec = spec_of(tmp_path, "kd", optimization={"packing": True})
+    made(spec)
+    save_model(tmp_path / side, recurrent())
+    with pytest.raises(BadInput, match=f"the {side} can't keep packed rows apart"):
+        made(spec)
+
+
+def test_a_context_under_another_name_is_known(tmp_path: Path) -> None:
+    """GPT-2 calls it n_positions: rows beyond it would be looked up past the end of a table."""
+    save_model(tmp_path / "student", gpt2(16))
+    save_model(tmp_path / "teacher", make_model())
+    run_, _ = made(spec_of(tmp_path, "sequence_level"), make_records(8))
+    assert run_.max_length == 16
+    assert 0 < len(run_.rows.rows) == 8 - run_.rows.too_long < 8
