@@ -277,6 +277,11 @@ def check_head(model: PreTrainedModel) -> None:
     with torch.no_grad():
         plain = head_of(model).logits(last_hidden(model, probe))
         logits = model(input_ids=probe, use_cache=False).logits
+    if not torch.isfinite(logits).all():
+        raise BadInput(
+            f"{type(model).__name__} gives outputs that are not finite",
+            "Its activations overflow. Load it in fp32 or bf16, or look at its weights.",
+        )
     if not torch.allclose(plain.float(), logits.float(), rtol=1e-2, atol=1e-3) or _scaled(model):
         raise BadInput(
             f"{type(model).__name__} changes its logits after the head",

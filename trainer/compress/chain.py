@@ -18,7 +18,7 @@ from trainer.compress.backend import name_backend
 from trainer.compress.expected import obstacles
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
 from trainer.compress.heal import heal_model, with_threads
-from trainer.compress.making import TRAINING, make, write
+from trainer.compress.making import TRAINING, make, publish_whole, write
 from trainer.compress.measuring import digest_model
 from trainer.compress.plan import Plan, make_plan
 from trainer.compress.points import RATIO_FIELDS, Point, lay_out
@@ -144,7 +144,7 @@ def _run_stage(
         kl_split=plan.measuring.split,
         details=made.details,
         sweep=_place(point),
-        notes=(*made.notes, *_ungated(stage, found.after)),
+        notes=(*made.notes, *_ungated(stage, found.after), *unhealed(healed)),
         heal=healed,
         serving=serving,
         serving_note=note,
@@ -183,7 +183,7 @@ def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFact
     heal = with_threads(stage.heal, plan.spec.threads)
     healed = heal_model(heal, made, plan.start, plan.dataset, directory / "heal", emit)
     told = json.loads((healed / "retort.json").read_text("utf-8"))
-    shutil.copytree(healed, model, dirs_exist_ok=True)
+    publish_whole(lambda writing: shutil.copytree(healed, writing), directory, model)
     after, _ = plan.measuring.kl(plan.start, model)
     return HealFacts(
         method=stage.heal.method,
@@ -250,6 +250,19 @@ def _digest(plan: Plan, index: int, stage: StageSpec, source: Path) -> str:
         "served": plan.spec.serve_check and own_form and plan.engine is not None,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def unhealed(heal: HealFacts | None) -> tuple[str, ...]:
+    """Where KL from the first model was what the heal should lower, and it rose."""
+    if heal is None or heal.method != "forward_kl":
+        return ()
+    before, after = heal.kl_before, heal.kl_after
+    if before is None or after is None or after <= before:
+        return ()
+    return (
+        f"the heal took it further off: KL from the first model was {before:.4f} before it, "
+        f"{after:.4f} after; the less was lost, the smaller its learning rate must be",
+    )
 
 
 def _ungated(stage: StageSpec, after: ModelFacts) -> tuple[str, ...]:

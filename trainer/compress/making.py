@@ -129,12 +129,20 @@ def _clear(directory: Path) -> None:
 
 
 def _publish(save: Callable[[Path], Any], source: Path, directory: Path) -> None:
-    """Whole under its name, or not there at all."""
-    writing = directory / ".writing"
-    try:
+    def whole(writing: Path) -> None:
         save(writing)
         _copy_companions(source, writing)
-        publish(writing, directory / "made")
+
+    publish_whole(whole, directory, directory / "made")
+
+
+def publish_whole(save: Callable[[Path], Any], directory: Path, target: Path) -> None:
+    """Whole under its name, or not there at all; `directory` holds it until then."""
+    writing = directory / ".writing"
+    shutil.rmtree(writing, ignore_errors=True)
+    try:
+        save(writing)
+        publish(writing, target)
     finally:
         shutil.rmtree(writing, ignore_errors=True)
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from trainer.compress.report import ModelFacts
 from trainer.compress.size import measure_shape
 from trainer.data import TokenRow
+from trainer.errors import BadInput
 from trainer.evaluate import Said, kl_between, listen, measure
 from trainer.loading import load_model
 from trainer.spec import EvalSpec
@@ -47,9 +50,16 @@ class Measuring:
         return kl_between(said, self._said(model_dir))
 
     @cached_property
+    @torch.inference_mode()
     def _first(self) -> Said:
         """Of the chain's first model, which every later one is compared with: asked once."""
-        return self._said(self.start)
+        said = self._said(self.start)
+        if not all(torch.isfinite(said.logits(batch)).all() for batch in range(len(said.hidden))):
+            raise BadInput(
+                f"what {self.start} says of the {self.split} rows is not finite",
+                "Nothing can be compared with it. Load it in fp32 or bf16, or look at its weights.",
+            )
+        return said
 
     def _said(self, model_dir: Path) -> Said:
         return listen(load_model(model_dir), self.rows)

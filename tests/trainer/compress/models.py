@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from trainer.compress.size import QUANTIZATION
 from trainer.data import TokenRow
 
 VOCABULARY = 48
@@ -49,6 +50,12 @@ def logits(model: torch.nn.Module, seed: int = 1) -> torch.Tensor:
     ids = torch.randint(4, VOCABULARY, (2, 9), generator=generator)
     with torch.inference_mode():
         return model(input_ids=ids, use_cache=False).logits.float()
+
+
+def counted(model: torch.nn.Module) -> tuple[int, int]:
+    """Parameters and those not 0, scales and shapes of packed weights left out."""
+    kept = [p for name, p in model.named_parameters() if not name.endswith(QUANTIZATION)]
+    return sum(p.numel() for p in kept), sum(int(p.count_nonzero()) for p in kept)
 
 
 def saved(model: LlamaForCausalLM, path: Path) -> Path:

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from tests.trainer.compress.chains import HEAL, inputs, make_spec
+from trainer.compress import chain
 from trainer.compress.chain import run
 from trainer.compress.making import STAGES
 from trainer.compress.measuring import digest_model
@@ -113,6 +114,29 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
     assert digest_model(source) == before
 
 
+def test_a_disk_that_fills_up_under_a_healed_model_leaves_none(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healed = shutil.copytree(inputs["model"], tmp_path / "healed")
+    (healed / "retort.json").write_text('{"steps": 1}', "utf-8")
+    copy = shutil.copytree
+
+    def full(source: Path, target: Path, **more: Any) -> Path:
+        """A disk on which the healed model has no room."""
+        copy(source, target, **more)
+        if source == healed:
+            (target / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return target
+
+    monkeypatch.setattr(chain, "heal_model", lambda *given: healed)
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(BadInput, match="is full"):
+        run(make_spec(inputs, {"kind": "heal", "heal": HEAL}), tmp_path / "out", silent)
+    names = {path.name for path in (tmp_path / "out/stage-0-heal").iterdir()}
+    assert names == {"made", "made.json"}
+
+
 def test_weights_that_are_no_numbers_are_named_before_anything_runs(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:
@@ -123,6 +147,37 @@ def test_weights_that_are_no_numbers_are_named_before_anything_runs(
         model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     model.save_pretrained(source)
     with pytest.raises(BadInput, match=r"not finite: The first are in .*layers\.1\.mlp\.up_proj"):
+        run(make_spec({**inputs, "model": str(source)}, {"kind": "magnitude"}), tmp_path, silent)
+
+
+def test_heads_that_their_groups_do_not_divide_are_refused(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    source = shutil.copytree(inputs["model"], tmp_path / "odd")
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    config |= {"num_attention_heads": 4, "num_key_value_heads": 3, "head_dim": 16}
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(BadInput, match="has 4 attention heads in 3 groups"):
+        run(make_spec({**inputs, "model": str(source)}, {"kind": "magnitude"}), tmp_path, silent)
+
+
+@pytest.mark.parametrize(
+    ("first", "message"), [(4, "gives outputs that are not finite"), (20, "rows is not finite")]
+)
+def test_a_model_that_overflows_is_to_blame_itself(
+    first: int, message: str, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Finite weights whose products aren't, of tokens from the fourth or the twentieth on."""
+    source = shutil.copytree(inputs["model"], tmp_path / "large")
+    model = load_model(source)
+    with torch.no_grad():
+        embedding, layer = model.model.embed_tokens.weight, model.model.layers[0]
+        embedding[:, 0] = (torch.arange(len(embedding)) >= first).to(embedding)
+        layer.self_attn.o_proj.weight[0] = 0  # no token tells another of its first number
+        for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
+            linear.weight[:, 0] = 1e38
+    model.save_pretrained(source)
+    with pytest.raises(BadInput, match=message):
         run(make_spec({**inputs, "model": str(source)}, {"kind": "magnitude"}), tmp_path, silent)
 
 

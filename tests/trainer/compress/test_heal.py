@@ -11,7 +11,8 @@ import torch
 from prompts.signal import SignalHeader, template_sha256, tokenizer_sha256, top_k_row, write_signal
 from tests.trainer.compress.world import write_dataset, write_model
 from trainer.batch import pad
-from trainer.compress.chain import run
+from trainer.compress.chain import run, unhealed
+from trainer.compress.report import HealFacts
 from trainer.data import encode, read_records
 from trainer.errors import BadInput
 from trainer.events import silent
@@ -76,6 +77,15 @@ def test_a_heal_takes_the_stored_signal_at_its_own_temperature(tmp_path: Path) -
         assert all(report.heal.steps == 3 for report in reports if report.heal)
         made.append(dict(load_model(reports[0].model).named_parameters()))
     assert any(not torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_a_heal_that_harms_is_told() -> None:
+    facts = HealFacts(method="forward_kl", steps=30, seconds=1.0, kl_before=0.01, kl_after=0.02)
+    (note,) = unhealed(facts)
+    assert "was 0.0100 before it, 0.0200 after" in note
+    for changes in ({"kl_after": 0.005}, {"method": "stored_kl"}, {"kl_before": None}):
+        assert unhealed(facts.model_copy(update=changes)) == ()
+    assert unhealed(None) == ()
 
 
 def test_a_heal_without_signal_is_refused_before_anything_runs(tmp_path: Path) -> None:

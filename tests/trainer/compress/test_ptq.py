@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.trainer.compress.models import logits, token_rows
+from tests.trainer.compress.models import counted, logits, token_rows
 from tests.trainer.compress.world import make_llama, write_model
 from tests.trainer.conftest import save_model
 from trainer.compress import ptq, svd
@@ -90,6 +90,8 @@ def test_each_scheme_is_stored_in_its_bits_and_loads(
     weight = dense.model.layers[1].mlp.up_proj.weight
     assert stored == weight.numel() * bits // 8
     made = load_model(target)
+    shape = measure_shape(target)
+    assert (shape.parameters, shape.nonzero) == counted(made)
     if algorithm == "rtn":
         expected = rtn(weight, SCHEMES[scheme], 32)
         assert torch.allclose(made.model.layers[1].mlp.up_proj.weight, expected, rtol=1e-2)

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from tests.trainer.compress.families import make
-from tests.trainer.compress.models import logits
+from tests.trainer.compress.models import counted, logits
 from tests.trainer.compress.test_fake_quant import logprobs, step
 from tests.trainer.compress.world import write_dataset, write_model
 from trainer.compress.chain import run
@@ -78,6 +78,8 @@ def test_what_was_trained_is_what_is_exported(
     assert (weights["num_bits"], weights["group_size"]) == (4, 32)
     assert config["dtype"] == "bfloat16"
     assert report.after.shape.weight_bytes < 0.7 * report.before.shape.weight_bytes
+    assert report.after.shape.parameters == report.before.shape.parameters
+    assert report.after.shape.nonzero == counted(load_model(report.model))[1]
     names = {path.name for path in Path(report.model).parent.iterdir()}
     assert names == {"model", "report.json"}
 
