@@ -32,7 +32,7 @@ from service.asking import (
     post,
 )
 from service.evaluation import evaluation_set
-from service.problems import Fault, bad_input
+from service.problems import Fault, Problem, bad_input
 from service.site import Site
 from service.sources import name_source, source_lines
 from service.spec import BuildJob, JobSpec, RecipeJob
@@ -245,9 +245,11 @@ def _evaluation(site: Site, spec: AskedBuild) -> tuple[EvaluationSet, ...]:
     if spec.decontaminate is None:
         return ()
     with site.sessions.reading() as session:
-        file = site.store.resolve(session, spec.decontaminate, "file")
         try:
+            file = site.store.resolve(session, spec.decontaminate, "file")
             return (evaluation_set(site.store, session, file),)
+        except Problem as problem:
+            raise bad_input([Fault("build.decontaminate", problem.detail)]) from problem
         except ValueError as error:  # A SeedError is one, too.
             fault = Fault("build.decontaminate", f"{file.name}: {error}")
             raise bad_input([fault]) from error

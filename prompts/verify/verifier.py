@@ -113,7 +113,7 @@ def load_function(path: str, allowed: bool) -> Same:
     def same(answer: str, gold: str) -> bool:
         try:
             return bool(function(answer, gold))
-        except Exception as error:  # The user's code may raise anything; the row ends with it.
+        except (Exception, SystemExit) as error:  # It may raise anything; the row ends with it.
             raise VerifyError(f"{path} raised {type(error).__name__}: {error}") from error
 
     return same

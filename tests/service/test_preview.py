@@ -117,6 +117,9 @@ async def test_what_the_evaluation_set_holds_is_not_asked(
     body["spec"]["build"]["decontaminate"] = torn
     refused = await api.post("/api/v1/jobs/preview", json=body)
     assert (refused.status_code, "torn.jsonl: line 1" in refused.text) == (422, True)
+    body["spec"]["build"]["decontaminate"] = "nobody"
+    refused = await api.post("/api/v1/jobs/preview", json=body)
+    assert refused.json()["errors"][0]["location"] == "build.decontaminate"
 
 
 def is_even(answer: str, gold: str) -> bool:

@@ -1,5 +1,6 @@
 """Verifiers: equivalence of answers, and what can't be compared."""
 
+import sys
 from typing import Any, get_args
 
 import pytest
@@ -19,6 +20,8 @@ def same_length(answer: str, gold: str) -> bool:
     """A user's verifier."""
     if answer == "boom":
         raise KeyError("boom")
+    if answer == "leave":
+        sys.exit(3)
     return len(answer) == len(gold)
 
 
@@ -103,10 +106,11 @@ def test_a_function_that_raises_ends_the_row_and_says_so() -> None:
     spec = spec_of("cot", verify={"kind": "python", "function": f"{__name__}:same_length"})
     seed = {"id": "q", "question": "?", "answer": "abc"}
     plan = make_plan(spec, None, TEACHER, allow_python=True)
-    row = plan.next(seed, said(seed, "The answer is boom."))
-    assert isinstance(row, Rejected)
-    assert row.reason == Reason.VERIFIER_FAILED
-    assert "KeyError" in row.detail
+    for said_, error in (("boom", "KeyError"), ("leave", "SystemExit")):
+        row = plan.next(seed, said(seed, f"The answer is {said_}."))
+        assert isinstance(row, Rejected)
+        assert row.reason == Reason.VERIFIER_FAILED
+        assert error in row.detail
 
 
 @pytest.mark.parametrize("path", ["no_such_module:f", f"{__name__}:nothing", f"{__name__}:SPEC"])
