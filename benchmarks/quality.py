@@ -82,6 +82,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "tvd": {"method": "kd", "divergence": {"kind": "tvd"}},
     "adaptive_kl": {"method": "kd", "divergence": {"kind": "adaptive_kl"}},
     "kl_and_hidden": {"method": "kd", "features": [{"kind": "hidden"}]},
+    "kl_and_hidden_mse": {"method": "kd", "features": [{"kind": "hidden", "distance": "mse"}]},
     "kl_and_relation": {"method": "kd", "features": [{"kind": "relation"}]},
     "uld": {"method": "uld"},
 }
