@@ -170,6 +170,8 @@ async def _admit(scope: Scope, headers: Headers) -> None:
     if caller is None:
         raise _unauthorized("Show a key: Authorization: Bearer KEY (RETORT_API_KEY for retort).")
     scope["state"]["caller"] = caller
+    if "\0" in path or b"%00" in scope.get("query_string", b""):
+        raise Problem(422, "bad-input", "The address can't be read", errors.NO_NUL)
     _check_origin(method, path, headers, caller)
     if caller.key is not None and caller.key.requests_per_minute and _under(path, (API, OPENAI)):
         await anyio.to_thread.run_sync(quotas.take_request, site, caller.key.id, now())

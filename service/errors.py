@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from prompts.fields import FieldError
@@ -17,6 +17,7 @@ from service.shared import StorageError
 log = logging.getLogger(__name__)
 
 DISCRIMINATORS = ("kind", "method")
+NO_NUL = "No text may hold a NUL character, and no number be larger than its column."
 CODES = {404: "not-found", 405: "method-not-allowed"}
 """Of what the framework refuses by itself."""
 
@@ -27,6 +28,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(DataError, _data)
     app.add_exception_handler(StorageError, _storage)
     app.add_exception_handler(Exception, _bug)
 
@@ -36,6 +38,12 @@ def database_away(error: Exception) -> Problem:
     log.error("database: %s", error)
     detail = "The database is away or busy. Try again in a moment."
     return Problem(503, "database", "The database can't be used", detail)
+
+
+def not_stored(error: Exception) -> Problem:
+    """422: a value that no check refused and the database does, such as a NUL on PostgreSQL."""
+    log.warning("database: %s", error)
+    return Problem(422, "bad-input", "The database can't store that", NO_NUL)
 
 
 def storage_away(error: Exception) -> Problem:
@@ -120,6 +128,10 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, database_away(error))
+
+
+async def _data(request: Request, error: Exception) -> JSONResponse:
+    return _answer(request, not_stored(error))
 
 
 async def _storage(request: Request, error: Exception) -> JSONResponse:

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import ChainableUndefined, Environment, PackageLoader
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 
 from service import errors, login
 from service.access import CSRF_HEADER, SAFE_METHODS, Caller, check_csrf
@@ -59,6 +59,9 @@ class PageRoute(APIRoute):
             except OperationalError as error:
                 away = errors.database_away(error)
                 return await anyio.to_thread.run_sync(show_problem, request, away)
+            except DataError as error:
+                wrong = errors.not_stored(error)
+                return await anyio.to_thread.run_sync(show_problem, request, wrong)
             except StorageError as error:
                 away = errors.storage_away(error)
                 return await anyio.to_thread.run_sync(show_problem, request, away)

@@ -5,10 +5,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
-from service.errors import database_away, faults, storage_away
+from service.errors import database_away, faults, not_stored, storage_away
 from service.problems import Problem
 from service.shared import StorageError
 
@@ -49,6 +49,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(DataError, _data)
     app.add_exception_handler(StorageError, _storage)
     app.add_exception_handler(Exception, _bug)
 
@@ -84,6 +85,10 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
     return answer(database_away(error))
+
+
+async def _data(request: Request, error: Exception) -> JSONResponse:
+    return answer(not_stored(error))
 
 
 async def _storage(request: Request, error: Exception) -> JSONResponse:
