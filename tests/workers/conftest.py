@@ -156,9 +156,9 @@ def lost_at_most(window: int) -> int:
     return window + spare(window)
 
 
-def wait_for(true: Callable[[], Any], seconds: float = 60.0) -> None:
+def wait_for(true: Callable[[], Any], seconds: float = 60.0, every_s: float = 0.05) -> None:
     """Wait until something holds; a bound for hung tests, not a measurement."""
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "it never came true"
-        time.sleep(0.05)
+        time.sleep(every_s)

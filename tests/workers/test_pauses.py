@@ -169,6 +169,20 @@ def test_a_short_outage_is_sat_out(tmp_path: Path, stub: StubTeacher) -> None:
     site.sessions.engine.dispose()
 
 
+def test_a_request_beyond_its_deadline_is_asked_again(tmp_path: Path, stub: StubTeacher) -> None:
+    site = new_site(tmp_path / "data", request_timeout_s=0.5)
+    register(site, stub.url)
+    stub.faults(delay_s=300.0)
+    job_id = submit(site, sums(12), max_in_flight=4)
+    thread = in_thread(site, job_id)
+    wait_for(lambda: stub.stats()["requests"] > 4)
+    stub.faults(delay_s=0.0)
+    thread.join()
+    assert get_job(site, job_id).state == State.SUCCEEDED
+    check_each_once(dataset_of(site, job_id), 12)
+    site.sessions.engine.dispose()
+
+
 def test_another_teacher_under_the_same_name_is_not_asked(
     tmp_path: Path, stub: StubTeacher
 ) -> None:
