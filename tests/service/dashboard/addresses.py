@@ -8,8 +8,9 @@ NO_PAGES = ("/jobs/{job_id}/stream", "/jobs/{job_id}/curve")
 """What pages ask for."""
 PARTS = "/live"
 """How the addresses of pages' parts end."""
-MEANT = {"/jobs": ("build", "train", "compress", "failed"), "/models": ("model", "small")}
-"""What the parameter of a page names, where that is not one thing of the page's noun."""
+MEANT = {"/jobs": ("train", "build", "compress", "failed"), "/models": ("model", "small")}
+"""What the parameter of a page names, where that is not one thing of the page's noun; the first
+alone on the pages below it."""
 QUERIES = {
     "/": ("",),
     "/jobs": ("", "?state=failed&kind=recipe"),
@@ -41,4 +42,5 @@ def _filled(path: str, ids: dict[str, str]) -> list[str]:
         return [path]
     noun = head.removeprefix("/").removesuffix("s")
     tail = rest.partition("}")[2]
-    return [f"{head}/{ids[name]}{tail}" for name in MEANT.get(head, (noun,))]
+    names = MEANT.get(head, (noun,))
+    return [f"{head}/{ids[name]}{tail}" for name in (names[:1] if tail else names)]

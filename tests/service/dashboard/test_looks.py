@@ -20,6 +20,7 @@ __all__ = ["page"]
 pytestmark = [
     pytest.mark.servers,
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # a bound for a busy machine
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
