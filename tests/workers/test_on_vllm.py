@@ -193,9 +193,9 @@ def test_a_teacher_that_is_killed_and_one_that_takes_its_place(
 
     served.start("instructor")
     run(on_vllm, swapped)
-    job = get_job(on_vllm, swapped)
-    assert (job.state, job.reason) == (State.PAUSED, "paused_teacher_changed")
-    assert f"is {MODELS / 'instructor'}" in (job.detail or "")
+    found = get_job(on_vllm, swapped)
+    assert (found.state, found.reason) == (State.PAUSED, "paused_teacher_changed")
+    assert f"is {MODELS / 'instructor'}" in (found.detail or "")
     assert kept_calls(on_vllm, swapped).total() == paid[swapped]  # It wasn't asked.
     served.kill()
 
