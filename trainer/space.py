@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from trainer.errors import BadInput
@@ -43,6 +44,18 @@ def disk_full(error: Exception, out: Path, model: PreTrainedModel) -> BadInput |
         f"{free / 1e6:.0f} MB are free, a checkpoint needs {_checkpoint_bytes(model) / 1e6:.0f}. "
         "Free some and submit again: training goes on from the last complete checkpoint.",
     )
+
+
+@contextlib.contextmanager
+def disk_named(out: Path, model: PreTrainedModel) -> Iterator[None]:
+    """Within, BadInput in the place of whatever a full disk raises."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = disk_full(error, out, model)
+        if full is None:
+            raise
+        raise full from error
 
 
 @contextlib.contextmanager

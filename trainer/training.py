@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from prompts.record import Record
@@ -25,7 +24,7 @@ from trainer.loading import stored_dtype, tokenizer_file, weight_files
 from trainer.loop import DistilTrainer
 from trainer.preparation import Prepared, fresh_student, make_objective, prepare, rounding_of
 from trainer.samples import make_sampler, thinned
-from trainer.space import check_disk, disk_full, memory_named
+from trainer.space import check_disk, disk_named, memory_named
 from trainer.spec import TrainSpec, WithTeacher
 from trainer.stop import deferred_sigterm
 from trainer.student import Student
@@ -88,17 +87,11 @@ def _train(
         emit("phase", {"name": "train", "detail": "this student is finished already"})
         return out / "model"
     check_disk(out, run.model, spec.optimization)
-    try:
-        with ExitStack() as closing:
-            objective = make_objective(run, emit, closing)
-            student = Student(run.model, objective, spec.optimization.precision)
-            trainer = fit(run, student, out / "checkpoints", emit, after_step)
-            return _save(run, trainer, out, time.monotonic() - started)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        full = disk_full(error, out, run.model)
-        if full is None:
-            raise
-        raise full from error
+    with disk_named(out, run.model), ExitStack() as closing:
+        objective = make_objective(run, emit, closing)
+        student = Student(run.model, objective, spec.optimization.precision)
+        trainer = fit(run, student, out / "checkpoints", emit, after_step)
+        return _save(run, trainer, out, time.monotonic() - started)
 
 
 def _check_place(spec: TrainSpec, out: Path) -> None:

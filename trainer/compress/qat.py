@@ -23,6 +23,7 @@ from trainer.events import Emit
 from trainer.loading import stored_dtype
 from trainer.preparation import Prepared, make_objective
 from trainer.preparation import prepare as prepare_training
+from trainer.space import check_disk, disk_named, memory_named
 from trainer.spec import Heal, QuantizeTrain
 from trainer.student import Student
 from trainer.training import fit
@@ -77,7 +78,9 @@ def train_rounded(
     )
     records, held = (read_records(place.dataset, split) for split in ("train", "validation"))
     prepared = _of_this_grid(prepare_training(spec, records, held, place.emit), quantized)
-    with ExitStack() as closing:
+    check_disk(place.directory, prepared.model, spec.optimization)
+    full = disk_named(place.directory, prepared.model)
+    with memory_named(spec), full, ExitStack() as closing:
         objective = make_objective(prepared, place.emit, closing)
         torch.manual_seed(spec.optimization.seed)  # adapters start at random
         prepare(prepared.model, quantized)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.trainer.compress.families import make
 from tests.trainer.compress.models import counted, logits
 from tests.trainer.compress.test_fake_quant import logprobs, step
 from tests.trainer.compress.world import write_dataset, write_model
+from trainer.compress import qat
 from trainer.compress.chain import run
 from trainer.compress.fake_quant import prepare
 from trainer.compress.forecast import forecast
@@ -138,6 +140,24 @@ def test_training_on_the_grid_is_nearer_than_rounding_to_it(
     assert max(kls[:2]) < kls[2]
     made = [logits(load_model(report.model)) for report in (trained, tuned, rounded)]
     assert not any(torch.equal(made[a], made[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_a_disk_that_fills_up_in_a_training_is_named(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little before it, or none left when torch fails to write a checkpoint."""
+
+    def failing(*given: Any) -> None:
+        raise RuntimeError("unexpected pos 6144 vs 6038")
+
+    free = [0]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free.pop(0)))
+    monkeypatch.setattr(qat, "fit", failing)
+    with pytest.raises(BadInput, match="too little disk space to train"):
+        run(make_spec(inputs), tmp_path, silent)
+    free[:] = [2**40, 0]
+    with pytest.raises(BadInput, match="is full"):
+        run(make_spec(inputs), tmp_path, silent)
 
 
 QAF = {"kind": "qaf", "method": "qlora", "rank": 4, "group_size": 8}
