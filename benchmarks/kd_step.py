@@ -2,17 +2,20 @@
 plus the teacher's forward pass. No way with the teacher in the process does without those two.
 
 Beside them: a step on a stored top-k signal (at hand in memory: reading it is what `signal` times)
-against the plain step alone, and the step as trl's GKD computes it, padded and dense.
+against the plain step alone, the step as trl's GKD computes it, padded and dense, and trl's own
+where it is installed.
 """
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from benchmarks.pairs import dense_step, make_model, make_rows, stepped, towards_teacher
+from benchmarks.pairs import dense_step, make_model, make_rows, stepped, towards_teacher, trl_step
+from benchmarks.peer import find_trl
 from benchmarks.place import ON_GPU, PLACE, timed
 from benchmarks.result import Result
 from trainer.batch import Batch, pack, pad
@@ -43,7 +46,7 @@ def run(quick: bool) -> Result:
         ratio=last["ratio"],
         target=f"<= {TARGET} x plain step + teacher's forward; stored <= {STORED_TARGET} x plain",
         met=last["ratio"] <= TARGET and last["stored_ratio"] <= STORED_TARGET,
-        peer=last["dense_s"],
+        peer=last.get("trl_s", last["dense_s"]),
         limit=last["floor_s"],
         growth=growth,
     )
@@ -66,9 +69,13 @@ def measure(count: int, width: int, vocabulary: int, longest: int, rounds: int) 
         "stored": lambda: stepped(stored, packed),
         "dense": lambda: dense_step(model, teacher, padded),
     }
+    peer = find_trl()
+    if peer is not None:
+        sides["trl"] = partial(trl_step, peer, model, teacher, padded)
     found, known = stepped(distilled, packed), dense_step(model, teacher, padded)
-    if abs(found - known) > TOLERANCE * known:
-        raise AssertionError("the two sides compute different losses")
+    others = [known] if peer is None else [known, trl_step(peer, model, teacher, padded)]
+    if any(abs(found - other) > TOLERANCE * other for other in others):
+        raise AssertionError("the sides compute different losses")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
@@ -82,6 +89,7 @@ def measure(count: int, width: int, vocabulary: int, longest: int, rounds: int) 
         "ratio": _ratio(times, "ours", "floor"),
         "stored_ratio": _ratio(times, "stored", "plain"),
         "dense_ratio": _ratio(times, "dense", "ours"),
+        **({} if peer is None else {"trl_ratio": _ratio(times, "trl", "ours")}),
     }
 
 

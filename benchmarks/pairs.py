@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.peer import Trl
 from benchmarks.place import ON_GPU, PLACE
 from trainer.batch import Batch
 from trainer.data import TokenRow
@@ -88,6 +89,29 @@ def dense_step(student: LlamaForCausalLM, teacher: LlamaForCausalLM, batch: Batc
         log_target=True,
     )
     loss = kl[batch.completion_mask[:, 1:]].sum() / batch.kept
+    loss.backward()
+    return float(loss.detach())
+
+
+def trl_step(
+    peer: Trl, student: LlamaForCausalLM, teacher: LlamaForCausalLM, batch: Batch
+) -> float:
+    """The same by trl's own `GKDTrainer.compute_loss`, at beta 0, which is the forward KL."""
+    labels = torch.where(batch.completion_mask, batch.input_ids, -100)
+    inputs = {
+        "input_ids": batch.input_ids,
+        "attention_mask": _attention(batch),
+        "labels": labels,
+    }
+    return trl_backward(peer, student, teacher, inputs)
+
+
+def trl_backward(
+    peer: Trl, student: LlamaForCausalLM, teacher: LlamaForCausalLM, inputs: dict[str, Tensor]
+) -> float:
+    """Loss and gradients by trl."""
+    student.zero_grad(set_to_none=True)
+    loss: Tensor = peer.gkd.compute_loss(peer.gkd_of(teacher, 0.0), student, inputs)
     loss.backward()
     return float(loss.detach())
 

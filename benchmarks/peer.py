@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 HINT = "pip install --no-deps --target .peers trl==1.16.0, then PYTHONPATH=.peers"
@@ -23,6 +24,15 @@ class Trl:
     """The distillation trainer's divergence on hidden states, tile by tile."""
     uld: Callable[..., Any]
     """GOLD's `ULDLoss`."""
+    gkd: Any
+    """`GKDTrainer`, whose methods are called on `gkd_of` in the place of a trainer: without its
+    data, logs and optimizer."""
+
+    def gkd_of(self, teacher: Any, beta: float) -> Any:
+        """What `GKDTrainer.compute_loss` asks of its trainer."""
+        return SimpleNamespace(
+            teacher_model=teacher, beta=beta, generalized_jsd_loss=self.gkd.generalized_jsd_loss
+        )
 
 
 def find_trl() -> Trl | None:
@@ -33,7 +43,10 @@ def find_trl() -> Trl | None:
     gold: Any = importlib.import_module("trl.experimental.gold.gold_trainer")
     distillation: Any = importlib.import_module("trl.trainer.distillation_trainer")
     return Trl(
-        gkd.GKDTrainer.generalized_jsd_loss, distillation._chunked_divergence_loss, gold.ULDLoss
+        gkd.GKDTrainer.generalized_jsd_loss,
+        distillation._chunked_divergence_loss,
+        gold.ULDLoss,
+        gkd.GKDTrainer,
     )
 
 

@@ -2,8 +2,9 @@
 pass on them, against the way trl's GKD goes: transformers' `generate` on padded prompts until the
 longest answer is done, and dense logits of prompts, answers and padding.
 
-Beside it the drawing of MiniLLM's answers, teacher mixed in. Seconds are per 1,000 tokens drawn:
-the two sides draw from one distribution, not the same answers.
+Where trl is installed its own functions stand beside both, and the ratio is to them. Then there
+is the drawing of MiniLLM's answers, teacher mixed in. Seconds are per 1,000 tokens drawn: the sides
+draw from one distribution, not the same answers.
 """
 
 import statistics
@@ -13,9 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM
 
-from benchmarks.pairs import dense_step, make_model, make_rows, stepped, towards_teacher
+from benchmarks.pairs import (
+    dense_step,
+    make_model,
+    make_rows,
+    stepped,
+    towards_teacher,
+    trl_backward,
+)
+from benchmarks.peer import Trl, find_trl
 from benchmarks.place import ON_GPU, PLACE, timed
 from benchmarks.result import Result
 from trainer.batch import Batch, pad
@@ -45,7 +54,7 @@ def run(quick: bool) -> Result:
         ratio=last["ratio"],
         target=f">= {TARGET} x as fast as generate and dense logits",
         met=last["ratio"] >= TARGET,
-        peer=last["dense_s"],
+        peer=last.get("trl_s", last["dense_s"]),
         growth=growth,
     )
 
@@ -62,12 +71,16 @@ def measure(limit: int, width: int, vocabulary: int, count: int, rounds: int) ->
         "dense": partial(dense, model, teacher, rows, limit, ends),
         "mixed": partial(mixed, model, teacher, rows, limit, ends),
     }
+    peer = find_trl()
+    if peer is not None:
+        sides["trl"] = partial(trl, peer, model, teacher, rows, limit, ends)
     costs: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
         for name, side in sides.items():
             seconds, tokens = side(torch.Generator().manual_seed(number))
             costs[name].append(1_000 * seconds / tokens)
-    ratios = [a / b for a, b in zip(costs["dense"], costs["ours"], strict=True)]
+    against = "dense" if peer is None else "trl"
+    ratios = [a / b for a, b in zip(costs[against], costs["ours"], strict=True)]
     medians = {f"{name}_s": statistics.median(found) for name, found in costs.items()}
     return {"max_new_tokens": limit, "rows": count, **medians, "ratio": statistics.median(ratios)}
 
@@ -113,6 +126,34 @@ def dense(
         dense_step(model, teacher, drawn[0])
 
     return timed(step), drawn[0].kept
+
+
+def trl(
+    peer: Trl,
+    model: LlamaForCausalLM,
+    teacher: LlamaForCausalLM,
+    rows: list[TokenRow],
+    limit: int,
+    ends: frozenset[int],
+    generator: torch.Generator,
+) -> tuple[float, int]:
+    """The same by trl's GKD: its drawing, its mask, its loss."""
+    ids, mask = left_padded(_prompts(rows), model.device)
+    asked = {"prompts": ids, "prompt_attention_mask": mask}
+    config = GenerationConfig(
+        max_new_tokens=limit, do_sample=True, top_k=0, eos_token_id=sorted(ends), pad_token_id=0
+    )
+    counts: list[int] = []
+
+    def step() -> None:
+        torch.manual_seed(generator.initial_seed())
+        with torch.no_grad():
+            made = peer.gkd.generate_on_policy_outputs(model, asked, config)
+        inputs = dict(zip(("input_ids", "attention_mask", "labels"), made, strict=True))
+        counts.append(int((inputs["labels"] >= 0).sum()))
+        trl_backward(peer, model, teacher, inputs)
+
+    return timed(step), counts[0]
 
 
 def mixed(

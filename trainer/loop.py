@@ -19,7 +19,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from trainer import checkpoint
 from trainer.after_step import AfterStep
@@ -183,8 +183,7 @@ class DistilTrainer(transformers.Trainer):
             self._say("samples", self.history.samples[-1])
         if self._optimization.keep == "best" and self.history.best == step:
             self._save_best(step)
-        patience = self._optimization.patience
-        if patience is not None and self.history.since_best >= patience:
+        if self._out_of_patience():
             self.control.should_training_stop = True
             self._say("phase", {"name": "early stop", "detail": f"best was {self.history.best}"})
         metrics = {"eval_loss": loss}
@@ -193,6 +192,22 @@ class DistilTrainer(transformers.Trainer):
         )
         self._spoken, self._tokens = self._clock(), 0.0
         return metrics
+
+    def _out_of_patience(self) -> bool:
+        patience = self._optimization.patience
+        return patience is not None and self.history.since_best >= patience
+
+    def ended_at(self, path: Path) -> bool:
+        """Takes up a checkpoint at which the run had stopped early: the library forgets that it
+        had, and would train on. Parts of a student are taken up by training alone."""
+        if self.sharded or self._optimization.patience is None:
+            return False
+        self.history = _history_of(path)
+        if not self._out_of_patience():
+            return False
+        self._load_from_checkpoint(str(path))
+        self.state = TrainerState.load_from_json(str(path / "trainer_state.json"))
+        return True
 
     @torch.no_grad()
     def validation_figures(self) -> dict[str, float]:
@@ -281,8 +296,7 @@ class DistilTrainer(transformers.Trainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        stored = torch.load(Path(resume_from_checkpoint) / HISTORY, weights_only=True)
-        self.history = History(**stored)
+        self.history = _history_of(Path(resume_from_checkpoint))
 
     def _diverged(self, what: str, value: float) -> Diverged:
         """Keeps the weights from before the step, where they are finite still."""
@@ -313,6 +327,10 @@ class DistilTrainer(transformers.Trainer):
 
 
 HISTORY = "history.pt"
+
+
+def _history_of(path: Path) -> History:
+    return History(**torch.load(path / HISTORY, weights_only=True))
 
 
 def _only(steps: list[list[Batch]]) -> list[Batch]:

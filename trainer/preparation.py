@@ -28,7 +28,7 @@ from trainer.loading import (
     read_config,
     stored_dtype,
 )
-from trainer.methods import METHODS, Setting, check_confidence
+from trainer.methods import METHODS, Setting, check_confidence, check_teacher
 from trainer.methods.method import Encode
 from trainer.packing import check_packing
 from trainer.plan import Plan, layout, make_plan
@@ -72,6 +72,8 @@ def prepare(
             f"{spec.student} is quantized", "Packed weights can't be trained. Start before that."
         )
     tokenizer = load_tokenizer(spec.student)
+    if isinstance(spec, WithTeacher):
+        check_teacher(spec, tokenizer, emit)
     model = _load_student(spec)
     check_weights(spec.student, model)
     check_size("student", model, tokenizer)

@@ -142,7 +142,8 @@ def fit(
         resumed = checkpoint.newest(directory, run.digest, _passed_over(emit))
         detail = f"{run.plan.steps} steps" + (f", resumed from {resumed.name}" if resumed else "")
         emit("phase", {"name": "train", "detail": detail})
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if resumed is None or not trainer.ended_at(resumed):
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.asked:
             raise Terminated
     if run.spec.optimization.keep == "best" and not trainer.sharded:

@@ -160,6 +160,23 @@ def test_best_weights_outlive_a_kill_and_are_checked(tmp_path: Path, harm: str |
     assert len(told) == (harm is not None)
 
 
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_run_that_had_stopped_early_does_not_go_on(tmp_path: Path, keep: str) -> None:
+    """Killed between the checkpoint of its last step and the finished student."""
+    wild = {"epochs": 5, "learning_rate": 3.0, "warmup_ratio": 0.0, "eval_steps": 1}
+    options = {**wild, "patience": 1, "keep": keep, "checkpoint_steps": 1}
+    spec = spec_of(tmp_path, "sequence_level", optimization=options)
+    whole = run(spec, tmp_path / "whole")
+    card = json.loads((tmp_path / "whole/model/retort.json").read_text())
+    assert card["steps"] < 20
+    with pytest.raises(Killed):
+        run(spec, tmp_path / "cut", dying_after(card["steps"]))
+    assert same(whole, run(spec, tmp_path / "cut"))
+    again = json.loads((tmp_path / "cut/model/retort.json").read_text())
+    named = ("steps", "best_step", "losses", "validation", "tokens_learnt")
+    assert [again[name] for name in named] == [card[name] for name in named]
+
+
 @pytest.mark.parametrize("options", [{"keep": "best"}, {"patience": 1}])
 def test_choosing_by_validation_needs_such_rows(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="needs a validation split"):

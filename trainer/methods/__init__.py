@@ -15,7 +15,7 @@ from trainer.methods.selection import (
 )
 from trainer.methods.served import served_kl
 from trainer.methods.stored import select_signalled, stored_kl
-from trainer.methods.teacher import check_vocabularies
+from trainer.methods.teacher import check_teacher, check_vocabularies
 from trainer.methods.uld import uld
 
 METHODS: dict[str, Method] = {
@@ -33,4 +33,11 @@ METHODS: dict[str, Method] = {
     "uld": Method(select_all, uld),
 }
 
-__all__ = ["METHODS", "Method", "Setting", "check_confidence", "check_vocabularies"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Setting",
+    "check_confidence",
+    "check_teacher",
+    "check_vocabularies",
+]

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainer.batch import Batch
 from trainer.device import training_device
 from trainer.errors import BadInput
+from trainer.events import Emit
 from trainer.loading import check_weights, load_model, load_tokenizer
 from trainer.methods.method import Setting
 from trainer.narrow import DTYPES, narrow, place
@@ -41,14 +42,8 @@ class Teacher:
 
 
 def load_teacher(spec: WithTeacher, setting: Setting) -> Teacher:
-    """Beside the student; BadInput where it must have the student's vocabulary and hasn't."""
+    """Beside the student; its vocabulary has been looked at (`check_teacher`)."""
     setting.emit("phase", {"name": "teacher", "detail": f"loading {spec.teacher}"})
-    theirs = load_tokenizer(spec.teacher)
-    if spec.one_vocabulary:
-        check_vocabularies(setting.tokenizer, theirs)
-        if setting.tokenizer.chat_template != theirs.chat_template:
-            told = "teacher and student have different chat templates; the student's writes rows"
-            setting.emit("warning", {"detail": told})
     load = spec.teacher_load
     model = load_model(spec.teacher, dtype=DTYPES[load.dtype])
     check_weights(spec.teacher, model)
@@ -62,6 +57,18 @@ def load_teacher(spec: WithTeacher, setting: Setting) -> Teacher:
         narrow(model, load.bits)
     place(model, load, training_device())
     return Teacher(model)
+
+
+def check_teacher(spec: WithTeacher, student: PreTrainedTokenizerBase, emit: Emit) -> None:
+    """Before any weights are loaded: BadInput where the teacher must have the student's vocabulary
+    and hasn't; a warning where its chat template is another."""
+    theirs = load_tokenizer(spec.teacher)
+    if not spec.one_vocabulary:
+        return
+    check_vocabularies(student, theirs)
+    if student.chat_template != theirs.chat_template:
+        told = "teacher and student have different chat templates; the student's writes rows"
+        emit("warning", {"detail": told})
 
 
 def check_vocabularies(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:

@@ -1,6 +1,5 @@
 """What each method needs, and its refusals."""
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
@@ -13,12 +12,11 @@ from tests.trainer.methods.made import all_rows, dense, kept_targets, loss_of, m
 from tests.trainer.objectives.cases import CASES, Case
 from trainer.batch import pad
 from trainer.errors import BadInput
-from trainer.events import silent
 from trainer.loading import load_model
 from trainer.methods import METHODS, check_vocabularies
 from trainer.methods.selection import select_all, select_rationales
 from trainer.objectives import cross_entropy, forward_kl, on_logits
-from trainer.preparation import make_objective, prepare
+from trainer.preparation import prepare
 from trainer.spec import RationaleThenAnswer, TrainSpec
 
 COT = RationaleThenAnswer(method="rationale_then_answer", student="-")
@@ -65,6 +63,19 @@ def test_equal_sizes_with_other_tokens_are_refused_by_name() -> None:
         check_vocabularies(ours, theirs)
 
 
+def test_vocabularies_are_compared_before_any_weights_are_loaded(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "forward_kl")
+    for side in ("student", "teacher"):
+        (tmp_path / side / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(BadInput, match="can't be loaded"):
+        made(spec)
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["extra"])
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    with pytest.raises(BadInput, match="different vocabularies"):
+        made(spec)
+
+
 def test_other_special_tokens_are_refused_and_the_pad_does_not_matter() -> None:
     ours, theirs = make_tokenizer(), make_tokenizer()
     theirs.eos_token = "<assistant>"
@@ -77,9 +88,8 @@ def test_a_teacher_with_another_template_is_a_warning(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "forward_kl")
     save_model(tmp_path / "teacher", make_model(1), make_tokenizer(TEMPLATE + " "))
     heard: list[str] = []
-    run = prepare(spec, make_records(2), [], silent)
-    make_objective(run, lambda event, _: heard.append(event), ExitStack())
-    assert "warning" in heard
+    prepare(spec, make_records(2), [], lambda event, said: heard.append(str(said)))
+    assert any("different chat templates" in said for said in heard)
 
 
 @pytest.mark.parametrize("method", ["forward_kl", "kd"])
