@@ -36,7 +36,7 @@ def wake(site: Site, job_id: str) -> bool:
     except TeacherError:
         return False
     answered = asyncio.run(_ask_all(endpoints, embedder))
-    if not _enough(spec, answered):
+    if not answered or not _enough(spec, answered):
         return False
     with site.sessions.writing.begin() as session:
         return pausing.go_on(session, jobs.get(session, job_id))
