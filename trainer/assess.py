@@ -21,6 +21,7 @@ from prompts.spec import BuildSpec, CotBuild, IclBuild
 from prompts.verify import Verifier, VerifierSpec, VerifyError, make_verifier
 from prompts.verify.spec import NoVerifier
 from trainer.beside import answer, engine_for, shown, speed_in_vllm, speed_of, texts_of
+from trainer.compress.size import count_parameters
 from trainer.data import TokenRow, collate, encode, read_records
 from trainer.errors import BadInput
 from trainer.events import Emit
@@ -84,7 +85,7 @@ def assess(
         split=spec.split,
         rows=len(records),
         left_out=rows.too_long,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=count_parameters(model),
         weight_bytes=sum(path.stat().st_size for path in weight_files(model_dir)),
         tokens_per_s=answers.tokens_per_s,
         speed=speed_of(answers),

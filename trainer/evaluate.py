@@ -16,6 +16,7 @@ from prompts.parse import parse_answer
 from prompts.record import Frozen, Message
 from prompts.spec import CotBuild
 from prompts.verify import GoldError, gold_answer, same_number
+from trainer.compress.size import count_parameters
 from trainer.data import TokenRow, collate, render_prompts
 from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
@@ -69,7 +70,7 @@ def measure(
     return Measurement(
         model=str(model_dir),
         skills=_skills(rows, answers, tokenizer),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=count_parameters(model),
         weight_bytes=sum(path.stat().st_size for path in weight_files(model_dir)),
         generated_tokens=answers.tokens,
         seconds=answers.seconds,

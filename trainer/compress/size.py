@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.compress.report import Shape
 from trainer.compress.rounding import spread
@@ -38,6 +38,13 @@ def measure_shape(model_dir: Path) -> Shape:
     layers = int(config.get("num_hidden_layers") or config["text_config"]["num_hidden_layers"])
     size = sum(path.stat().st_size for path in files)
     return Shape(parameters=parameters, nonzero=nonzero, weight_bytes=size, layers=layers)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers in a loaded model's tensors, a tied one once; quantized ones count as numbers, their
+    scales don't."""
+    named = model.named_parameters()
+    return sum(each.numel() for name, each in named if not name.endswith(QUANTIZATION))
 
 
 def tensor_bytes(model_dir: Path) -> dict[str, int]:

@@ -13,7 +13,7 @@ from tests.trainer.conftest import save_model
 from trainer.compress import ptq, svd
 from trainer.compress.rounding import rtn
 from trainer.compress.schemes import SCHEMES
-from trainer.compress.size import measure_shape, tensor_bytes
+from trainer.compress.size import count_parameters, measure_shape, tensor_bytes
 from trainer.errors import BadInput
 from trainer.loading import load_model
 from trainer.spec import QuantizePtq, SvdFactorize
@@ -92,6 +92,7 @@ def test_each_scheme_is_stored_in_its_bits_and_loads(
     made = load_model(target)
     shape = measure_shape(target)
     assert (shape.parameters, shape.nonzero) == counted(made)
+    assert count_parameters(made) == count_parameters(dense) == shape.parameters
     if algorithm == "rtn":
         expected = rtn(weight, SCHEMES[scheme], 32)
         assert torch.allclose(made.model.layers[1].mlp.up_proj.weight, expected, rtol=1e-2)
