@@ -35,7 +35,7 @@ from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.spec import CompressSpec, StageSpec
 
-VERSION = 3
+VERSION = 4
 """Part of every digest: a change of what stages do makes old reports stale."""
 
 
