@@ -117,11 +117,17 @@ def _answer_batch(
         if len(going) < len(alive):
             alive = [alive[index] for index in going]
             mask = mask[picked]
-            cache.reorder_cache(picked)  # every kind of layer can, recurrent ones too
+            pick_rows(cache, picked)
         step_ids = torch.tensor([[chosen[index]] for index in going], device=model.device)
         positions = positions[picked, -1:] + 1
         mask = torch.cat([mask, mask.new_ones((len(going), 1))], dim=1)
     return answers, first
+
+
+def pick_rows(cache: DynamicCache, rows: Tensor) -> None:
+    """Keep these rows of a cache in their order, some perhaps several times. Every kind of layer
+    can reorder; recurrent ones can't select or repeat."""
+    cache.reorder_cache(rows)  # type: ignore[arg-type]  # any tensor of integers does
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

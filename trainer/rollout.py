@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from trainer.data import TokenRow
 from trainer.drawing import inverted
-from trainer.generation import left_padded
+from trainer.generation import left_padded, pick_rows
 from trainer.loading import NO_LIMIT
 from trainer.objectives import tempered
 
@@ -115,7 +115,7 @@ class _Run:
         self._last = self._step(ids)
         if samples > 1:
             each = torch.arange(len(prompts), device=model.device)
-            self._cache.reorder_cache(each.repeat_interleave(samples))
+            pick_rows(self._cache, each.repeat_interleave(samples))
             tensors = (self._mask, self._positions, self._last)
             self._mask, self._positions, self._last = (
                 tensor.repeat_interleave(samples, dim=0) for tensor in tensors
@@ -129,7 +129,7 @@ class _Run:
         """Drop the rows that ended, and take a token for each that goes on."""
         picked = torch.tensor(going, device=self._mask.device)
         if len(going) < len(self._mask):
-            self._cache.reorder_cache(picked)
+            pick_rows(self._cache, picked)
         self._mask = self._mask[picked]
         self._mask = torch.cat([self._mask, self._mask.new_ones((len(going), 1))], dim=1)
         self._positions = self._positions[picked, -1:] + 1
