@@ -14,8 +14,8 @@ class HiddenStates(Frozen):
 
     kind: Literal["hidden"]
     distance: Literal["mse", "cosine"] = "cosine"
-    """`cosine` is at most 2 whatever the teacher's scale; `mse` is in the square of that, and drowns
-    the output's divergence unless `weight` makes up for it."""
+    """`cosine` is at most 2 whatever the teacher's scale; `mse` is in the square of that, and
+    drowns the output's divergence unless `weight` makes up for it."""
     layers: tuple[tuple[int, int], ...] = ()
     """(student layer, teacher layer) pairs, 0 the embeddings; empty maps the student's layers
     evenly onto the teacher's, the last on the last."""
