@@ -135,9 +135,9 @@ def seed_rows(count: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in seeds.read_text().splitlines()[:count]]
 
 
-def hard_seeds() -> str:
+def hard_seeds(count: int) -> str:
     """Seeds with wrong gold answers: every row comes to its hint."""
-    wrong = [row | {"answer": str(int(row["answer"]) + 1)} for row in seed_rows(12)]
+    wrong = [row | {"answer": str(int(row["answer"]) + 1)} for row in seed_rows(count)]
     return "".join(json.dumps(row) + "\n" for row in wrong)
 
 
