@@ -115,20 +115,27 @@ def table(rows: list[Summary], base: float, teacher: float) -> str:
 
 
 def plot(rows: list[Summary], target: Path) -> None:
-    """Share of the gap against wall time and against tokens: a point for each seed, a bar at the
-    mean."""
+    """A line for each method, the best on top: the share of the gap (a point for each seed, a bar
+    at the mean), wall time and tokens. Methods below the base are named at the edge."""
+    rows = sorted(rows, key=lambda row: row.gap)
+    lines = range(len(rows))
     with matplotlib.rc_context({"svg.hashsalt": "quality", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(11, 4), layout="constrained")
-        sides = figure.subplots(1, 2, sharey=True)
-        titles = ("wall time of the training, s", "tokens learnt")
-        for axes, title, figures in zip(
-            sides, titles, ([r.seconds for r in rows], [r.tokens for r in rows]), strict=True
-        ):
-            for place, (row, at) in enumerate(zip(rows, figures, strict=True)):
-                axes.scatter([at] * len(row.gaps), row.gaps, s=14, color=f"C{place}", alpha=0.6)
-                axes.scatter(at, row.gap, marker="_", s=500, color=f"C{place}")
-                axes.annotate(row.method, (at, row.gap), (8, 6), textcoords="offset points")
-            axes.set_xlabel(title)
-            axes.grid(alpha=0.3)
-        sides[0].set_ylabel("share of the gap closed")
+        figure = Figure(figsize=(11, 1.2 + 0.26 * len(rows)), layout="constrained")
+        gaps, times, tokens = figure.subplots(1, 3, sharey=True, width_ratios=(3, 1, 1))
+        edge = max(0.0, min((min(row.gaps) for row in rows if row.gap > 0), default=0.0) - 0.02)
+        gaps.set_xlim(left=edge)
+        for line, row in zip(lines, rows, strict=True):
+            if row.gap <= 0:
+                gaps.text(edge, line, f" \N{LEFTWARDS ARROW} {row.gap:.1%}", va="center")
+                continue
+            gaps.scatter(row.gaps, [line] * len(row.gaps), s=16, color="C0", alpha=0.6)
+            gaps.scatter(row.gap, line, marker="|", s=160, color="C1")
+        gaps.set_yticks(lines, [row.method for row in rows])
+        gaps.set_xlabel("share of the gap closed")
+        times.barh(lines, [row.seconds for row in rows], height=0.5)
+        times.set_xlabel("wall time, s")
+        tokens.barh(lines, [row.tokens / 1000 for row in rows], height=0.5)
+        tokens.set_xlabel("tokens learnt, thousands")
+        for axes in (gaps, times, tokens):
+            axes.grid(alpha=0.3, axis="x")
         figure.savefig(target, format="svg", metadata={"Date": None})
