@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 from benchmarks.quality_data import DEMO, TEACHER, make_dataset
-from benchmarks.quality_table import Run, mean_of, plot, summaries, table
+from benchmarks.quality_table import Run, beside, mean_of, plot, summaries, table
 from benchmarks.result import Result
 from prompts.files import file_sha256
 from trainer.loading import weight_files
@@ -185,7 +185,8 @@ def tell(out: Path, runs: list[Run], base: float, teacher: float, size: Size) ->
     """What there is so far."""
     rows = summaries(runs, base, teacher)
     _write(out / "results.json", json.dumps({"size": vars(size), "runs": [vars(r) for r in runs]}))
-    _write(out / "table.md", table(rows, base, teacher))
+    told = [table(rows, base, teacher), beside(runs, LONGER, base, teacher)]
+    _write(out / "table.md", "\n".join(filter(None, told)))
     plot(rows, out / "gap.svg")
 
 

@@ -114,6 +114,26 @@ def table(rows: list[Summary], base: float, teacher: float) -> str:
     return "\n".join(lines) + "\n"
 
 
+def beside(runs: list[Run], method: str, base: float, teacher: float) -> str:
+    """Markdown: how much more of the gap others with the same seeds close than `method`, mean over
+    seeds and its standard error; empty with fewer than two seeds."""
+    accuracies = {(run.method, run.seed): run.accuracy for run in runs}
+    seeds = [seed for named, seed in accuracies if named == method]
+    lines = []
+    for other in dict.fromkeys(run.method for run in runs if run.method != method):
+        if len(seeds) < 2 or any((other, seed) not in accuracies for seed in seeds):
+            continue
+        more = [
+            gap(accuracies[other, seed], base, teacher)
+            - gap(accuracies[method, seed], base, teacher)
+            for seed in seeds
+        ]
+        error = statistics.stdev(more) / math.sqrt(len(more))
+        lines.append(f"| `{other}` | {statistics.mean(more):+.1%} ± {error:.1%} |")
+    head = [f"| seed by seed | more than `{method}`, mean ± standard error |", "|---|--:|"]
+    return "\n".join([*head, *lines]) + "\n" if lines else ""
+
+
 def plot(rows: list[Summary], target: Path) -> None:
     """A line for each method, the best on top: the share of the gap (a point for each seed, a bar
     at the mean), wall time and tokens. Methods below the base are named at the edge."""

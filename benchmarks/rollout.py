@@ -27,7 +27,7 @@ from benchmarks.pairs import (
 from benchmarks.peer import Trl, find_trl
 from benchmarks.place import ON_GPU, PLACE, timed
 from benchmarks.result import Result
-from trainer.batch import Batch, pad
+from trainer.batch import pad
 from trainer.data import TokenRow
 from trainer.generation import left_padded
 from trainer.rollout import Drawing, answered, draw
@@ -66,7 +66,7 @@ def measure(limit: int, width: int, vocabulary: int, count: int, rounds: int) ->
     ends = frozenset(range(8, vocabulary, MEAN_ANSWER))
     student = Student(model, towards_teacher(teacher))
     require_equal(model, rows, limit, ends)
-    sides: dict[str, Callable[[torch.Generator], tuple[float, int]]] = {
+    sides: dict[str, Callable[[torch.Generator], int]] = {
         "ours": partial(ours, student, rows, limit, ends),
         "dense": partial(dense, model, teacher, rows, limit, ends),
         "mixed": partial(mixed, model, teacher, rows, limit, ends),
@@ -77,12 +77,18 @@ def measure(limit: int, width: int, vocabulary: int, count: int, rounds: int) ->
     costs: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
         for name, side in sides.items():
-            seconds, tokens = side(torch.Generator().manual_seed(number))
+            seconds, tokens = counted(partial(side, torch.Generator().manual_seed(number)))
             costs[name].append(1_000 * seconds / tokens)
     against = "dense" if peer is None else "trl"
     ratios = [a / b for a, b in zip(costs[against], costs["ours"], strict=True)]
     medians = {f"{name}_s": statistics.median(found) for name, found in costs.items()}
     return {"max_new_tokens": limit, "rows": count, **medians, "ratio": statistics.median(ratios)}
+
+
+def counted(act: Callable[[], int]) -> tuple[float, int]:
+    """Seconds of a step and the tokens that it says it drew."""
+    drawn: list[int] = []
+    return timed(lambda: drawn.append(act())), drawn[0]
 
 
 def ours(
@@ -91,20 +97,13 @@ def ours(
     limit: int,
     ends: frozenset[int],
     generator: torch.Generator,
-) -> tuple[float, int]:
-    """Seconds of a step and the tokens that it drew."""
-    drawn: list[Batch] = []
-
-    def step() -> None:
-        samples = student(
-            lambda one: draw(
-                one.model, _prompts(rows), Drawing(limit), ends, chances(rows, limit, generator)
-            )
-        )
-        drawn.append(pad([answered(rows[one.prompt], one.ids) for one in samples]).to(PLACE))
-        stepped(student, drawn[0])
-
-    return timed(step), drawn[0].kept
+) -> int:
+    """A step; the tokens that it drew."""
+    even = chances(rows, limit, generator)
+    samples = student(lambda one: draw(one.model, _prompts(rows), Drawing(limit), ends, even))
+    drawn = pad([answered(rows[one.prompt], one.ids) for one in samples]).to(PLACE)
+    stepped(student, drawn)
+    return drawn.kept
 
 
 def dense(
@@ -114,18 +113,13 @@ def dense(
     limit: int,
     ends: frozenset[int],
     generator: torch.Generator,
-) -> tuple[float, int]:
+) -> int:
     """The same by `generate` and dense logits."""
-    drawn: list[Batch] = []
-
-    def step() -> None:
-        torch.manual_seed(generator.initial_seed())
-        made = generated(model, rows, limit, ends, sampling=True)
-        answers = [answered(row, ids) for row, ids in zip(rows, made, strict=True)]
-        drawn.append(pad(answers).to(PLACE))
-        dense_step(model, teacher, drawn[0])
-
-    return timed(step), drawn[0].kept
+    torch.manual_seed(generator.initial_seed())
+    made = generated(model, rows, limit, ends, sampling=True)
+    drawn = pad([answered(row, ids) for row, ids in zip(rows, made, strict=True)]).to(PLACE)
+    dense_step(model, teacher, drawn)
+    return drawn.kept
 
 
 def trl(
@@ -136,24 +130,19 @@ def trl(
     limit: int,
     ends: frozenset[int],
     generator: torch.Generator,
-) -> tuple[float, int]:
+) -> int:
     """The same by trl's GKD: its drawing, its mask, its loss."""
     ids, mask = left_padded(_prompts(rows), model.device)
     asked = {"prompts": ids, "prompt_attention_mask": mask}
     config = GenerationConfig(
         max_new_tokens=limit, do_sample=True, top_k=0, eos_token_id=sorted(ends), pad_token_id=0
     )
-    counts: list[int] = []
-
-    def step() -> None:
-        torch.manual_seed(generator.initial_seed())
-        with torch.no_grad():
-            made = peer.gkd.generate_on_policy_outputs(model, asked, config)
-        inputs = dict(zip(("input_ids", "attention_mask", "labels"), made, strict=True))
-        counts.append(int((inputs["labels"] >= 0).sum()))
-        trl_backward(peer, model, teacher, inputs)
-
-    return timed(step), counts[0]
+    torch.manual_seed(generator.initial_seed())
+    with torch.no_grad():
+        made = peer.gkd.generate_on_policy_outputs(model, asked, config)
+    inputs = dict(zip(("input_ids", "attention_mask", "labels"), made, strict=True))
+    trl_backward(peer, model, teacher, inputs)
+    return int((inputs["labels"] >= 0).sum())
 
 
 def mixed(
@@ -163,17 +152,11 @@ def mixed(
     limit: int,
     ends: frozenset[int],
     generator: torch.Generator,
-) -> tuple[float, int]:
-    """Seconds of drawing with the teacher mixed in, and the tokens drawn."""
-    counts: list[int] = []
-
-    def step() -> None:
-        drawing = Drawing(limit, teacher_mix=0.2)
-        even = chances(rows, limit, generator)
-        samples = draw(model, _prompts(rows), drawing, ends, even, teacher)
-        counts.append(sum(len(one.ids) for one in samples))
-
-    return timed(step), counts[0]
+) -> int:
+    """Drawing alone, with the teacher mixed in; the tokens drawn."""
+    drawing, even = Drawing(limit, teacher_mix=0.2), chances(rows, limit, generator)
+    samples = draw(model, _prompts(rows), drawing, ends, even, teacher)
+    return sum(len(one.ids) for one in samples)
 
 
 def require_equal(

@@ -117,9 +117,10 @@ class Embeddings:
             found = self._attempt(http, texts)
             if not isinstance(found, _Away):
                 return found
-            if self._clock() >= until:
+            left_s = until - self._clock()
+            if left_s <= 0:
                 raise self._away(found.problem)
-            self._sleep(min(max(wait_s, found.retry_after_s), until - self._clock()))
+            self._sleep(min(max(wait_s, found.retry_after_s), left_s))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
     def _attempt(self, http: httpx.Client, texts: list[str]) -> "Vectors | _Away":

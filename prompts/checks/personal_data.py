@@ -13,11 +13,9 @@ LONGEST_TEXT = 200_000
 def find_personal_data(text: str, entities: Sequence[str], min_score: float) -> dict[str, int]:
     """How often each sort of personal data is in the text, those found at least as surely as
     `min_score`."""
-    counts: Counter[str] = Counter()
-    for entity in entities:
-        found = _recognizer(entity).analyze(text[:LONGEST_TEXT], [entity], None) or ()
-        counts[entity] += sum(result.score >= min_score for result in found)
-    return {entity: count for entity, count in counts.items() if count}
+    return dict(
+        Counter(entity for _, _, entity in _spans(text[:LONGEST_TEXT], entities, min_score))
+    )
 
 
 def mask_personal_data(text: str, entities: Sequence[str], min_score: float) -> str:
@@ -28,18 +26,22 @@ def mask_personal_data(text: str, entities: Sequence[str], min_score: float) -> 
     """
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"a text of {len(text):,} characters; {LONGEST_TEXT:,} are searched")
-    spans = sorted(
-        (result.start, result.end, entity)
-        for entity in entities
-        for result in _recognizer(entity).analyze(text, [entity], None) or ()
-        if result.score >= min_score
-    )
     parts, at = [], 0
-    for start, end, entity in spans:
+    for start, end, entity in sorted(_spans(text, entities, min_score)):
         if start >= at:
             parts += [text[at:start], f"[{entity}]"]
         at = max(at, end)
     return "".join([*parts, text[at:]])
+
+
+def _spans(text: str, entities: Sequence[str], min_score: float) -> list[tuple[int, int, str]]:
+    """Start, end and sort of each find, sort by sort."""
+    return [
+        (result.start, result.end, entity)
+        for entity in entities
+        for result in _recognizer(entity).analyze(text, [entity], None) or ()
+        if result.score >= min_score
+    ]
 
 
 @lru_cache(maxsize=16)

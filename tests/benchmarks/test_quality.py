@@ -24,7 +24,7 @@ from benchmarks.quality import (
     spec_of,
 )
 from benchmarks.quality_data import sureness
-from benchmarks.quality_table import Run, mean_of, plot, summaries, table
+from benchmarks.quality_table import Run, beside, mean_of, plot, summaries, table
 from trainer.spec import TrainSpec
 
 RUNS = [
@@ -55,6 +55,16 @@ def test_table_and_drawing_hold_every_method(tmp_path: Path) -> None:
     assert drawn == (tmp_path / "b.svg").read_bytes()
     assert b"sequence_level" in drawn
     assert b"gkd" in drawn
+
+
+def test_methods_are_compared_seed_by_seed() -> None:
+    runs = [Run("gkd", seed, 0.5 + seed / 10, 1.0, 1.0, 1) for seed in (0, 1)]
+    runs += [Run("minillm", seed, 0.54 + seed / 5, 1.0, 1.0, 1) for seed in (1, 0)]
+    runs.append(Run("uld", 0, 0.9, 1.0, 1.0, 1))
+    told = beside(runs, "gkd", base=0.0, teacher=0.5)
+    # 8 and 28 points more: their mean, and their standard deviation over the root of two.
+    assert told.splitlines()[2:] == ["| `minillm` | +18.0% ± 10.0% |"]
+    assert beside(runs[1:], "gkd", 0.0, 0.5) == ""
 
 
 @pytest.mark.parametrize("method", [*METHODS, *OTHERS])

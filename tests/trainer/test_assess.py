@@ -22,7 +22,7 @@ from service.cli import evaluate as evaluate_command
 from service.cli.failure import bad_input
 from service.cli.main import main as command
 from tests.trainer.conftest import make_model, make_record, make_tokenizer, save_model
-from tests.trainer.test_training import Heard
+from tests.trainer.runs import Heard
 from trainer.__main__ import _parser
 from trainer.assess import assess, find_answer, is_right, read_rows
 from trainer.compress import serving

@@ -13,7 +13,7 @@ from prompts.record import Record
 from service.spec import RecipeJob
 from tests.trainer.conftest import make_records
 from tests.trainer.methods.made import icl_records, spec_of
-from tests.trainer.test_training import Heard, Killed, dying_after
+from tests.trainer.runs import Heard, Killed, dying_after
 from trainer.compress.rounding import rtn
 from trainer.compress.schemes import SCHEMES
 from trainer.errors import BadInput

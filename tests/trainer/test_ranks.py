@@ -14,7 +14,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from tests.trainer.conftest import make_records
 from tests.trainer.methods.every import FIELDS, records_of, training_by
 from tests.trainer.methods.made import spec_of
-from tests.trainer.test_training import weights
+from tests.trainer.runs import weights
 from trainer.events import silent
 from trainer.spec import TrainSpec
 from trainer.training import train_on

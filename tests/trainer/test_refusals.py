@@ -29,7 +29,7 @@ from tests.trainer.conftest import (
     save_model,
 )
 from tests.trainer.methods.made import made, spec_of
-from tests.trainer.test_training import Heard
+from tests.trainer.runs import Heard
 from trainer import packing
 from trainer.errors import BadInput
 from trainer.events import Emit, silent

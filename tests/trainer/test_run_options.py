@@ -14,7 +14,7 @@ from prompts.dataset import import_dataset
 from prompts.record import Record
 from tests.trainer.conftest import make_records
 from tests.trainer.methods.made import made, spec_of
-from tests.trainer.test_training import Heard, Killed, dying_after, same, weights
+from tests.trainer.runs import Heard, Killed, dying_after, same, weights
 from trainer.arguments import PACKAGES
 from trainer.errors import BadInput
 from trainer.events import silent

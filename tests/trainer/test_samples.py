@@ -10,8 +10,8 @@ import torch
 
 from tests.trainer.conftest import make_records
 from tests.trainer.methods.made import all_rows, dense, made, spec_of
+from tests.trainer.runs import Heard, Killed, dying_after, same
 from tests.trainer.test_run_options import FEW, run
-from tests.trainer.test_training import Heard, Killed, dying_after, same
 from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
 from trainer.objectives import entropy

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.service.cli.test_train import write_dataset
 from tests.trainer.conftest import make_model, make_records, make_tokenizer, save_model
 from tests.trainer.methods.made import made, spec_of
-from tests.trainer.test_training import Heard, same, weights
+from tests.trainer.runs import Heard, same, weights
 from trainer.compress.chain import run as compress
 from trainer.errors import BadInput
 from trainer.events import silent

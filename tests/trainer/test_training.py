@@ -4,72 +4,35 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from prompts.record import Kind, Record
+from prompts.record import Kind
 from tests.trainer.conftest import make_model, make_records, save_model
+from tests.trainer.runs import (
+    BRIEF,
+    Heard,
+    Killed,
+    dying_after,
+    furthest,
+    run,
+    same,
+    sequence_level,
+    weights,
+)
 from trainer.checkpoint import listing
 from trainer.errors import BadInput, Diverged, Terminated
 from trainer.events import silent
 from trainer.loading import load_model, load_tokenizer
-from trainer.spec import ForwardKL, Optimization, SequenceLevel, TrainSpec
+from trainer.spec import ForwardKL, Optimization
 from trainer.training import train_on
 
 pytestmark = pytest.mark.slow
-
-BRIEF = Optimization(
-    batch_size=4, epochs=2, learning_rate=1e-2, checkpoint_steps=3, threads=1, max_length=64
-)
-"""8 steps over 16 rows."""
-
-
-class Heard(list[tuple[str, dict[str, Any]]]):
-    """Events as they came."""
-
-    def __call__(self, event: str, fields: dict[str, Any]) -> None:
-        self.append((event, fields))
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [fields for name, fields in self if name == event]
-
-
-def sequence_level(student: Path, **changes: Any) -> TrainSpec:
-    optimization = BRIEF.model_copy(update=changes)
-    return SequenceLevel(method="sequence_level", student=str(student), optimization=optimization)
-
-
-def run(
-    spec: TrainSpec,
-    out: Path,
-    emit: Callable[[str, dict[str, Any]], None] = silent,
-    records: list[Record] | None = None,
-) -> dict[str, Tensor]:
-    given = make_records(16) if records is None else records
-    return weights(train_on(spec, given, make_records(4), out, emit))
-
-
-def weights(model: Path) -> dict[str, Tensor]:
-    return load_file(model / "model.safetensors")
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first)
-
-
-def furthest(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
-    return max(float((first[name] - second[name]).abs().max()) for name in first)
-
-
-class Killed(RuntimeError):  # noqa: N818
-    """Stands for a death that nothing could catch."""
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +52,6 @@ def plain(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain8(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Weights after steps of 8 rows, one pass each."""
     return run(sequence_level(base, batch_size=8), tmp_path_factory.mktemp("plain8"))
-
-
-def dying_after(checkpoint: int) -> Callable[[str, dict[str, Any]], None]:
-    """An emit that dies once checkpoint number `checkpoint` has been announced."""
-    seen = 0
-
-    def emit(event: str, fields: dict[str, Any]) -> None:
-        nonlocal seen
-        if event == "phase" and fields["name"] == "checkpoint":
-            seen += 1
-            if seen == checkpoint:
-                raise Killed
-
-    return emit
 
 
 def test_the_student_learns_and_is_left_as_a_plain_model(base: Path, tmp_path: Path) -> None:

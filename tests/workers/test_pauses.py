@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +47,18 @@ def in_thread(site: Site, job_id: str) -> threading.Thread:
     return thread
 
 
-def restart(stub: StubTeacher, folder: Path) -> "subprocess.Popen[bytes]":
+@contextmanager
+def restarted(stub: StubTeacher, folder: Path) -> Iterator[None]:
     """Another fake teacher at the address of one that is gone."""
     port_file = folder / "again.port"
     port = stub.url.rpartition(":")[2]
     command = [sys.executable, str(STUB), "--port-file", str(port_file), "--port", port]
-    process = subprocess.Popen(command)
-    wait_for(port_file.exists)
-    return process
+    with subprocess.Popen(command) as process:
+        try:
+            wait_for(port_file.exists)
+            yield
+        finally:
+            process.kill()
 
 
 def test_a_job_outlives_its_teacher(tmp_path: Path, stub: StubTeacher) -> None:
@@ -71,18 +77,14 @@ def test_a_job_outlives_its_teacher(tmp_path: Path, stub: StubTeacher) -> None:
     assert "does not answer" in (job.detail or "")
     run(site, job_id)  # The tick's doorbell: the probe finds nobody.
     assert get_job(site, job_id).state == State.PAUSED
-    again = restart(stub, tmp_path)
-    try:
+    with restarted(stub, tmp_path):
         run(site, job_id)
         assert get_job(site, job_id).state == State.SUCCEEDED
         check_each_once(dataset_of(site, job_id), 300)
         asked = stub.stats()["requests"]
         # What was under way when it died may be asked once more, nothing else.
         assert 300 - before - 8 <= asked <= 300 - before + 8
-    finally:
-        again.kill()
-        again.wait()
-        site.sessions.engine.dispose()
+    site.sessions.engine.dispose()
 
 
 FEW_SHOT: dict[str, Any] = {
@@ -125,17 +127,13 @@ def test_a_job_outlives_whom_it_asks_beside_its_teacher(
         assert f"{who} aside at {aside.url}/v1 does not answer" in (job.detail or "")
         run(site, job_id)  # The tick's doorbell: the teacher is there, the other is not.
         assert get_job(site, job_id).state == State.PAUSED
-        again = restart(aside, tmp_path)
-    try:
+    with restarted(aside, tmp_path):
         run(site, job_id)
         assert get_job(site, job_id).state == State.SUCCEEDED
         check_each_once(dataset_of(site, job_id), 48)
         # The teacher was there all the time: none of its answers was lost.
         assert stub.stats()["requests"] == 48 * fields.get("samples", 1)
-    finally:
-        again.kill()
-        again.wait()
-        site.sessions.engine.dispose()
+    site.sessions.engine.dispose()
 
 
 def test_a_fall_back_stands_in_for_no_judge(tmp_path: Path, stub: StubTeacher) -> None:

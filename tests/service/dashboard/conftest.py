@@ -1,10 +1,11 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 
 from service.app import create_app
 from service.site import Site
+from tests.service.served import served
 
 
 @pytest.fixture
@@ -19,3 +20,10 @@ async def browser(site: Site) -> AsyncIterator[httpx.AsyncClient]:
         transport=transport, base_url="http://localhost", headers=headers
     ) as client:
         yield client
+
+
+@pytest.fixture
+def url(site: Site) -> Iterator[str]:
+    """An API's, for a real browser."""
+    with served(site) as listening:
+        yield listening

@@ -1,7 +1,6 @@
 """What is typed into a form and not sent survives a reload, in a real browser."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -9,7 +8,6 @@ from playwright.sync_api import Page, expect
 from service.site import Site
 from tests.service.dashboard.live import CHROMIUM, page
 from tests.service.given import add_teacher
-from tests.service.served import served
 
 __all__ = ["page"]
 
@@ -17,13 +15,6 @@ pytestmark = [
     pytest.mark.servers,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
-
-
-@pytest.fixture
-def url(site: Site) -> Iterator[str]:
-    """An API's."""
-    with served(site) as listening:
-        yield listening
 
 
 def test_a_job_that_is_typed_stays_until_it_is_taken_or_discarded(

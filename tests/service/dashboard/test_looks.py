@@ -1,6 +1,5 @@
 """Every page in a real browser: on a phone's width, in light and dark, by the reader's clock."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from service.tables import Job, State
 from tests.service.dashboard import world
 from tests.service.dashboard.addresses import PARTS, addresses
 from tests.service.dashboard.live import CHROMIUM, page
-from tests.service.served import served
 
 __all__ = ["page"]
 
@@ -25,13 +23,6 @@ pytestmark = [
 ]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 CONTRAST = Path(__file__).with_name("contrast.js").read_text()
-
-
-@pytest.fixture
-def url(site: Site) -> Iterator[str]:
-    """An API's."""
-    with served(site) as listening:
-        yield listening
 
 
 def test_every_page_fits_a_phone_and_is_legible_in_light_and_dark(

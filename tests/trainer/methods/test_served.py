@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from tests.trainer.conftest import make_model, make_records, make_tokenizer
 from tests.trainer.methods.made import all_rows, dense, kept_targets, learnt, loss_of, made, spec_of
 from tests.trainer.methods.served_teacher import Fake, serving
-from tests.trainer.test_training import same, weights
+from tests.trainer.runs import same, weights
 from trainer.batch import pack
 from trainer.errors import BadInput
 from trainer.events import silent

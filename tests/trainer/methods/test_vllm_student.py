@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 from tests.trainer.conftest import make_model, make_records, make_tokenizer
 from tests.trainer.methods.made import all_rows, learnt, loss_of, made, spec_of
 from tests.trainer.methods.served_teacher import Fake, serving
-from tests.trainer.test_training import weights
+from tests.trainer.runs import weights
 from trainer import vllm_student
 from trainer.compress.vllm_server import Engine as VllmEngine
 from trainer.compress.vllm_server import Server
