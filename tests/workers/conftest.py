@@ -23,6 +23,8 @@ from service.settings import Settings
 from service.site import Site, open_site
 from service.spec import BuildJob
 from service.tables import Artifact, Job, Teacher
+from workers import build
+from workers.watch import Watch
 from workers.window import spare
 
 STUB = Path(__file__).with_name("stub_teacher.py")
@@ -121,6 +123,12 @@ def submit(site: Site, seeds: list[dict[str, Any]], **fields: Any) -> str:
         {"kind": "cot", "teacher": "stub", "seeds": upload(site, seeds), "chunk_rows": 32} | fields
     )
     return jobs.submit(site, BuildJob(kind="build", build=spec)).id
+
+
+def run_build(site: Site, job_id: str, write: Write | None = None) -> None:
+    """What a worker does of a build now."""
+    # It watches with the patience that the leases ask for: one of less takes over from itself.
+    build.run(site, job_id, Watch(site.settings.lease_s), write)
 
 
 def get_job(site: Site, job_id: str) -> Job:

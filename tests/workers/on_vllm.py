@@ -22,7 +22,7 @@ from service.site import Site
 from service.spec import job_spec
 from service.tables import State
 from tests.conftest import ROOT
-from tests.workers.conftest import LEASE_S, dataset_of, get_job, rows_of, wait_for
+from tests.workers.conftest import dataset_of, get_job, rows_of, run_build, wait_for
 from tests.workers.test_rescore import records
 from trainer.compress.vllm_server import find_engine
 from workers import build
@@ -106,7 +106,7 @@ def kept_file(site: Site, name: str, text: str) -> str:
 
 
 def run(site: Site, job_id: str) -> None:
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
 
 
 def succeeded(site: Site, job_id: str) -> list[Record | Rejected]:

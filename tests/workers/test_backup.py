@@ -11,7 +11,6 @@ from service import backup
 from service.site import Site
 from service.tables import State
 from tests.workers.conftest import (
-    LEASE_S,
     StubTeacher,
     check_each_once,
     dataset_of,
@@ -19,14 +18,14 @@ from tests.workers.conftest import (
     lost_at_most,
     new_site,
     register,
+    run_build,
     submit,
     sums,
     wait_for,
 )
 from tests.workers.test_child import fake, in_thread, patient, put, told, work
 from tests.workers.test_workers import Plant, plant
-from workers import build, child
-from workers.watch import Watch
+from workers import child
 
 __all__ = ["patient", "plant"]
 
@@ -52,7 +51,7 @@ def test_a_half_done_job_goes_on_from_a_backup(
     site = new_site(tmp_path / "elsewhere")
     restored = backup.restore(site, tmp_path / "backup.tar.zst")
     assert (restored.unfinished, restored.missing) == (1, ())
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
     assert get_job(site, job_id).state == State.SUCCEEDED
     check_each_once(dataset_of(site, job_id), rows)
     # What was answered before the backup is not asked again.

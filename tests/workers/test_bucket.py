@@ -19,13 +19,13 @@ from service.spec import BatchJob
 from service.tables import Artifact, Event, State
 from tests.service.s3 import Line, S3Server, bucket, line, s3_server
 from tests.workers.conftest import (
-    LEASE_S,
     StubTeacher,
     check_each_once,
     dataset_of,
     get_job,
     new_site,
     register,
+    run_build,
     submit,
     sums,
     wait_for,
@@ -35,10 +35,9 @@ from tests.workers.test_child import fake, model_directory, put
 from tests.workers.test_ledger import entry, lease_of
 from tests.workers.test_signal import say
 from tests.workers.writing_teacher import writing_teacher
-from workers import batch, build, child
+from workers import batch, child
 from workers.answers import answers_folder, write_lines
 from workers.ledger import LedgerWriter, folder_of, read_entries
-from workers.watch import Watch
 
 __all__ = ["bucket", "line", "s3_server"]
 
@@ -64,7 +63,7 @@ def host(tmp_path: Path, bucket: str) -> Iterator[NewHost]:
 
 
 def run(site: Site, job_id: str) -> None:
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
 
 
 def told(site: Site, job_id: str) -> list[str]:

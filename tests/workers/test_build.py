@@ -22,18 +22,18 @@ from tests.workers.conftest import (
     new_site,
     register,
     rows_of,
+    run_build,
     submit,
     sums,
     wait_for,
 )
-from workers import build, drain
+from workers import drain
 from workers.chunk import OpenChunk
 from workers.lease import Lease
-from workers.watch import Watch
 
 
 def run(site: Site, job_id: str, write: Write = write_durably) -> None:
-    build.run(site, job_id, Watch(LEASE_S), write)
+    run_build(site, job_id, write)
 
 
 @pytest.mark.slow

@@ -10,16 +10,14 @@ from prompts.spec import Sampling
 from service.identity import Identity
 from service.site import Site
 from tests.workers.conftest import (
-    LEASE_S,
     StubTeacher,
     get_job,
     register,
+    run_build,
     submit,
     sums,
 )
-from workers import build
 from workers.cache import Cache
-from workers.watch import Watch
 
 ME = Identity(served_model="m", root="/a")
 SAID = Call(row="a", text="yes", finish_reason="stop", prompt_tokens=3)
@@ -31,7 +29,7 @@ def request(row: str = "a", text: str = "Hi", sample: int = 0, seed: int = 1) ->
 
 
 def run(site: Site, job_id: str) -> dict[str, int]:
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
     return dict(get_job(site, job_id).result)
 
 

@@ -19,18 +19,16 @@ from service.problems import Problem
 from service.site import Site
 from service.spec import BuildJob, RecipeJob
 from service.tables import Job, State
-from tests.workers.conftest import dataset_of, dying_disk, get_job, new_site, register
+from tests.workers.conftest import dataset_of, dying_disk, get_job, new_site, register, run_build
 from tests.workers.test_rescore import MODEL, known, records, refused, rescored, written
 from tests.workers.writing_teacher import WritingTeacher, writing_teacher
 from trainer.data import encode
 from trainer.loading import load_tokenizer
 from trainer.methods.stored import check_tokens, select_signalled
 from trainer.spec import StoredKL
-from workers import build
 from workers.lease import claim_job, release
 from workers.ledger import read_entries
 from workers.prepare import prepare
-from workers.watch import Watch
 from workers.work import build_spec
 
 SAMPLED = {
@@ -185,7 +183,7 @@ def test_it_waits_for_the_device(site: Site, stories: WritingTeacher) -> None:
     assert job.state == State.QUEUED
     assert "train job first" in (job.waiting_for or "")
     end(site, "first")
-    build.run(site, job_id, Watch(site.settings.lease_s))
+    run_build(site, job_id)
     assert get_job(site, job_id).state == State.SUCCEEDED
 
 
@@ -208,12 +206,12 @@ def test_one_that_was_paused_takes_the_device_from_nobody(
     with site.sessions.writing() as session:
         assert claim_job(session, "later", "two") is not None
     pausing.resume(site, job_id)
-    build.run(site, job_id, Watch(site.settings.lease_s))
+    run_build(site, job_id)
     job = get_job(site, job_id)
     assert job.state == State.RUNNING
     assert "train job later" in (job.waiting_for or "")
     end(site, "later")
-    build.run(site, job_id, Watch(site.settings.lease_s))
+    run_build(site, job_id)
     assert get_job(site, job_id).state == State.SUCCEEDED
 
 

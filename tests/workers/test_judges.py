@@ -6,17 +6,15 @@ from prompts.record import Record
 from service.problems import Problem
 from service.site import Site
 from tests.workers.conftest import (
-    LEASE_S,
     dataset_of,
     register,
     rows_of,
+    run_build,
     submit,
     sums,
     upload,
 )
 from tests.workers.writing_teacher import writing_teacher
-from workers import build
-from workers.watch import Watch
 
 
 def say(prompt: str) -> str:
@@ -30,7 +28,7 @@ def test_a_later_dataset_takes_nothing_of_an_earlier_one_nor_of_the_evaluation(s
     with writing_teacher(say) as teacher:
         register(site, teacher.url)
         first = submit(site, seeds[:10], template="{{ question }}")
-        build.run(site, first, Watch(LEASE_S))
+        run_build(site, first)
         evaluation = upload(site, [{"id": "e1", "question": seeds[20]["question"]}])
         against = dataset_of(site, first).name
         later = submit(
@@ -40,7 +38,7 @@ def test_a_later_dataset_takes_nothing_of_an_earlier_one_nor_of_the_evaluation(s
             decontaminate=evaluation,
             near_duplicates={**near, "against": [against]},
         )
-        build.run(site, later, Watch(LEASE_S))
+        run_build(site, later)
     rows = {row.id: row for row in rows_of(dataset_of(site, later))}
     rejected = {name: row.reason for name, row in rows.items() if not isinstance(row, Record)}
     assert rejected["s00020"] == "contaminated"

@@ -11,35 +11,30 @@ from service import events, pausing
 from service.site import Site
 from service.tables import State
 from tests.workers.conftest import (
-    LEASE_S,
     StubTeacher,
     check_each_once,
     dataset_of,
     get_job,
     register,
     rows_of,
+    run_build,
     submit,
     sums,
 )
-from workers import build
-from workers.watch import Watch
 
 pytestmark = pytest.mark.slow
 
 
 def run(site: Site, job_id: str, workers: int = 1) -> None:
     """So many workers, each in a thread of its own, until all have nothing left to do."""
-    threads = [
-        threading.Thread(target=build.run, args=(site, job_id, Watch(LEASE_S)))
-        for _ in range(workers)
-    ]
+    threads = [threading.Thread(target=run_build, args=(site, job_id)) for _ in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     for _ in range(5):  # Each time that the goal is raised its bell is rung.
         if get_job(site, job_id).state == State.RUNNING:
-            build.run(site, job_id, Watch(LEASE_S))
+            run_build(site, job_id)
 
 
 def accepted_of(rows: list[dict[str, Any]]) -> list[str]:

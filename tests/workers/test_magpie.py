@@ -18,13 +18,11 @@ from service.site import Site
 from service.spec import BuildJob
 from service.tables import State
 from tests.conftest import ROOT
-from tests.workers.conftest import LEASE_S, dataset_of, get_job, register, rows_of
+from tests.workers.conftest import dataset_of, get_job, register, rows_of, run_build
 from tests.workers.test_rounds import WORDS
 from tests.workers.writing_teacher import writing_teacher
 from trainer.loading import load_tokenizer
-from workers import build
 from workers.tokens import user_opening
-from workers.watch import Watch
 
 MODEL = ROOT / "examples" / "demo" / "models" / "teacher"
 LLAMA = (
@@ -62,7 +60,7 @@ def test_rounds_without_any_seeds_become_a_dataset_of_novel_instructions(site: S
     with writing_teacher(lambda prompt: f"Well: {prompt}", write) as teacher:
         register(site, teacher.url, model=str(MODEL))
         job_id = submit(site)
-        build.run(site, job_id, Watch(LEASE_S))
+        run_build(site, job_id)
     job = get_job(site, job_id)
     assert (job.state, job.detail) == (State.SUCCEEDED, None)
     assert len(teacher.continued) == read_manifest(dataset_of(site, job_id)).counts.seeds == 40

@@ -18,7 +18,7 @@ from service import events, pausing
 from service.review import difference
 from service.site import Site
 from service.tables import State
-from tests.workers.conftest import LEASE_S, dataset_of, get_job, new_site, register, wait_for
+from tests.workers.conftest import dataset_of, get_job, new_site, register, wait_for
 from tests.workers.on_vllm import (
     MODELS,
     Served,
@@ -54,7 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def on_vllm(tmp_path: Path, served: Served) -> Iterator[Site]:
-    site = new_site(tmp_path / "data", min_free_bytes=0, teacher_patience_s=1.0)
+    site = new_site(tmp_path / "data", min_free_bytes=0, teacher_patience_s=1.0, lease_s=5.0)
     probe = {"ok": True, "revision": "r1", "max_logprobs": 20, "context_tokens": 1024}
     for name in ("demo-teacher", "critic", "stub"):
         url = f"http://127.0.0.1:{served.port}"
@@ -141,7 +141,7 @@ def test_a_worker_killed_half_way_through_a_step_repeats_no_finished_call(
     kept = kept_calls(on_vllm, job_id)
     wait_for(lambda: not served.running)  # vLLM drops what nobody waits for any more.
     before = served.finished
-    watch = Watch(LEASE_S)
+    watch = Watch(on_vllm.settings.lease_s)
     wait_for(lambda: taken_over(on_vllm, job_id, watch), 300)
     succeeded(on_vllm, job_id)
     asked = get_job(on_vllm, job_id).result["requests"]

@@ -14,7 +14,6 @@ from service import jobs, pausing
 from service.site import Site
 from service.tables import State
 from tests.workers.conftest import (
-    LEASE_S,
     STUB,
     StubTeacher,
     check_each_once,
@@ -23,13 +22,12 @@ from tests.workers.conftest import (
     get_job,
     new_site,
     register,
+    run_build,
     submit,
     sums,
     wait_for,
 )
-from workers import build
 from workers.wake import wake
-from workers.watch import Watch
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +36,7 @@ HOT = {"temperature": 1, "seed": 1}
 
 
 def run(site: Site, job_id: str) -> None:
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
 
 
 def in_thread(site: Site, job_id: str) -> threading.Thread:

@@ -29,6 +29,7 @@ from tests.workers.conftest import (
     get_job,
     register,
     rows_of,
+    run_build,
     upload,
 )
 from tests.workers.writing_teacher import WritingTeacher, writing_teacher
@@ -36,8 +37,6 @@ from trainer.data import encode
 from trainer.loading import load_tokenizer
 from trainer.methods.stored import check_tokens, select_signalled
 from trainer.spec import StoredKL
-from workers import build
-from workers.watch import Watch
 
 MODEL = ROOT / "examples" / "demo" / "models" / "teacher"
 SEEDS = ROOT / "examples" / "demo" / "data" / "cot.seeds.jsonl"
@@ -79,7 +78,7 @@ def rescored(site: Site, write: Write = write_durably, **fields: Any) -> str:
 
 def run(site: Site, spec: CotBuild | RescoreBuild, write: Write = write_durably) -> str:
     job_id = jobs.submit(site, BuildJob(kind="build", build=spec)).id
-    build.run(site, job_id, Watch(site.settings.lease_s), write)
+    run_build(site, job_id, write)
     return job_id
 
 

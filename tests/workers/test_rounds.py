@@ -17,10 +17,8 @@ from service import jobs
 from service.site import Site
 from service.spec import BuildJob
 from service.tables import State
-from tests.workers.conftest import LEASE_S, dataset_of, get_job, register, rows_of, upload
+from tests.workers.conftest import dataset_of, get_job, register, rows_of, run_build, upload
 from tests.workers.writing_teacher import WritingTeacher, writing_teacher
-from workers import build
-from workers.watch import Watch
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +76,7 @@ def start(site: Site, url: str, **method: int) -> str:
 def test_later_rounds_are_shown_what_earlier_ones_wrote(site: Site) -> None:
     with writing_teacher(say) as teacher:
         job_id = start(site, teacher.url)
-        build.run(site, job_id, Watch(LEASE_S))
+        run_build(site, job_id)
         prompts = writing_prompts(teacher)
     job = get_job(site, job_id)
     assert (job.state, job.detail) == (State.SUCCEEDED, None)
@@ -91,15 +89,12 @@ def test_later_rounds_are_shown_what_earlier_ones_wrote(site: Site) -> None:
 def test_several_workers_keep_the_rounds_apart_and_ask_nothing_twice(site: Site) -> None:
     with writing_teacher(say) as teacher:
         job_id = start(site, teacher.url)
-        workers = [
-            threading.Thread(target=build.run, args=(site, job_id, Watch(LEASE_S)))
-            for _ in range(3)
-        ]
+        workers = [threading.Thread(target=run_build, args=(site, job_id)) for _ in range(3)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        build.run(site, job_id, Watch(LEASE_S))
+        run_build(site, job_id)
         prompts = writing_prompts(teacher)
     assert get_job(site, job_id).state == State.SUCCEEDED
     assert len(prompts) == 60
@@ -112,7 +107,7 @@ def test_the_same_seeds_give_the_same_tasks(site: Site, chunk_rows: int) -> None
     for _ in range(2):
         with writing_teacher(say) as teacher:
             job_id = start(site, teacher.url)
-            build.run(site, job_id, Watch(LEASE_S))
+            run_build(site, job_id)
         rows = [row for row in rows_of(dataset_of(site, job_id)) if isinstance(row, Record)]
         found.append({row.id: task_of(row) for row in rows})
     assert found[0] == found[1]

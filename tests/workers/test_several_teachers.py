@@ -14,19 +14,17 @@ from service.shares import fair_shares
 from service.site import Site
 from service.tables import Grant, State, Teacher
 from tests.workers.conftest import (
-    LEASE_S,
     StubTeacher,
     dataset_of,
     fake_teacher,
     get_job,
     register,
     rows_of,
+    run_build,
     submit,
     sums,
     wait_for,
 )
-from workers import build
-from workers.watch import Watch
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +32,7 @@ BOTH = [{"name": "stub", "weight": 3}, {"name": "second", "weight": 1}]
 
 
 def run(site: Site, job_id: str) -> None:
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
 
 
 @pytest.fixture

@@ -9,10 +9,16 @@ from prompts.signal import TopKRow
 from service.problems import Problem
 from service.site import Site
 from service.tables import State
-from tests.workers.conftest import LEASE_S, dataset_of, get_job, register, rows_of, submit, sums
+from tests.workers.conftest import (
+    dataset_of,
+    get_job,
+    register,
+    rows_of,
+    run_build,
+    submit,
+    sums,
+)
 from tests.workers.writing_teacher import writing_teacher
-from workers import build
-from workers.watch import Watch
 
 
 def say(prompt: str) -> str:
@@ -24,7 +30,7 @@ def test_accepted_rows_have_the_signal_of_their_completions(site: Site) -> None:
     with writing_teacher(say) as teacher:
         register(site, teacher.url, probe={"ok": True, "revision": "r1", "max_logprobs": 5})
         job_id = submit(site, sums(40), signal={"top_k": 3}, chunk_rows=16)
-        build.run(site, job_id, Watch(LEASE_S))
+        run_build(site, job_id)
     assert get_job(site, job_id).state == State.SUCCEEDED
     dataset = dataset_of(site, job_id)
     summary = read_manifest(dataset).signal
@@ -46,7 +52,7 @@ def test_accepted_rows_have_the_signal_of_their_completions(site: Site) -> None:
 def test_a_teacher_without_log_probs_fails_the_job_and_says_so(site: Site, stub: object) -> None:
     register(site, stub.url)  # type: ignore[attr-defined]
     job_id = submit(site, sums(4), signal={"top_k": 2})
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
     job = get_job(site, job_id)
     assert (job.state, job.reason) == (State.FAILED, "teacher_without_signal")
     assert "serve the teacher with vLLM" in (job.detail or "")
@@ -86,7 +92,7 @@ def test_half_a_character_from_a_teacher_ends_no_build(site: Site) -> None:
         job_id = submit(
             site, sums(8), signal={"top_k": 3}, near_duplicates={}, novelty={"rouge_l": 1}
         )
-        build.run(site, job_id, Watch(LEASE_S))
+        run_build(site, job_id)
     assert get_job(site, job_id).state == State.SUCCEEDED
     rows = [row for row in rows_of(dataset_of(site, job_id)) if isinstance(row, Record)]
     assert rows

@@ -20,18 +20,16 @@ from service.site import Site
 from service.spec import BuildJob
 from service.tables import Artifact, State
 from tests.workers.conftest import (
-    LEASE_S,
     StubTeacher,
     check_each_once,
     dataset_of,
     get_job,
     register,
     rows_of,
+    run_build,
     submit,
     sums,
 )
-from workers import build
-from workers.watch import Watch
 
 ROWS = sums(30)
 
@@ -46,7 +44,7 @@ def built(site: Site, seeds: Any, **fields: Any) -> str:
     given = {"kind": "cot", "teacher": "stub", "seeds": seeds, "chunk_rows": 16} | fields
     spec = CotBuild.model_validate(given)
     job_id = jobs.submit(site, BuildJob(kind="build", build=spec)).id
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
     assert get_job(site, job_id).state == State.SUCCEEDED, get_job(site, job_id).detail
     return job_id
 
@@ -160,6 +158,6 @@ def test_nothing_new_is_said(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     built(site, ROWS)
     job_id = submit(site, ROWS, incremental=True)
-    build.run(site, job_id, Watch(LEASE_S))
+    run_build(site, job_id)
     assert get_job(site, job_id).reason == "bad_input"
     assert "no seed is new" in (get_job(site, job_id).detail or "")

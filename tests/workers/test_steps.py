@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from prompts.record import Record
-from service.durable import write_durably
 from service.site import Site
 from service.tables import State
 from tests.workers.conftest import (
-    LEASE_S,
     StubTeacher,
     check_each_once,
     dataset_of,
@@ -19,11 +17,10 @@ from tests.workers.conftest import (
     new_site,
     register,
     rows_of,
+    run_build,
     submit,
     sums,
 )
-from workers import build
-from workers.watch import Watch
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +55,7 @@ def requests_for(rows: int) -> int:
 def test_samples_hints_and_judges_are_asked_once_each(site: Site, stub: StubTeacher) -> None:
     register(site, stub.url)
     job_id = submit(site, sums(60), **STEPS)
-    build.run(site, job_id, Watch(LEASE_S), write_durably)
+    run_build(site, job_id)
     assert get_job(site, job_id).state == State.SUCCEEDED
     check_each_once(dataset_of(site, job_id), 60)
     assert stub.stats()["answered"] == requests_for(60) == get_job(site, job_id).result["requests"]
@@ -70,12 +67,12 @@ def test_a_build_that_dies_between_the_steps_goes_on_where_it_was(
     site = new_site(tmp_path / "data")
     register(site, stub.url)
     first = submit(site, sums(60), **STEPS)
-    build.run(site, first, Watch(LEASE_S), dying_disk(12))
+    run_build(site, first, dying_disk(12))
     assert (get_job(site, first).state, get_job(site, first).reason) == (State.FAILED, "storage")
     paid = stub.stats()["answered"]
     assert 20 < paid < requests_for(60)
     second = submit(site, sums(60), **STEPS)
-    build.run(site, second, Watch(LEASE_S), write_durably)
+    run_build(site, second)
     assert get_job(site, second).state == State.SUCCEEDED
     check_each_once(dataset_of(site, second), 60)
     kept = [row for row in rows_of(dataset_of(site, second)) if isinstance(row, Record)]
