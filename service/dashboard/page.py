@@ -12,12 +12,13 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from sqlalchemy.exc import DataError, OperationalError
 
 from service import errors, login
-from service.access import CSRF_HEADER, SAFE_METHODS, Caller, check_csrf
+from service.access import CSRF_HEADER, SAFE_METHODS, Caller, check_csrf, required_for
 from service.dashboard import words
 from service.keys import Scope
 from service.login import Ticket
 from service.problems import Problem
 from service.shared import StorageError
+from service.spec import job_spec
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -38,6 +39,7 @@ templates = Environment(
     lstrip_blocks=True,
 )
 templates.filters.update(words.FILTERS)
+templates.filters["scope"] = lambda spec: required_for(job_spec.validate_python(spec))
 
 
 class PageRoute(APIRoute):

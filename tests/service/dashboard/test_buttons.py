@@ -4,10 +4,12 @@ from pathlib import Path
 
 import httpx
 
-from service import keys, registry, teachers, verdicts
+from service import keys, registry, teachers, timetable, verdicts
 from service.keys import NewKey
 from service.login import COOKIE
 from service.site import Site
+from service.tables import Job, State, now
+from service.timetable import ScheduleSpec
 from tests.service.dashboard import world
 from tests.service.dashboard.asked import Seen, token
 from tests.service.fakes import FakeTeacher
@@ -77,6 +79,24 @@ async def test_logging_out_ends_the_session(site: Site, browser: httpx.AsyncClie
     assert (left.status_code, left.headers["location"]) == (303, "/login")
     assert COOKIE not in browser.cookies
     assert (await browser.get("/jobs")).headers["location"].startswith("/login")
+
+
+async def test_no_button_lets_go_on_what_its_reader_may_not_submit(
+    site: Site, browser: httpx.AsyncClient
+) -> None:
+    wanted = {"kind": "serve", "model": "org/model", "name": "served"}
+    with site.sessions.writing.begin() as session:
+        session.add(Job(id="job-s", kind="serve", name="s", spec=wanted, state=State.PAUSED))
+    at = ScheduleSpec.model_validate({"name": "s", "cron": "0 3 * * *", "job": wanted})
+    schedule = timetable.create(site, at, now()).id
+    pages = {"/jobs/job-s": "/jobs/job-s/resume", "/schedules": f"/schedules/{schedule}/run"}
+    for scopes in (("read", "submit"), ("read", "submit", "train")):
+        _, key = keys.create(site, NewKey(name="some", scopes=scopes))
+        await browser.post("/login", data={"key": key})
+        for path, action in pages.items():
+            seen = Seen((await browser.get(path)).text)
+            actions = {given.get("action") for tag, given in seen.tags if tag == "form"}
+            assert (action in actions) == ("train" in scopes)
 
 
 async def test_what_is_refused_at_the_gate_is_a_page_for_a_browser(
