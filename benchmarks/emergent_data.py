@@ -2,21 +2,19 @@
 
 import hashlib
 import json
-import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.quality_data import DEMO, TEACHER, is_right
+from examples.demo.seeds import draw_seed_problems
+from examples.demo.world import Problem
 from prompts.dataset import assemble, read_rows, write_chunk
 from prompts.record import Kind, Message, Record
 from trainer.data import render_prompts
 from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
-
-SHOWN = 4
-"""Demonstrations in a prompt."""
 
 
 @dataclass(frozen=True)
@@ -35,39 +33,38 @@ def make_datasets(out: Path, problems: int) -> None:
     there, a tenth of its rows held out."""
     _make(out, "cot", Kind.COT, stories(problems), is_right)
     _direct(out)
-    _make(out, "icl", Kind.ICL, mappings(problems), _exact)
-    _make(out, "if", Kind.IF, instructions(problems), _exact)
+    # Their answers are a word or a few: twice as many take no longer.
+    _make(out, "icl", Kind.ICL, mappings(2 * problems), _exact)
+    _make(out, "if", Kind.IF, instructions(2 * problems), _exact)
 
 
 def stories(count: int) -> list[Asked]:
     """Story arithmetic, with the words that ask for steps."""
+    lines = (DEMO / "data/cot.seeds.jsonl").read_text("utf-8").splitlines()[:count]
     return [
-        Asked(one["id"], f"{one['question']} Think step by step.", str(one["answer"]), text)
-        for text, one in _lines("cot.seeds", count)
+        Asked(one["id"], f"{one['question']} Think step by step.", str(one["answer"]), line)
+        for line, one in zip(lines, map(json.loads, lines), strict=True)
     ]
 
 
 def mappings(count: int) -> list[Asked]:
-    """A query behind demonstrations of its own task, drawn from the pool by its id."""
-    pool = [one for _, one in _lines("icl.pool", None)]
-    made = []
-    for text, one in _lines("icl.seeds", count):
-        own = [demo for demo in pool if demo["task"] == one["task"] and demo["id"] != one["id"]]
-        if len(own) < SHOWN:
-            continue
-        shown = random.Random(one["id"]).sample(own, SHOWN)
-        demos = "".join(f"Input: {d['input']}\nOutput: {d['output']}\n\n" for d in shown)
-        prompt = f"{demos}Input: {one['input']}\nOutput:"
-        made.append(Asked(one["id"], prompt, one["output"], text, tuple(d["id"] for d in shown)))
-    return made
+    """Tasks in context, a mapping of its own for each with its demonstrations before the query."""
+    return [
+        Asked(one.id, one.user, one.answer, json.dumps(one.seed), _demonstrations(one))
+        for one in draw_seed_problems("icl", count)
+    ]
 
 
 def instructions(count: int) -> list[Asked]:
-    """Instructions as they are."""
+    """Instructions of one to three operations."""
     return [
-        Asked(one["id"], one["instruction"], str(one["answer"]), text)
-        for text, one in _lines("if.seeds", count)
+        Asked(one.id, one.user, one.answer, json.dumps(one.seed))
+        for one in draw_seed_problems("if", count)
     ]
+
+
+def _demonstrations(one: Problem) -> tuple[str, ...]:
+    return tuple(f"{one.id}-{number}" for number in range(one.user.count("Output: ")))
 
 
 def record_of(asked: Asked, kind: Kind, said: str, number: int) -> Record:
@@ -137,9 +134,3 @@ def write_dataset(target: Path, records: list[Record]) -> None:
 
 def _exact(said: str, gold: str) -> bool:
     return said.strip().splitlines()[-1:] == [gold]
-
-
-def _lines(name: str, count: int | None) -> list[tuple[str, dict[str, str]]]:
-    """A file's lines as they stand, and read."""
-    lines = (DEMO / f"data/{name}.jsonl").read_text("utf-8").splitlines()[:count]
-    return [(line, json.loads(line)) for line in lines]

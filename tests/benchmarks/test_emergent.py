@@ -9,7 +9,6 @@ from pydantic import TypeAdapter
 
 from benchmarks.emergent import ARMS, SMOKE, spec_of, table
 from benchmarks.emergent_data import (
-    SHOWN,
     _direct,
     instructions,
     mappings,
@@ -27,24 +26,23 @@ def test_every_arm_is_a_training_that_finds_its_rows(tmp_path: Path) -> None:
     asked = {"cot": stories(3), "direct": stories(3), "icl": mappings(3), "if": instructions(3)}
     kinds = {"cot": Kind.COT, "direct": Kind.COT, "icl": Kind.ICL, "if": Kind.IF}
     for arm in ARMS:
-        made = spec_of(tmp_path, arm, 3, SMOKE, 2)
+        made = spec_of(tmp_path, arm, tmp_path, 3, SMOKE, 2)
         spec = TypeAdapter[TrainSpec](TrainSpec).validate_python(made)
         assert (spec.optimization.seed, spec.optimization.threads) == (3, 2)
         rows = [record_of(one, kinds[arm.dataset], "said", 1) for one in asked[arm.dataset]]
         assert len(METHODS[spec.method].select(spec, rows)) == 3
 
 
-def test_demonstrations_are_of_the_querys_task_and_never_the_query() -> None:
-    for one in mappings(40):
-        query = json.loads(one.seed)
-        assert len(set(one.demo_ids)) == SHOWN
-        assert query["id"] not in one.demo_ids
-        assert all(
-            demo.rpartition("-")[0] == query["id"].rpartition("-")[0] for demo in one.demo_ids
-        )
-        assert one.prompt.endswith(f"Input: {query['input']}\nOutput:")
-        assert one.prompt.count("Output: ") == SHOWN
-    assert mappings(5) == mappings(5)
+def test_every_mapping_stands_behind_demonstrations_of_its_own() -> None:
+    asked = mappings(40)
+    assert asked[:5] == mappings(5)
+    for one in asked:
+        *shown, query = one.prompt.split("\n\n")
+        inputs = {demo.splitlines()[0] for demo in shown}
+        assert len(one.demo_ids) == len(inputs) == len(shown) >= 4
+        assert query == f"Input: {json.loads(one.seed)['input']}\nOutput:"
+        assert query.splitlines()[0] not in inputs
+        assert all(demo.splitlines()[1].startswith("Output: ") for demo in shown)
 
 
 def test_direct_rows_are_the_same_problems_with_the_answer_alone(tmp_path: Path) -> None:
@@ -59,8 +57,13 @@ def test_direct_rows_are_the_same_problems_with_the_answer_alone(tmp_path: Path)
 
 
 def test_the_table_has_both_ends() -> None:
-    ends = {("base", "icl"): 0.1, ("teacher", "icl"): 0.9}
-    told = table({"icl: meta-ICT": [0.4, 0.6]}, ends)
-    assert "| icl: meta-ICT | 50.0% ± 14.1% (2) | 10.0% | 90.0% |" in told
+    ends = {("base", "icl"): 0.1, ("pruned", "icl"): 0.2, ("teacher", "icl"): 0.9}
+    base, cut = (
+        next(arm for arm in ARMS if (arm.skill, arm.start) == ("icl", start))
+        for start in ("base", "pruned")
+    )
+    told = table({base: [0.4, 0.6], cut: [0.5]}, ends)
+    assert "| icl: answers alone | 50.0% ± 14.1% (2) | 10.0% | 90.0% |" in told
+    assert "| icl: pruned, answers alone | 50.0% (1) | 20.0% | 90.0% |" in told
     with pytest.raises(KeyError):
-        table({"if: a": [0.5]}, ends)
+        table({ARMS[0]: [0.5]}, ends)
