@@ -37,8 +37,8 @@ PRUNED: dict[str, Any] = {
     "key_value_groups": 1,
     "importance": "taylor",
 }
-"""What the teacher is cut to, by the rows of the skill: as many parameters as the base has, and what
-it could do mostly gone."""
+"""What the teacher is cut to, by the rows of the skill: as many parameters as the base has, and
+most of what it could do gone."""
 
 
 @dataclass(frozen=True, eq=False)
