@@ -73,7 +73,11 @@ def training(settings: Settings) -> Finding:
 
 def vllm(settings: Settings) -> Finding:
     """The environment that serves models."""
-    program = "from importlib.metadata import version; print(version('vllm'))"
+    program = (
+        "from importlib.metadata import packages_distributions, version\n"
+        "name = packages_distributions()['vllm'][0]\n"  # the build for CPUs has another name
+        "print(name, version(name))"
+    )
     place = settings.vllm_python
     try:
         asked = subprocess.run(

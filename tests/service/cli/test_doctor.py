@@ -1,5 +1,6 @@
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from service.settings import Settings
 from service.site import Site
 from tests.service.cli.conftest import Cli
 from tests.service.given import spec
+
+VLLM_PYTHON = Path(__file__).parents[3] / ".venv-vllm" / "bin" / "python"
 
 
 def test_it_has_a_line_for_each_check_and_an_exit_code(
@@ -46,6 +49,17 @@ def test_a_taken_port_is_noted(settings: Settings) -> None:
 def test_a_vllm_that_is_not_there_is_told(settings: Settings, tmp_path: Path) -> None:
     away = settings.model_copy(update={"vllm_python": tmp_path / "python"})
     assert doctor.vllm(away).state == "wrong"
+
+
+@pytest.mark.vllm
+def test_vllm_is_found_whatever_its_build_is_called(settings: Settings) -> None:
+    found = doctor.vllm(settings.model_copy(update={"vllm_python": VLLM_PYTHON}))
+    assert (found.state, found.words[:4]) == ("ok", "vllm"), found.words
+
+
+def test_an_environment_without_vllm_is_noted(settings: Settings) -> None:
+    found = doctor.vllm(settings.model_copy(update={"vllm_python": Path(sys.executable)}))
+    assert found.state == "note"
 
 
 def test_a_data_directory_that_cannot_be_written(settings: Settings, tmp_path: Path) -> None:
