@@ -21,6 +21,8 @@ TEACHER = "paused_teacher"
 """The teacher does not answer; the job goes on by itself when it does."""
 TEACHER_CHANGED = "paused_teacher_changed"
 SMOKE = "paused_smoke"
+FOR_A_PERSON = (TEACHER_CHANGED, SMOKE)
+"""Nobody else lets the job go on."""
 PAUSABLE = frozenset({"build", "recipe", "train", "compress"})
 WITH_CHECKPOINT = ("train", "compress")
 """Kinds that pause once their worker has put things in order."""

@@ -15,6 +15,7 @@ from service.cli.failure import INTERRUPTED, JOB_FAILED, Failure
 from service.cli.feeds import FINISHED, LOOK_S, Feeds
 from service.cli.options import Screen
 from service.cli.story import Story, describe, ending, name_of
+from service.pausing import FOR_A_PERSON
 
 LINE_EVERY_S = 5.0
 DRAIN_S = 3.0
@@ -32,7 +33,8 @@ class Teller(Protocol):
 
 
 def follow(api: Api, job_id: str, screen: Screen, until: Done | None = None) -> dict[str, Any]:
-    """Show a job until it ends, or `until` says that is enough; the job as it is then.
+    """Show a job until it ends, or `until` says that is enough; the job as it is then. One of its
+    parts, or itself, that is paused until a person looks at it ends that too, and is given back.
 
     Raises Failure when interrupted: the job goes on, and the words say how to watch or stop it.
     """
@@ -67,12 +69,17 @@ def _tell(feeds: Feeds, story: Story, teller: Teller, until: Done | None) -> dic
             continue
         story.look(job)
         teller.looked(story)
+        held = next((each for each in story.members if _waits_for_a_person(each)), None)
         over = job["state"] in FINISHED or (until is not None and until(job))
-        if over and over_at is None:
+        if (over or held) and over_at is None:
             over_at = time.monotonic()
         # The last events may still be on their way, on streams of their own.
         if over_at is not None and (feeds.events.empty() or time.monotonic() - over_at > DRAIN_S):
-            return job
+            return held or job
+
+
+def _waits_for_a_person(job: dict[str, Any]) -> bool:
+    return job["state"] == "paused" and job.get("reason") in FOR_A_PERSON
 
 
 def _hear(feeds: Feeds, story: Story, teller: Teller) -> None:

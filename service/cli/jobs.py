@@ -20,7 +20,7 @@ ExitStatus = Annotated[
     bool,
     typer.Option(
         "--exit-status/--no-exit-status",
-        help="End with 1 if the job failed; without it, with 0 however it ended.",
+        help="End with 1 if the job failed, or waits for a person; without it, with 0.",
     ),
 ]
 

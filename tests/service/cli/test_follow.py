@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from service.cli.client import Api, Event
-from service.cli.follow import follow
+from service.cli.failure import JOB_FAILED
+from service.cli.follow import exit_code, follow
 from service.cli.options import Screen
 
 pytestmark = pytest.mark.slow
@@ -34,10 +35,14 @@ HAPPENED = {
 
 
 class FakeApi(Api):
-    """A FAKE of the API: a recipe that has ended, each of whose parts has a stream of its own."""
+    """A FAKE of the API: a recipe, each of whose parts has a stream of its own."""
+
+    def __init__(self, family: dict[str, Any]) -> None:
+        super().__init__("http://fake", httpx.MockTransport(lambda _: httpx.Response(500)))
+        self._family = family
 
     def get(self, path: str, **_: Any) -> Any:
-        return FAMILY
+        return self._family
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         for number, at, state in HAPPENED[job_id]:
@@ -48,12 +53,35 @@ class FakeApi(Api):
 def test_what_is_replayed_is_told_in_its_order_and_with_its_time() -> None:
     written = io.StringIO()
     screen = Screen(False, Console(file=written, width=100))
-    follow(
-        FakeApi("http://fake", httpx.MockTransport(lambda _: httpx.Response(500))), "job-r", screen
-    )
+    follow(FakeApi(FAMILY), "job-r", screen)
     lines = written.getvalue().splitlines()
     happened = sorted(each for events in HAPPENED.values() for each in events)
     times = [datetime.fromisoformat(f"2026-11-01T{at}Z").astimezone() for _, at, _ in happened]
     assert [line.split()[0] for line in lines] == [f"{at:%H:%M:%S}" for at in times]
     names = ["recipe", "build", "build", "train", "train", "recipe"]
     assert [line.split()[1] for line in lines] == names
+
+
+@pytest.mark.parametrize("reason", ["paused_smoke", "paused_teacher_changed"])
+def test_a_part_that_waits_for_a_person_is_waited_for_no_longer(reason: str) -> None:
+    build, train = FAMILY["children"]
+    held = build | {"state": "paused", "reason": reason, "detail": "Look at them."}
+    family = FAMILY | {"state": "running", "children": [held, train | {"state": "queued"}]}
+    found = follow(FakeApi(family), "job-r", Screen(False, Console(file=io.StringIO())))
+    assert found == held
+    assert exit_code(found) == JOB_FAILED
+
+
+def test_a_teacher_that_is_away_is_waited_for() -> None:
+    build, train = FAMILY["children"]
+    away = build | {"state": "paused", "reason": "paused_teacher"}
+    api = FakeApi(FAMILY | {"state": "running", "children": [away, train]})
+    seen: list[str] = []
+
+    def until(job: dict[str, Any]) -> bool:
+        seen.append(job["state"])
+        return len(seen) == 3
+
+    found = follow(api, "job-r", Screen(False, Console(file=io.StringIO())), until)
+    assert found["id"] == "job-r"
+    assert len(seen) >= 3
