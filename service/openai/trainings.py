@@ -43,10 +43,17 @@ def tuning_object(session: Session, job: Job) -> Object:
         "result_files": [],
         "seed": chosen["seed"],
         "status": job.state,
-        "trained_tokens": None,
+        "trained_tokens": _tokens_learnt(session, job),
         "training_file": files[0] if files else train["dataset"],
         "validation_file": None,
     }
+
+
+def _tokens_learnt(session: Session, job: Job) -> int | None:
+    """Completion tokens over all epochs, once there is a model."""
+    model = session.get(Artifact, job.result.get("model", ""))
+    card = model.summary.get("card") if model is not None else None
+    return card.get("tokens_learnt") if card else None
 
 
 def checkpoints(session: Session, job: Job) -> list[Object]:

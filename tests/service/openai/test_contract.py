@@ -277,6 +277,7 @@ def test_a_fine_tuning_job_from_file_to_checkpoint(client: OpenAI, site: Site) -
     child.run(site, made.id.replace("ftjob-", "job-"))
     ended = client.fine_tuning.jobs.retrieve(made.id)
     assert (ended.status, ended.error) == (State.SUCCEEDED, None)
+    assert (made.trained_tokens, (ended.trained_tokens or 0) > 0) == (None, True)
     assert client.models.retrieve(str(ended.fine_tuned_model)).owned_by == "retort"
     told = list(client.fine_tuning.jobs.list_events(made.id, limit=5))
     metrics = [event for event in told if event.type == "metrics"]
