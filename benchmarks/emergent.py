@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.emergent_data import make_datasets
+from benchmarks.emergent_data import guessed, make_datasets
 from benchmarks.quality import BASE, Size, measured, settle, train
 from benchmarks.quality_data import TEACHER
 from trainer.compress.chain import run as run_chain
@@ -42,7 +42,7 @@ PRUNED: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A way to teach a skill."""
+    """A way to teach a skill; each is itself alone, since its fields can't be hashed."""
 
     skill: str
     name: str
@@ -81,6 +81,8 @@ def study(out: Path, size: Size, jobs: int = 1) -> str:
         (role, skill): _accuracy(out / f"{role}-{skill}.json", model, size, skill)
         for (role, skill), model in models.items()
     }
+    chance = guessed(out / "teacher-icl.asked.jsonl")
+    guess = f"\nicl: any of the labels that are shown is right in {chance:.1%}.\n"
     wanted = [(arm, seed) for seed in range(size.seeds) for arm in ARMS]
     found: dict[Arm, list[float]] = {arm: [] for arm in ARMS}
 
@@ -97,7 +99,7 @@ def study(out: Path, size: Size, jobs: int = 1) -> str:
         for (arm, seed), share in zip(wanted, pool.map(one, wanted), strict=True):
             print(f"{arm.skill}: {arm.name}, seed {seed}: {share:.1%}", file=sys.stderr, flush=True)
             found[arm].append(share)
-            told = table(found, ends)
+            told = table(found, ends) + guess
             (out / "table.md").write_text(told, "utf-8")
             by_name = {f"{arm.skill}: {arm.name}": shares for arm, shares in found.items()}
             (out / "results.json").write_text(json.dumps(by_name, indent=1), "utf-8")

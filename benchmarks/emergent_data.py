@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import shutil
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +120,15 @@ def _direct(out: Path) -> None:
         for row in rows
     ]
     write_dataset(out / "direct", short)
+
+
+def guessed(asked: Path) -> float:
+    """How many of these in-context problems whoever says any label that is shown has right."""
+    shares = []
+    for row in map(json.loads, asked.read_text("utf-8").splitlines()):
+        shown = set(re.findall(r"Output: (\S+)", row["prompt"][-1]["content"]))
+        shares.append((row["answer"] in shown) / len(shown))
+    return statistics.mean(shares)
 
 
 def write_dataset(target: Path, records: list[Record]) -> None:

@@ -30,7 +30,7 @@ from benchmarks.result import Result
 from trainer.batch import pad
 from trainer.data import TokenRow
 from trainer.generation import left_padded
-from trainer.rollout import Drawing, answered, draw
+from trainer.rollout import Drawing, Sample, answered, draw
 from trainer.student import Student
 
 TARGET = 5.0
@@ -68,6 +68,7 @@ def measure(limit: int, width: int, vocabulary: int, count: int, rounds: int) ->
     require_equal(model, rows, limit, ends)
     sides: dict[str, Callable[[torch.Generator], int]] = {
         "ours": partial(ours, student, rows, limit, ends),
+        "drawing": partial(drawing, student, rows, limit, ends),
         "dense": partial(dense, model, teacher, rows, limit, ends),
         "mixed": partial(mixed, model, teacher, rows, limit, ends),
     }
@@ -99,11 +100,35 @@ def ours(
     generator: torch.Generator,
 ) -> int:
     """A step; the tokens that it drew."""
+    samples = our_answers(student, rows, limit, ends, generator)
+    batch = pad([answered(rows[one.prompt], one.ids) for one in samples]).to(PLACE)
+    stepped(student, batch)
+    return batch.kept
+
+
+def our_answers(
+    student: Student,
+    rows: list[TokenRow],
+    limit: int,
+    ends: frozenset[int],
+    generator: torch.Generator,
+) -> list[Sample]:
+    """Our part of a step before there is anything to learn from."""
     even = chances(rows, limit, generator)
-    samples = student(lambda one: draw(one.model, _prompts(rows), Drawing(limit), ends, even))
-    drawn = pad([answered(rows[one.prompt], one.ids) for one in samples]).to(PLACE)
-    stepped(student, drawn)
-    return drawn.kept
+    prompts, wanted = _prompts(rows), Drawing(limit)
+    samples: list[Sample] = student(lambda one: draw(one.model, prompts, wanted, ends, even))
+    return samples
+
+
+def drawing(
+    student: Student,
+    rows: list[TokenRow],
+    limit: int,
+    ends: frozenset[int],
+    generator: torch.Generator,
+) -> int:
+    """The first part of our step alone; the tokens that it drew."""
+    return sum(len(one.ids) for one in our_answers(student, rows, limit, ends, generator))
 
 
 def dense(

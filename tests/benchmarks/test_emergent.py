@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from benchmarks.emergent import ARMS, SMOKE, spec_of, table
 from benchmarks.emergent_data import (
     _direct,
+    guessed,
     instructions,
     mappings,
     record_of,
@@ -43,6 +44,16 @@ def test_every_mapping_stands_behind_demonstrations_of_its_own() -> None:
         assert query == f"Input: {json.loads(one.seed)['input']}\nOutput:"
         assert query.splitlines()[0] not in inputs
         assert all(demo.splitlines()[1].startswith("Output: ") for demo in shown)
+
+
+def test_a_guess_is_any_of_the_labels_shown(tmp_path: Path) -> None:
+    shown = "Input: a\nOutput: x\n\nInput: b\nOutput: y\n\nInput: c\nOutput:"
+    rows = [
+        {"prompt": [{"role": "user", "content": shown}], "answer": answer} for answer in ("x", "z")
+    ]
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("\n".join(map(json.dumps, rows)))
+    assert guessed(asked) == pytest.approx(0.25)
 
 
 def test_direct_rows_are_the_same_problems_with_the_answer_alone(tmp_path: Path) -> None:

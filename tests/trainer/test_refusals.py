@@ -20,14 +20,7 @@ from transformers import (
 )
 
 from prompts.record import Kind, Record
-from tests.trainer.conftest import (
-    SPECIAL,
-    WORDS,
-    make_model,
-    make_record,
-    make_records,
-    save_model,
-)
+from tests.trainer.conftest import SPECIAL, WORDS, make_model, make_record, make_records, save_model
 from tests.trainer.methods.made import made, spec_of
 from tests.trainer.runs import Heard
 from trainer import packing

@@ -9,14 +9,7 @@ from prompts.record import Call, Message
 from prompts.spec import Sampling
 from service.identity import Identity
 from service.site import Site
-from tests.workers.conftest import (
-    StubTeacher,
-    get_job,
-    register,
-    run_build,
-    submit,
-    sums,
-)
+from tests.workers.conftest import StubTeacher, get_job, register, run_build, submit, sums
 from workers.cache import Cache
 
 ME = Identity(served_model="m", root="/a")

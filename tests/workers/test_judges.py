@@ -5,15 +5,7 @@ import pytest
 from prompts.record import Record
 from service.problems import Problem
 from service.site import Site
-from tests.workers.conftest import (
-    dataset_of,
-    register,
-    rows_of,
-    run_build,
-    submit,
-    sums,
-    upload,
-)
+from tests.workers.conftest import dataset_of, register, rows_of, run_build, submit, sums, upload
 from tests.workers.writing_teacher import writing_teacher
 
 

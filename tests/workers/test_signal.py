@@ -9,15 +9,7 @@ from prompts.signal import TopKRow
 from service.problems import Problem
 from service.site import Site
 from service.tables import State
-from tests.workers.conftest import (
-    dataset_of,
-    get_job,
-    register,
-    rows_of,
-    run_build,
-    submit,
-    sums,
-)
+from tests.workers.conftest import dataset_of, get_job, register, rows_of, run_build, submit, sums
 from tests.workers.writing_teacher import writing_teacher
 
 

@@ -10,14 +10,7 @@ from torch import nn
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import VOCABULARY, logits
-from trainer.compress.fake_quant import (
-    Quantized,
-    export,
-    prepare,
-    restore,
-    rounded_linears,
-    settle,
-)
+from trainer.compress.fake_quant import Quantized, export, prepare, restore, rounded_linears, settle
 from trainer.compress.quantized_linears import (
     FakeQuantLinear,
     ScaledLinear,
