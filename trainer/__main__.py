@@ -22,12 +22,19 @@ from trainer.stop import raise_on_sigterm
 # torch takes seconds to import: each command imports what it needs when it runs, so that a bad
 # spec is said at once.
 
+SPINS = "1000"
+"""Turns that a thread waits for the others before it gives its core away. GNU's OpenMP, which torch
+computes with on Linux, takes its fill of milliseconds: no loss where a training has the cores for
+itself, and several times its duration where another process wants one of them."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     given = _parser().parse_args(arguments)
     emit = claim_stdout() if os.environ.get("RANK", "0") == "0" else silent
     raise_on_sigterm()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # is read when torch is loaded
     try:
         result = _COMMANDS[given.command](given, emit)
     except (BadInput, GateFailed) as error:

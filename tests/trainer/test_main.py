@@ -1,6 +1,7 @@
 """The trainer as a child process: events, exit codes, recipes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -125,6 +126,18 @@ def test_a_dry_run_shows_a_row_and_trains_nothing(
     assert "--- learnt ---" in ended.stderr
     assert "6 steps, 1 of them warm-up" in ended.stderr
     assert events(ended.stdout)[-1]["event"] == "done"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch computes with GNU's OpenMP on Linux")
+@pytest.mark.parametrize(("wished", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_that_wait_give_their_cores_away(wished: dict[str, str], spins: str) -> None:
+    refused = "main(['train', '--spec', 'none', '--out', 'none'])"
+    code = f"from trainer.__main__ import main; {refused}; import torch"
+    told = {"OMP_DISPLAY_ENV": "verbose", "CUDA_VISIBLE_DEVICES": "", **wished}
+    words = [sys.executable, "-c", code]
+    before = {name: value for name, value in os.environ.items() if "OMP_" not in name}
+    ended = subprocess.run(words, capture_output=True, text=True, env=before | told, check=True)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in ended.stderr
 
 
 def test_what_is_no_dataset_is_refused(student_dir: Path, tmp_path: Path) -> None:
