@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,24 @@ def test_rows_come_from_any_source(site: Site, stub: StubTeacher, source: Any) -
     job_id = built(site, source(site))
     check_each_once(dataset_of(site, job_id), 30)
     assert stub.stats()["distinct"] == 30
+
+
+def test_a_source_is_never_held_whole(site: Site, stub: StubTeacher) -> None:
+    register(site, stub.url)
+    built(site, ROWS)  # brings the libraries, which are no part of it
+    rows = [row | {"note": f"{row['id']} " + "x" * 100_000} for row in sums(400)]
+    path = site.settings.data_dir / "long.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = publish(site, path)
+    del rows
+    tracemalloc.start()
+    try:
+        job_id = built(site, source)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    check_each_once(dataset_of(site, job_id), 400)
+    assert peak < path.stat().st_size / 2
 
 
 def test_another_dataset_is_a_source_and_columns_are_mapped(site: Site, stub: StubTeacher) -> None:
