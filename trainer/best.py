@@ -32,10 +32,10 @@ def load_best(directory: Path, step: int, digest: str) -> dict[str, Tensor] | st
     return stored
 
 
-def thin_best(directory: Path, step: int | None) -> None:
-    """Delete all but those of a step."""
+def thin_best(directory: Path, step: int | None, digest: str) -> None:
+    """Delete all of the run `digest` names but those of a step."""
     for path in directory.glob("best-*"):
-        if step is None or path.name != _name(step):
+        if (step is None or path.name != _name(step)) and checkpoint.owner(path) == digest:
             shutil.rmtree(path)
 
 

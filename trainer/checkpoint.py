@@ -58,10 +58,23 @@ def step_of(path: Path) -> int:
     return int(path.name[11:])
 
 
-def thin(directory: Path, keep: int) -> None:
-    """Delete all but the newest `keep`."""
-    for path in listing(directory)[:-keep]:
-        shutil.rmtree(path)
+def thin(directory: Path, keep: int, digest: str, step: int) -> None:
+    """Delete all but the newest `keep` of the run `digest` names, which is at `step`: a later one
+    of its own was passed over as damaged. Other runs' are theirs."""
+    own = [path for path in listing(directory) if owner(path) == digest]
+    kept = [path for path in own if step_of(path) <= step][-keep:]
+    for path in own:
+        if path not in kept:
+            shutil.rmtree(path)
+
+
+def owner(path: Path) -> str | None:
+    """The digest of the run that wrote a sealed directory; None where it doesn't say."""
+    try:
+        digest = json.loads((path / MANIFEST).read_text("utf-8"))["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return digest if isinstance(digest, str) else None
 
 
 def problem(path: Path, digest: str) -> str | None:
@@ -70,7 +83,7 @@ def problem(path: Path, digest: str) -> str | None:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         files: dict[str, str] = manifest["files"]
         if manifest["digest"] != digest:
-            return "it belongs to a run with another spec, dataset or student"
+            return "it belongs to a run with another spec, dataset, student or number of processes"
         if not files:
             return "it is incomplete (its manifest names no file)"
         for name, expected in files.items():

@@ -273,8 +273,9 @@ class DistilTrainer(transformers.Trainer):
         if self.args.should_save:
             written = Path(self._get_output_dir(trial)) / name
             checkpoint.seal(written, self._directory / name, self._digest)
-            checkpoint.thin(self._directory, self._optimization.keep_checkpoints)
-            thin_best(self._directory, self.history.best)
+            keep, step = self._optimization.keep_checkpoints, self.state.global_step
+            checkpoint.thin(self._directory, keep, self._digest, step)
+            thin_best(self._directory, self.history.best, self._digest)
         detail = f"step {self.state.global_step}, {self._clock() - started:.2f} s"
         self._say("phase", {"name": "checkpoint", "detail": detail})
 

@@ -86,7 +86,7 @@ def prepare(
     _check_validation(optimization, held_rows.rows)
     _tell_rows(rows, held_rows, limit, emit)
     plan = make_plan(rows.rows, optimization, _ranks())
-    digest = digest_of(spec, rows)
+    digest = digest_of(spec, rows, chosen, held_rows, _ranks())
     _adapt(model, spec)
     both = [*chosen, *held]
     return Prepared(spec, model, tokenizer, rows, held_rows, both, limit, plan, digest)

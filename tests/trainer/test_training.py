@@ -197,6 +197,27 @@ def test_another_runs_checkpoints_are_not_taken(base: Path, tmp_path: Path) -> N
     assert any("another spec" in fields["detail"] for fields in heard.of("warning"))
 
 
+@pytest.mark.parametrize("left", ["another run's", "damaged"])
+def test_a_run_keeps_its_own_checkpoints_beside_later_ones(
+    base: Path, plain: Path, tmp_path: Path, left: str
+) -> None:
+    spec = sequence_level(base)
+    run(sequence_level(base, seed=1) if left == "another run's" else spec, tmp_path / "cut")
+    later = listing(tmp_path / "cut/checkpoints")
+    assert [path.name for path in later] == ["checkpoint-6", "checkpoint-8"]
+    shutil.rmtree(tmp_path / "cut/model")
+    for path in later if left == "damaged" else []:
+        damage(path, "truncate")
+    with pytest.raises(Killed):
+        run(spec, tmp_path / "cut", dying_after(1))
+    names = {path.name for path in listing(tmp_path / "cut/checkpoints")}
+    others = {"checkpoint-6", "checkpoint-8"} if left == "another run's" else set[str]()
+    assert names == {"checkpoint-3"} | others
+    heard = Heard()
+    assert same(weights(plain / "model"), run(spec, tmp_path / "cut", heard))
+    assert any("resumed from checkpoint-3" in fields["detail"] for fields in heard.of("phase"))
+
+
 def test_a_finished_student_is_not_trained_again(base: Path, plain: Path) -> None:
     stamp = (plain / "model/model.safetensors").stat().st_mtime_ns
     heard = Heard()

@@ -53,7 +53,7 @@ class Run:
                     written.mkdir(parents=True)
                     (written / "weights.pt").write_text(f"weights of {name}")
                     checkpoint.seal(written, self.directory / name, DIGEST)
-                checkpoint.thin(self.directory, keep)
+                checkpoint.thin(self.directory, keep, DIGEST, step)
                 hear("phase", {"name": "checkpoint", "detail": f"step {step}"})
 
     def take_up(self) -> list[str]:

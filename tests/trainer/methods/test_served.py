@@ -14,6 +14,7 @@ from tests.trainer.methods.made import all_rows, dense, kept_targets, learnt, lo
 from tests.trainer.methods.served_teacher import Fake, serving
 from tests.trainer.runs import same, weights
 from trainer.batch import pack
+from trainer.data import TokenRows
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.identity import digest_of
@@ -157,10 +158,10 @@ def test_a_teacher_that_is_no_address_is_told_so(tmp_path: Path, fake: Fake) -> 
 def test_how_a_server_is_reached_does_not_make_another_run(tmp_path: Path, fake: Fake) -> None:
     """So that a checkpoint is taken up with less memory for the server, say."""
     drawn = {"student_share": 1.0, "max_new_tokens": 6}
-    rows = made(served(tmp_path, fake))[0].rows
+    rows, nothing = made(served(tmp_path, fake))[0].rows, TokenRows((), 0, 0)
 
     def digest(**changed: Any) -> str:
-        return digest_of(served(tmp_path, fake, **drawn, **changed), rows)
+        return digest_of(served(tmp_path, fake, **drawn, **changed), rows, [], nothing)
 
     less = {"vllm": {"memory_share": 0.1, "in_flight": 3}}
     assert digest(vllm={}) == digest(**less) == digest(**less, in_flight=2)
