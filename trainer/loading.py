@@ -32,21 +32,29 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
 
     Factorized models load where `retort_lowrank` is installed, compressed-tensors ones where
     that package is. No code that comes with a model is run, and no pickle is opened. Raises
-    BadInput for a directory that isn't a model, or doesn't load.
+    BadInput for a directory that isn't a model, doesn't load, or lacks weights that its
+    configuration asks for: the library would draw them at random.
     """
     _register_lowrank()
     _check_pickles(source)
     _check_directory(source, ("config.json",), (WEIGHTS,))
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, told = AutoModelForCausalLM.from_pretrained(
             str(source),
             dtype=dtype or "auto",
             config=_grouped(source, _config(source)),
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{source} can't be loaded as a language model", _first(error)) from error
+    if missing := sorted(told["missing_keys"]):
+        raise BadInput(
+            f"{source} lacks {len(missing)} weights of its configuration",
+            f"The first are {', '.join(missing[:3])}. Copy the directory again, all files of it, "
+            "or mend its config.json.",
+        )
     loaded: PreTrainedModel = model.eval()
     return loaded
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -51,6 +52,26 @@ def test_weights_that_are_no_numbers_are_named(tmp_path: Path, side: str) -> Non
         model.get_parameter("model.layers.0.mlp.up_proj.weight")[0, 0] = torch.nan
     model.save_pretrained(tmp_path / side)
     with pytest.raises(BadInput, match=rf"{side} has weights that are not finite.*mlp\.up_proj"):
+        made(spec)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("lost", ["weights", "layers"])
+def test_weights_that_are_not_there_are_named_and_never_drawn(
+    tmp_path: Path, side: str, lost: str
+) -> None:
+    spec = spec_of(tmp_path, "kd")
+    if lost == "weights":
+        file = tmp_path / side / "model.safetensors"
+        held = load_file(file)
+        del held["model.layers.0.mlp.up_proj.weight"]
+        save_file(held, file, {"format": "pt"})
+    else:
+        file = tmp_path / side / "config.json"
+        config = json.loads(file.read_text())
+        more = config["num_hidden_layers"] + 1
+        file.write_text(json.dumps({**config, "num_hidden_layers": more, "layer_types": None}))
+    with pytest.raises(BadInput, match=rf"{side} lacks \d+ weights of its configuration"):
         made(spec)
 
 
