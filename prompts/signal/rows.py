@@ -22,9 +22,10 @@ _CODES = np.arange(_LARGEST_CODE + 1)
 _LOGPROBS = np.where(
     _CODES <= _FINE_CODES, _CODES * -_FINE, -_FINE_TO - (_CODES - _FINE_CODES) * _COARSE
 ).astype(np.float32)
-"""What each code stands for."""
-LOWEST_LOGPROB = float(_LOGPROBS[-1])
-"""About -8164: what lies below, zero in any float, is read as this."""
+"""What each code stands for; what lies below the last, about -8164, is zero in any float."""
+LEAST_TAIL = 2.0**-20
+"""Of the mass, which is what 32-bit log-probs leave of one: they are held to about a millionth, and
+less would be their rounding. A tail of nothing is one that a reverse KL could not pay for."""
 LOGPROB_ERROR_NATS = (_FINE + _COARSE) / 2, _COARSE
 """Bounds of the error of a log-prob read above -4 nats, and of one below: half a step, and at most
 1/16 for the scaling. benchmarks/signal.py measures the KL that they come to."""
@@ -48,7 +49,7 @@ class TopKRow:
     logprobs: NDArray[np.float32]
     """[T, k] natural logarithms, descending."""
     tail_logprob: NDArray[np.float32]
-    """[T] log of the mass outside the k; finite, about -8164 where there is none."""
+    """[T] log of the mass outside the k, of `LEAST_TAIL` at least."""
     kind: Literal["top_k"] = "top_k"
 
 
@@ -77,10 +78,8 @@ def top_k_row(
     ids = np.take_along_axis(ids, order, axis=1)
     logprobs = np.take_along_axis(logprobs, order, axis=1)
     left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
-    with np.errstate(divide="ignore"):
-        tail = np.log(np.maximum(left, 0.0))
-    tail = np.maximum(tail, LOWEST_LOGPROB)
-    return TopKRow(token_ids, ids, logprobs, tail.astype(np.float32))
+    tail = np.log(np.maximum(left, LEAST_TAIL)).astype(np.float32)
+    return TopKRow(token_ids, ids, logprobs, tail)
 
 
 @dataclass(frozen=True)

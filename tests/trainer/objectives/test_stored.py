@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prompts.signal import top_k_row
 from tests.trainer.objectives.cases import CASES, Case, draw
 from trainer.objectives import Head, head_loss, on_logits
 from trainer.objectives.divergences import forward
@@ -57,6 +58,19 @@ def test_both_sides_have_the_tail() -> None:
     )
     found = top_k_term(forward, *top(p, 1), 1.0)(q, LARGE)
     assert found.item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75), rel=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_sure_teachers_tail_is_no_more_than_rounding_and_costs_no_more(case: Case) -> None:
+    """A tail below what 32-bit log-probs can tell must not be read as nothing at all."""
+    student, teacher = draw(K, 1000, seed=1).float(), draw(K, 1000, seed=2).float()
+    teacher[:, 7] += 30
+    log_p, ids = teacher.log_softmax(-1).topk(16)
+    row = top_k_row(ids[:, 0].int().numpy(), ids.int().numpy(), log_p.numpy())
+    signal = (ids, torch.from_numpy(row.logprobs), torch.from_numpy(row.tail_logprob))
+    found = top_k_term(case.divergence, *signal, 1.0)(student, LARGE)
+    dense = on_logits(case.divergence, student, teacher, 1.0)
+    assert (found <= dense + 1e-3).all()
 
 
 def test_the_students_tail_keeps_its_digits_near_one() -> None:
