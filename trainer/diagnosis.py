@@ -11,6 +11,8 @@ from trainer.errors import Diverged
 
 RECENT = 5
 """Losses that are told."""
+TIMES, FOR_STEPS = 10.0, 20
+"""A finite loss that is so many times as high as it may begin, for so long, has run away."""
 
 
 def all_finite(module: nn.Module) -> bool:
@@ -18,6 +20,13 @@ def all_finite(module: nn.Module) -> bool:
     parts = (p.detach() for p in module.parameters())
     local = (p.to_local() if isinstance(p, DTensor) else p for p in parts)
     return all(bool(torch.isfinite(part).all()) for part in local)
+
+
+def ran_away(losses: Sequence[tuple[int, float]], vocabulary: int) -> bool:
+    """Whether the loss stays far above its first and above what guessing among all tokens costs."""
+    recent = losses[-FOR_STEPS:]
+    bound = TIMES * max(losses[0][1], math.log(vocabulary)) if losses else math.inf
+    return len(recent) == FOR_STEPS and all(loss > bound for _, loss in recent)
 
 
 def diverged(
@@ -33,7 +42,7 @@ def diverged(
     `terms` are the loss's own; `kept` is the step of the last finite checkpoint."""
     recent = ", ".join(f"{loss:.3g}" for _, loss in losses[-RECENT:]) or "none"
     each = ", ".join(f"{name} {found:.3g}" for name, found in terms.items())
-    told = f"The {what} became {value} at learning rate {rate:.3g}; the losses before were {recent}"
+    told = f"The {what} became {value:.6g} at learning rate {rate:.3g}; the losses before were {recent}"
     told += f", this step's terms {each}. " if each else ". "
     told += "" if kept is None else f"The last finite checkpoint is step {kept}. "
     return Diverged(

@@ -27,7 +27,7 @@ from trainer.arguments import arguments
 from trainer.batch import Batch
 from trainer.best import load_best, save_best, thin_best
 from trainer.data import TokenRow
-from trainer.diagnosis import all_finite, diverged
+from trainer.diagnosis import all_finite, diverged, ran_away
 from trainer.errors import Diverged
 from trainer.events import Emit
 from trainer.history import History
@@ -165,6 +165,8 @@ class DistilTrainer(transformers.Trainer):
             self._say("step", {**place, **figures, "tokens_per_s": speed, **self._terms})
             self._spoken, self._tokens = self._clock(), 0.0
         self._report({**logs, **self._terms})
+        if ran_away(self.history.losses, self.student.model.config.get_text_config().vocab_size):
+            raise self._named(step - 1, "loss", logs["loss"])
 
     def _report(self, figures: dict[str, float]) -> None:
         """To what `report_to` names."""
@@ -306,6 +308,10 @@ class DistilTrainer(transformers.Trainer):
         target = self._directory / f"checkpoint-{step}"
         if step and checkpoint.problem(target, self._digest) is not None and self._sound():
             self._write_checkpoint(self.model_wrapped, None)
+        return self._named(step, what, value)
+
+    def _named(self, step: int, what: str, value: float) -> Diverged:
+        """With what was seen before and what is left."""
         rate = self._get_learning_rate()
         kept = checkpoint.newest(self._directory, self._digest, lambda path, problem: None)
         last = None if kept is None else checkpoint.step_of(kept)

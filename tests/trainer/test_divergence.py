@@ -10,7 +10,7 @@ import torch
 from tests.trainer.conftest import make_records
 from tests.trainer.methods.made import spec_of
 from trainer.checkpoint import listing, newest, problem
-from trainer.diagnosis import diverged
+from trainer.diagnosis import FOR_STEPS, diverged, ran_away
 from trainer.errors import Diverged
 from trainer.events import silent
 from trainer.history import History
@@ -56,6 +56,28 @@ def test_the_last_finite_checkpoint_is_the_one_that_is_named(tmp_path: Path) -> 
     (kept,) = listing(tmp_path / "out/checkpoints")
     assert kept.name == "checkpoint-2"
     assert finite(kept)
+
+
+@pytest.mark.slow
+def test_a_finite_loss_that_has_run_away_ends_the_run_too(tmp_path: Path) -> None:
+    options = {"learning_rate": 50.0, "warmup_ratio": 0.0, "max_steps": 200, "batch_size": 4}
+    spec = spec_of(tmp_path, "sequence_level", optimization=options)
+    with pytest.raises(Diverged, match=r"at step 2\d: The loss became \d.*at learning rate.*Lower optimi"):
+        train_on(spec, make_records(8), [], tmp_path / "out", silent)
+    assert not (tmp_path / "out/model").exists()
+    assert not listing(tmp_path / "out/checkpoints")  # nothing of it is worth going on from
+
+
+def test_a_loss_has_run_away_when_it_stays_high() -> None:
+    def losses(*found: float) -> list[tuple[int, float]]:
+        return list(enumerate(found, 1))
+
+    assert ran_away(losses(5.0, *[200.0] * FOR_STEPS), 1000)
+    assert not ran_away(losses(5.0, *[200.0] * (FOR_STEPS - 1)), 1000)
+    assert not ran_away(losses(5.0, *[200.0] * (FOR_STEPS - 1), 6.0), 1000)
+    assert not ran_away(losses(5.0, *[60.0] * FOR_STEPS), 1000)  # log 1000 is 6.9
+    assert not ran_away(losses(270.0, *[300.0] * FOR_STEPS), 1000)
+    assert not ran_away([], 1000)
 
 
 def told(step: int, **terms: float) -> str:
