@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.quality_data import DEMO, TEACHER, make_dataset
+from benchmarks.quality_data import DEMO, TEACHER, make_dataset, with_draws
 from benchmarks.quality_table import Run, beside, mean_of, plot, summaries, table
 from benchmarks.result import Result
 from prompts.files import file_sha256
@@ -76,8 +76,11 @@ METHODS: dict[str, dict[str, Any]] = {
     LONGER: {"method": "sequence_level"},
     KL_LONGER: {"method": "kd", "kd_temperature": 2.0},
 }
+DRAWN = "stored_kl_drawn"
+"""Learns from draws in place of the k likeliest."""
 OTHERS: dict[str, dict[str, Any]] = {
     "step_by_step": {"method": "step_by_step"},
+    DRAWN: {"method": "stored_kl"},
     "gkd_tau_2": {
         "method": "gkd",
         "student_share": 0.5,
@@ -99,7 +102,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 ON_POLICY = ("gkd", "gkd_tau_2", "minillm")
 AGAIN = (*ON_POLICY, LONGER, KL_LONGER)
 """Begin with the student of `FIRST`."""
-ALONE = (FIRST, LONGER, "stored_kl", "step_by_step")
+ALONE = (FIRST, LONGER, "stored_kl", DRAWN, "step_by_step")
 """Without a teacher in the process."""
 
 
@@ -215,7 +218,8 @@ def one_run(
     place, kept = out / f"{method}-{seed}", out / f"{method}-{seed}.json"
     if kept.is_file():
         return Run(**json.loads(kept.read_text("utf-8")))
-    spec = spec_of(out, dataset, method, seed, size, threads)
+    rows = with_draws(dataset) if method == DRAWN else dataset
+    spec = spec_of(out, rows, method, seed, size, threads)
     peak = train(spec, place)
     card = json.loads((place / "model/retort.json").read_text("utf-8"))
     found = measured(place / "measurement.json", place / "model", size)

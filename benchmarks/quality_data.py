@@ -9,9 +9,11 @@ import argparse
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prompts.dataset import import_dataset
 from prompts.record import Message
 from prompts.signal import (
+    RowSignal,
+    SampledRow,
     SignalHeader,
     TopKRow,
     template_sha256,
@@ -34,10 +38,13 @@ from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
 from trainer.methods.teacher import Teacher
 from trainer.objectives import keep, tempered
+from trainer.scoring import Scored, drawn, load_scorer
 
 DEMO = Path(__file__).parent.parent / "examples/demo"
 TEACHER = DEMO / "models/teacher"
 TOP_K = 16
+DRAWS = 12
+"""A token, of the sampled signal (arXiv:2503.16870)."""
 SURE = 0.99
 
 
@@ -66,6 +73,24 @@ def make_dataset(out: Path, problems: int) -> Path:
     return out / "dataset"
 
 
+def with_draws(dataset: Path) -> Path:
+    """The same rows beside, whose signal is DRAWS draws of the teacher's at each token."""
+    made = dataset.with_name(f"{dataset.name}-drawn")
+    if made.is_dir():
+        return made
+    written = dataset.with_name(".drawn")
+    shutil.rmtree(written, ignore_errors=True)
+    shutil.copytree(dataset, written, ignore=shutil.ignore_patterns("signal"))
+    model, tokenizer = load_scorer(TEACHER), load_tokenizer(TEACHER)
+    signals = (
+        (row.row, _draws(model, number, row))
+        for number, row in enumerate(_encoded(written, tokenizer, end_ids(model, tokenizer)))
+    )
+    _write(written, _header("sampled", DRAWS), signals)
+    written.rename(made)
+    return made
+
+
 def _row(seed: dict[str, Any], prompt: str, said: str, split: str) -> dict[str, Any]:
     return {
         "id": seed["id"],
@@ -84,20 +109,30 @@ def is_right(said: str, gold: str) -> bool:
 
 
 def _record(dataset: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    header = SignalHeader(
-        kind="top_k",
-        width=TOP_K,
+    teacher, rows = Teacher(model), _encoded(dataset, tokenizer, end_ids(model, tokenizer))
+    _write(dataset, _header("top_k", TOP_K), ((row.row, _signal(teacher, row)) for row in rows))
+
+
+def _encoded(
+    dataset: Path, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]
+) -> tuple[TokenRow, ...]:
+    records = [*read_records(dataset, "train"), *read_records(dataset, "validation")]
+    return encode(records, tokenizer, 512, ends).rows
+
+
+def _header(kind: Literal["top_k", "sampled"], width: int) -> SignalHeader:
+    return SignalHeader(
+        kind=kind,
+        width=width,
         teacher="demo-teacher",
+        proposal_temperature=1.0 if kind == "sampled" else None,
         tokenizer_sha256=tokenizer_sha256(TEACHER),
         template_sha256=template_sha256(TEACHER),
         vocabulary=vocabulary_size(TEACHER),
     )
-    ends = end_ids(model, tokenizer)
-    records = [*read_records(dataset, "train"), *read_records(dataset, "validation")]
-    teacher = Teacher(model)
-    signals = (
-        (row.row, _signal(teacher, row)) for row in encode(records, tokenizer, 512, ends).rows
-    )
+
+
+def _write(dataset: Path, header: SignalHeader, signals: Iterable[tuple[str, RowSignal]]) -> None:
     (dataset / "signal").mkdir(exist_ok=True)
     write_signal(dataset / "signal/teacher.signal", header, signals)
 
@@ -134,6 +169,13 @@ def _signal(teacher: Teacher, row: TokenRow) -> TopKRow:
     found, ids = log_p.topk(TOP_K)
     tokens = row.ids[row.prompt_tokens :].copy()
     return top_k_row(tokens, ids.numpy().astype("int32"), found.numpy())
+
+
+def _draws(model: PreTrainedModel, number: int, row: TokenRow) -> SampledRow:
+    ids = tuple(row.ids.tolist())
+    (found,) = drawn(model, [Scored(ids, row.prompt_tokens, seed=number)], DRAWS)
+    tokens = row.ids[row.prompt_tokens :].copy()
+    return SampledRow(tokens, np.array(found.ids, np.int32), np.array(found.values, np.float32))
 
 
 def main() -> None:
