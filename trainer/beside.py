@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prompts.record import Record
 from trainer.compress.serving import measure_in_vllm
 from trainer.compress.vllm_server import Engine, ServerFailed, find_engine
-from trainer.data import render_prompts
+from trainer.data import render_asked
 from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
 from trainer.loading import NO_LIMIT, end_ids, held_tokens
@@ -24,7 +24,7 @@ def answer(
     spec: DatasetEval,
 ) -> Answers:
     """Greedy answers to the rows' prompts, no longer than the model holds."""
-    prompts = render_prompts([record.prompt for record in records], tokenizer)
+    prompts = render_asked(records, tokenizer)
     limit = new_tokens(model, prompts, spec)
     ends = end_ids(model, tokenizer)
     return answer_greedily(model, prompts, limit, spec.batch_size, ends)
@@ -92,7 +92,7 @@ def speed_in_vllm(
     """In vLLM, where there is an engine. BadInput where it can't load the model."""
     if engine is None:
         return None
-    prompts = render_prompts([record.prompt for record in records], tokenizer)
+    prompts = render_asked(records, tokenizer)
     limit = new_tokens(model, prompts, spec)
     with tempfile.TemporaryDirectory() as place:
         try:

@@ -111,9 +111,18 @@ def collate(rows: Sequence[TokenRow]) -> Padded:
 def render_prompts(
     prompts: Iterable[Sequence[Message]], tokenizer: PreTrainedTokenizerBase
 ) -> list[list[int]]:
-    """Token ids of prompts as a model is asked: up to where its answer begins."""
+    """Token ids of prompts as a model is asked: up to where its answer begins. For prompts that are
+    no dataset rows': those have functions, too."""
     _check_template(tokenizer)
     texts = [_render(tokenizer, prompt, (), "the prompt") for prompt in prompts]
+    return _token_ids(tokenizer, texts) if texts else []
+
+
+def render_asked(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of rows' prompts as a model is asked, each with its functions: those that `encode`
+    puts before what is learnt."""
+    _check_template(tokenizer)
+    texts = [_asked(record, tokenizer) for record in records]
     return _token_ids(tokenizer, texts) if texts else []
 
 
@@ -142,9 +151,8 @@ def _encode_some(
     prompts, wholes = [], []
     for record in records:
         _check_completion(record)
-        what, tools = f"row {record.id}", record.tools
-        prompts.append(_render(tokenizer, record.prompt, (), what, tools))
-        wholes.append(_render(tokenizer, record.prompt, record.completion, what, tools))
+        prompts.append(_asked(record, tokenizer))
+        wholes.append(_asked(record, tokenizer, record.completion))
     pairs = zip(records, _token_ids(tokenizer, prompts), _token_ids(tokenizer, wholes), strict=True)
     return [_row(record.id, prompt, whole, tokenizer, end_ids) for record, prompt, whole in pairs]
 
@@ -156,6 +164,12 @@ def _check_completion(record: Record) -> None:
             f"row {record.id} has a completion that no student can learn",
             f"A completion is assistant messages only; this one's roles are {roles}.",
         )
+
+
+def _asked(
+    record: Record, tokenizer: PreTrainedTokenizerBase, completion: Sequence[Message] = ()
+) -> str:
+    return _render(tokenizer, record.prompt, completion, f"row {record.id}", record.tools)
 
 
 def _render(

@@ -1,13 +1,26 @@
 """Token ids and the one mask."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from prompts.record import FunctionCall, Message, ToolCall
-from tests.trainer.conftest import TEMPLATE, make_record, make_records, make_tokenizer
+from tests.trainer.conftest import (
+    TEMPLATE,
+    make_model,
+    make_record,
+    make_records,
+    make_tokenizer,
+)
+from trainer import beside
+from trainer.compress.plan import serving_prompts
+from trainer.compress.vllm_server import Engine
 from trainer.data import collate, encode, render_prompts, show_row
 from trainer.errors import BadInput
+from trainer.spec import DatasetEval
 
 END = frozenset({3})
 
@@ -39,19 +52,26 @@ def test_the_mask_covers_the_completion_with_its_end_and_nothing_else(
     ]
 
 
+CALLING = (
+    "{{ '<s>' }}{% for t in tools or [] %} {{ t.function.name }}{% endfor %}"
+    "{% for m in messages %}{{ '<' + m.role + '>' }} {{ m.content }}"
+    "{% for c in m.tool_calls or [] %} {{ c.function.name }} {{ c.function.arguments.to }}"
+    "{% endfor %} {{ '<end>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+
+
+def functions(name: str) -> str:
+    """One, as rows keep them."""
+    return json.dumps([{"type": "function", "function": {"name": name, "parameters": {}}}])
+
+
 def test_functions_and_their_calls_are_written_by_the_template() -> None:
-    calling = (
-        "{{ '<s>' }}{% for t in tools or [] %} {{ t.function.name }}{% endfor %}"
-        "{% for m in messages %}{{ '<' + m.role + '>' }} {{ m.content }}"
-        "{% for c in m.tool_calls or [] %} {{ c.function.name }} {{ c.function.arguments.to }}"
-        "{% endfor %} {{ '<end>' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-    )
     call = ToolCall(function=FunctionCall(name="w5", arguments='{"to": "w6"}'))
     said = (Message(role="assistant", content="", tool_calls=(call,)),)
-    tools = '[{"type": "function", "function": {"name": "w5", "parameters": {}}}]'
-    record = make_record(0, "w1", "w2").model_copy(update={"completion": said, "tools": tools})
-    tokenizer = make_tokenizer(calling)
+    record = make_record(0, "w1", "w2", tools=functions("w5"))
+    record = record.model_copy(update={"completion": said})
+    tokenizer = make_tokenizer(CALLING)
     (row,) = encode([record], tokenizer, 100, END).rows
     words = tokenizer.convert_ids_to_tokens(row.ids.tolist())
     assert words[:3] == ["<s>", "w5", "<user>"]
@@ -72,6 +92,31 @@ def test_prompts_are_rendered_as_they_are_trained(tokenizer: PreTrainedTokenizer
     rows = encode(records, tokenizer, 100, END).rows
     asked = render_prompts([record.prompt for record in records], tokenizer)
     assert [row.ids[: row.prompt_tokens].tolist() for row in rows] == asked
+
+
+@pytest.mark.parametrize("asker", ["evaluation", "evaluation in vLLM", "serving check"])
+def test_rows_are_asked_with_their_functions_as_they_were_trained(
+    asker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two with other functions than each other are two prompts. Fakes stand for the engines."""
+    records = [
+        make_record(0, "w1", "w2", tools=functions("w5")),
+        make_record(1, "w1", "w3", tools=functions("w6")),
+        make_record(2, "w1", "w4"),
+    ]
+    tokenizer, model, asked = make_tokenizer(CALLING), make_model(), list[list[int]]()
+    monkeypatch.setattr(beside, "answer_greedily", lambda model, ids, *rest: asked.extend(ids))
+    monkeypatch.setattr(beside, "measure_in_vllm", lambda folder, ids, *rest: asked.extend(ids))
+    spec, engine = DatasetEval(dataset="d"), Engine(Path("python"), "vllm", "0", lowrank=False)
+    if asker == "evaluation":
+        beside.answer(model, tokenizer, records, spec)
+    elif asker == "evaluation in vLLM":
+        beside.speed_in_vllm("model", model, tokenizer, records, spec, engine)
+    else:
+        asked.extend(map(list, serving_prompts(records, tokenizer, model)))
+    trained = encode(records, tokenizer, 100, END).rows
+    assert asked == [row.ids[: row.prompt_tokens].tolist() for row in trained]
+    assert tokenizer.convert_ids_to_tokens(asked[0])[:3] == ["<s>", "w5", "<user>"]
 
 
 def test_several_turns_and_a_system_message(tokenizer: PreTrainedTokenizerFast) -> None:

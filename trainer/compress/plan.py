@@ -16,7 +16,7 @@ from trainer.compress.heal import stored_spec
 from trainer.compress.measuring import KL_ROWS, Measuring, digest_measuring
 from trainer.compress.moments import Shared
 from trainer.compress.vllm_server import Engine, find_engine
-from trainer.data import TokenRow, encode, read_records, render_prompts
+from trainer.data import TokenRow, encode, read_records, render_asked
 from trainer.errors import BadInput
 from trainer.evaluate import read_rows
 from trainer.events import Emit
@@ -85,7 +85,7 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
         evaluate=spec.evaluate,
         rows=spread(held_rows or rows, KL_ROWS),
         split="validation" if held_rows else "train",
-        serving_prompts=_prompts([*held, *train], tokenizer, model) if served else (),
+        serving_prompts=serving_prompts([*held, *train], tokenizer, model) if served else (),
         digest=digest_measuring(dataset, spec.evaluate),
     )
     engine = _engine(expected, vllm_python) if served else None
@@ -194,13 +194,13 @@ def _encoded(
     return encode(complete, tokenizer, limit, end_ids(model, tokenizer)).rows
 
 
-def _prompts(
+def serving_prompts(
     records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> tuple[tuple[int, ...], ...]:
     """Different prompts, held-out ones first, that leave room for an answer."""
-    prompts = {record.prompt: None for record in records[: 20 * SERVING_PROMPTS]}
+    some = {(record.prompt, record.tools): record for record in records[: 20 * SERVING_PROMPTS]}
     limit = (held_tokens(model) or NO_LIMIT) - SERVING_NEW_TOKENS - 1
-    rendered = render_prompts(list(prompts)[: 4 * SERVING_PROMPTS], tokenizer)
+    rendered = render_asked(list(some.values())[: 4 * SERVING_PROMPTS], tokenizer)
     fitting = [tuple(ids) for ids in rendered if len(ids) <= limit]
     if not fitting:
         raise BadInput(
