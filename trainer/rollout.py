@@ -46,6 +46,8 @@ class Drawing:
     """Share of the teacher's distribution, at every token (arXiv:2306.08543, section 2.2)."""
     max_length: int = NO_LIMIT
     """Tokens of a prompt and its answer together."""
+    known: int = NO_LIMIT
+    """No id from this one on is drawn: heads may have more rows than there are tokens."""
 
     def room(self, prompt_tokens: int) -> int:
         """New tokens that an answer to such a prompt may have."""
@@ -75,9 +77,11 @@ def draw(
     chances = chances.to(student.device)
     for place in range(drawing.max_new_tokens):
         logprobs = [tempered(run.logits(), drawing.temperature) for run in runs]
-        size = min(one.shape[-1] for one in logprobs)
+        size = min(drawing.known, *(one.shape[-1] for one in logprobs))
         each = [one[:, :size] for one in logprobs]
         mixture = _mixture(each, drawing.teacher_mix)
+        if size < logprobs[0].shape[-1]:
+            mixture = mixture.log_softmax(-1)  # the shares of what can be drawn
         chosen = inverted(mixture, chances[alive, place, None])
         _note(made, alive, chosen, mixture, each)
         tokens = chosen.squeeze(1).tolist()

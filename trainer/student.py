@@ -270,6 +270,13 @@ def check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         )
 
 
+def known_tokens(tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel) -> int:
+    """Ids below it are tokens that every head has. Heads are often padded to a round number of
+    rows, of which each model of a family has its own."""
+    heads = (head_of(model).weight.shape[0] for model in models)
+    return min(max(tokenizer.get_vocab().values()) + 1, *heads)
+
+
 def check_head(model: PreTrainedModel) -> None:
     """Refuse architectures that do more than head and soft cap (scales) to make logits."""
     # Not token 0: it often is the pad, whose embedding may be zero, as any function of it then.

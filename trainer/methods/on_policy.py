@@ -13,8 +13,18 @@ from trainer.methods.teacher import load_teacher
 from trainer.objectives import DIVERGENCES
 from trainer.rollout import Drawing, Sample, answered, draw
 from trainer.spec import MiniLLM, OnPolicy, ServedKL
-from trainer.student import Losses, Moment, Objective, Passes, Seen, Student, Wrapped, gathered
-from trainer.vllm_student import VllmStudent, check_drift, serve_student
+from trainer.student import (
+    Losses,
+    Moment,
+    Objective,
+    Passes,
+    Seen,
+    Student,
+    Wrapped,
+    gathered,
+    known_tokens,
+)
+from trainer.vllm_student import VllmStudent, check_drift, check_padding, serve_student
 
 COIN, TEXT = 0, 1
 """What a step's random numbers are for, answers aside."""
@@ -26,7 +36,7 @@ def gkd(spec: OnPolicy, setting: Setting) -> Objective:
     No gradient goes through the sampling (section 3).
     """
     teacher = load_teacher(spec, setting)
-    drawing = drawing_of(spec, setting, spec.sampling_temperature)
+    drawing = drawing_of(spec, setting, spec.sampling_temperature, teacher=teacher.model)
     divergence = DIVERGENCES[spec.divergence.kind](spec.divergence)
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
@@ -38,7 +48,7 @@ def gkd(spec: OnPolicy, setting: Setting) -> Objective:
 
 def own_answers_of(spec: OnPolicy | ServedKL, drawing: Drawing, setting: Setting) -> Passes:
     """In a share of steps, the student's own answers to the rows' prompts in place of the rows."""
-    server = _server(spec, setting)
+    server = _server(spec, drawing, setting)
 
     def passes(student: Wrapped, batches: list[Batch], moment: Moment) -> list[Batch]:
         if not own_answers(spec.student_share, moment):
@@ -51,9 +61,10 @@ def own_answers_of(spec: OnPolicy | ServedKL, drawing: Drawing, setting: Setting
     return passes
 
 
-def _server(spec: OnPolicy | ServedKL, setting: Setting) -> VllmStudent | None:
+def _server(spec: OnPolicy | ServedKL, drawing: Drawing, setting: Setting) -> VllmStudent | None:
     if spec.vllm is None:
         return None
+    check_padding(setting.model, drawing)
     setting.emit("phase", {"name": "vllm", "detail": "starting a server of the student"})
     return setting.closing.enter_context(
         serve_student(
@@ -78,12 +89,15 @@ def drawing_of(
     setting: Setting,
     temperature: float = 1.0,
     teacher_mix: float = 0.0,
+    teacher: PreTrainedModel | None = None,
 ) -> Drawing:
     """Answers end where their own prompt leaves no more room: there is some behind every prompt,
-    since every row has an answer. A long prompt doesn't shorten the answers to others."""
+    since every row has an answer. A long prompt doesn't shorten the answers to others. Only tokens
+    are drawn, and only those that the teacher in the process knows."""
     shortest = min(row.prompt_tokens for row in setting.rows)
     most = min(spec.max_new_tokens, setting.max_length - shortest)
-    return Drawing(most, temperature, spec.samples, teacher_mix, setting.max_length)
+    known = known_tokens(setting.tokenizer, setting.model, *([teacher] if teacher else []))
+    return Drawing(most, temperature, spec.samples, teacher_mix, setting.max_length, known)
 
 
 def sample(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.conftest import make_model, make_record, make_records
+from tests.trainer.conftest import make_model, make_record, make_records, save_model
 from tests.trainer.methods.made import (
     NOW,
     all_rows,
@@ -150,6 +150,34 @@ def test_own_answers_are_packed_too(tmp_path: Path, method: str) -> None:
     assert loss_of(packed, other)[0].item() == pytest.approx(
         loss_of(plain, one)[0].item(), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("method", ["gkd", "minillm"])
+@pytest.mark.parametrize("theirs", [61, 128])
+def test_rows_of_a_head_that_are_no_token_are_never_drawn(
+    tmp_path: Path, method: str, theirs: int
+) -> None:
+    """Heads are padded, each size of a family as it likes: the teacher may not know what lies
+    beyond the tokenizer."""
+    save_model(tmp_path / "student", make_model(vocab_size=128))
+    save_model(tmp_path / "teacher", make_model(1, vocab_size=theirs))
+    run, student = made(spec_of(tmp_path, method, max_new_tokens=8, samples=2))
+    (batch,) = learnt(student, [all_rows(run)])
+    assert int(batch.input_ids.max()) < 61
+    assert torch.isfinite(loss_of(student, batch)[0])
+
+
+def test_what_is_noted_is_the_share_among_what_can_be_drawn() -> None:
+    model = make_model()
+    drawing = Drawing(1, samples=200, known=20)
+    samples = draw(model, [PROMPTS[0]], drawing, END, even(200, 1))
+    with torch.no_grad():
+        q = model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].softmax(-1)
+    assert {one.ids[0] for one in samples} <= set(range(20))
+    for one in samples:
+        share = q[one.ids[0]]
+        assert one.drawn_from[0] == pytest.approx((share / q[:20].sum()).log().item(), abs=1e-4)
+        assert one.student[0] == pytest.approx(share.log().item(), abs=1e-4)
 
 
 def test_lambda_is_the_share_of_steps_with_own_answers() -> None:

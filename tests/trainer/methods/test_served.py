@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers.models import WordLevel
 
-from tests.trainer.conftest import make_model, make_records, make_tokenizer
+from tests.trainer.conftest import make_model, make_records, make_tokenizer, save_model
 from tests.trainer.methods.made import all_rows, dense, kept_targets, learnt, loss_of, made, spec_of
 from tests.trainer.methods.served_teacher import Fake, serving
 from tests.trainer.runs import same, weights
@@ -75,6 +75,16 @@ def test_the_students_own_answers_are_what_the_teacher_is_asked_about(
     loss_of(student, batch)
     assert sorted(fake.asked) == sorted(row.ids.tolist() for row in batch.rows)
     assert {tuple(row.ids) for row in batch.rows} != {tuple(row.ids) for row in run.rows.rows}
+
+
+def test_a_padded_students_answers_hold_tokens_that_the_server_knows(
+    tmp_path: Path, fake: Fake
+) -> None:
+    save_model(tmp_path / "student", make_model(vocab_size=128))
+    run, student = made(served(tmp_path, fake, student_share=1.0, max_new_tokens=6))
+    (batch,) = learnt(student, [all_rows(run)])
+    assert int(batch.input_ids.max()) < VOCABULARY
+    assert torch.isfinite(loss_of(student, batch)[0])
 
 
 @pytest.mark.slow

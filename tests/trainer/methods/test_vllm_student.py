@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
-from tests.trainer.conftest import make_model, make_records, make_tokenizer
+from tests.trainer.conftest import make_model, make_records, make_tokenizer, save_model
 from tests.trainer.methods.made import all_rows, learnt, loss_of, made, spec_of
 from tests.trainer.methods.served_teacher import Fake, serving
 from tests.trainer.runs import weights
@@ -62,7 +62,8 @@ class Engine(Fake):
             generator=torch.Generator().manual_seed(body["seed"]),
             dtype=torch.float64,
         )
-        drawing = Drawing(body["max_tokens"], body["temperature"])
+        barred = [int(one) for one, bias in body.get("logit_bias", {}).items() if bias == -100]
+        drawing = Drawing(body["max_tokens"], body["temperature"], known=min(barred, default=2**31))
         ends = frozenset(body["stop_token_ids"])
         (one,) = draw(self.model, [body["prompt"]], drawing, ends, even)
         return {"token_ids": one.ids, "logprobs": {"token_logprobs": one.student}}
@@ -76,9 +77,9 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
 
     @contextmanager
     def started(spec: Any, model: Any, tokenizer: Any, ends: Any, *rest: Any) -> Iterator[Any]:
-        folder = tmp_path / "served"
+        folder, head = tmp_path / "served", len(model.lm_head.weight)
         folder.mkdir(exist_ok=True)
-        yield VllmStudent(fake.url.removesuffix("/v1"), folder, ends, spec.in_flight)
+        yield VllmStudent(fake.url.removesuffix("/v1"), folder, ends, spec.in_flight, head)
 
     monkeypatch.setattr(on_policy, "serve_student", started)
     with serving(fake):
@@ -101,6 +102,7 @@ def test_answers_come_from_the_student_as_it_is_now(tmp_path: Path, engine: Engi
     ] == prompts
     assert len({body["seed"] for body in engine.bodies}) == len(prompts) == 2 * len(run.rows.rows)
     assert all(body["stop_token_ids"] == [3] for body in engine.bodies)
+    assert not any("logit_bias" in body for body in engine.bodies)
     before = [row.ids.tolist() for row in batch.rows]
     assert [row.ids.tolist() for row in learnt(student, [all_rows(run)])[0].rows] == before
     with torch.no_grad():
@@ -126,8 +128,23 @@ def test_a_server_that_keeps_old_weights_is_found_out(tmp_path: Path, engine: En
         learnt(student, [all_rows(run)])
 
 
+def test_rows_of_a_head_that_are_no_token_are_ruled_out(tmp_path: Path, engine: Engine) -> None:
+    spec = gkd(tmp_path)
+    save_model(tmp_path / "student", make_model(vocab_size=128))
+    engine.model = make_model(7, vocab_size=128)
+    run, student = made(spec)
+    (batch,) = learnt(student, [all_rows(run)])
+    assert {tuple(map(int, body["logit_bias"])) for body in engine.bodies} == {
+        tuple(range(61, 128))
+    }
+    assert int(batch.input_ids.max()) < 61
+    save_model(tmp_path / "student", make_model(vocab_size=61 + 1025))
+    with pytest.raises(BadInput, match="1025 rows that are no token"):
+        made(spec)
+
+
 def test_drift_is_looked_at_now_and_then(tmp_path: Path) -> None:
-    server = VllmStudent("http://127.0.0.1:9", tmp_path, END, 1)
+    server = VllmStudent("http://127.0.0.1:9", tmp_path, END, 1, 61)
     looked = []
     for number in range(1, 101):
         server.drawings = number
@@ -211,7 +228,7 @@ def test_the_server_is_started_for_the_student_as_it_is(
     monkeypatch.setattr(vllm_student, "serve", serve)
     model, spec = make_model(), VllmRollouts(memory_share=0.45, in_flight=7)
     with serve_student(spec, model, make_tokenizer(), END, 64, "bf16") as server:
-        assert (server.in_flight, server.end_ids) == (7, END)
+        assert (server.in_flight, server.end_ids, server.head) == (7, END, 61)
     assert (started["dtype"], started["longest"]) == ("bfloat16", 64)
     assert torch.equal(started["head"], model.lm_head.weight)
     assert started["options"].get("--gpu-memory-utilization") == asked
