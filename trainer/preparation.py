@@ -15,7 +15,7 @@ from trainer.compress.fake_quant import Quantized
 from trainer.compress.fake_quant import prepare as round_linears
 from trainer.data import TokenRow, TokenRows, encode
 from trainer.errors import BadInput
-from trainer.events import Emit
+from trainer.events import Emit, silent
 from trainer.identity import digest_of
 from trainer.loading import (
     check_weights,
@@ -87,7 +87,7 @@ def prepare(
     _tell_rows(rows, held_rows, limit, emit)
     plan = make_plan(rows.rows, optimization, _ranks())
     digest = digest_of(spec, rows, chosen, held_rows, _ranks())
-    _adapt(model, spec)
+    _adapt(model, spec, emit)
     both = [*chosen, *held]
     return Prepared(spec, model, tokenizer, rows, held_rows, both, limit, plan, digest)
 
@@ -121,7 +121,7 @@ def rounding_of(spec: TrainSpec) -> Quantized | None:
 def fresh_student(spec: TrainSpec) -> PreTrainedModel:
     """The student as it is before its first step, with its adapters or its rounding."""
     model = _load_student(spec)
-    _adapt(model, spec)
+    _adapt(model, spec, silent)
     return model
 
 
@@ -184,10 +184,10 @@ def _check_validation(optimization: Optimization, rows: Sequence[Record | TokenR
             )
 
 
-def _adapt(model: PreTrainedModel, spec: TrainSpec) -> None:
+def _adapt(model: PreTrainedModel, spec: TrainSpec, emit: Emit) -> None:
     if spec.lora is not None:
         torch.manual_seed(spec.optimization.seed)
-        add_lora(model, spec.lora)
+        add_lora(model, spec.lora, emit)
     quantized = rounding_of(spec)
     if quantized is not None:
         round_linears(model, quantized)

@@ -18,7 +18,8 @@ class Lora(Frozen):
     """The addition is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Names that end the linear layers' own; 'all' takes every linear but the head."""
+    """Names that end the linear layers' own; 'all' takes every linear but the head. Of the default
+    those that a student has are taken; others must all be there."""
 
 
 class Training(Frozen):
