@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -125,7 +126,7 @@ def _relation_layers(
 
 def _check_heads(spec: Relations, model: PreTrainedModel, layer: int, side: str) -> None:
     for place, name in _names(layer):
-        width = _linear(model, f"layers.{place}.self_attn.{name}", side).out_features
+        width = _width(model, f"layers.{place}.self_attn.{name}", side)
         if width % spec.heads:
             raise BadInput(
                 f"features.heads: {spec.heads} relation heads don't divide the {side}'s widths",
@@ -133,14 +134,17 @@ def _check_heads(spec: Relations, model: PreTrainedModel, layer: int, side: str)
             )
 
 
-def _linear(model: PreTrainedModel, name: str, side: str) -> nn.Linear | NarrowLinear:
+def _width(model: PreTrainedModel, name: str, side: str) -> int:
+    """Of a linear, adapted or not: what it makes is looked at, adapters included."""
     found = dict(model.base_model.named_modules()).get(name)
+    if isinstance(found, BaseTunerLayer):
+        found = found.get_base_layer()
     if not isinstance(found, nn.Linear | NarrowLinear):
         raise BadInput(
             f"the {side} keeps its queries, keys and values elsewhere",
             f"It has no plain linear {name}: use hidden features for it.",
         )
-    return found
+    return found.out_features
 
 
 def _names(layer: int) -> list[Projection]:

@@ -29,6 +29,8 @@ from tests.trainer.methods.made import (
     made,
     spec_of,
 )
+from tests.trainer.test_adapters import phi3
+from trainer.adapters import merge_lora
 from trainer.batch import pack, pad
 from trainer.data import TokenRow
 from trainer.errors import BadInput
@@ -190,6 +192,29 @@ def test_relations_of_a_model_with_itself_are_zero(tmp_path: Path) -> None:
     run, student = made(spec.model_copy(update={"teacher": spec.student}))
     loss, _ = loss_of(student, all_rows(run))
     assert loss.item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_relations_are_those_of_the_adapted_layers(tmp_path: Path) -> None:
+    run, student = made(spec_of(tmp_path, "kd", **features({"kind": "relation"}), lora={}))
+    base = loss_of(student, all_rows(run))[0].item()
+    adapters = {n: p for n, p in run.model.named_parameters() if p.requires_grad}
+    for parameter in adapters.values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    adapted, _ = loss_of(student, all_rows(run))
+    adapted.backward()
+    reached = {n for n, p in adapters.items() if p.grad is not None and p.grad.abs().max() > 0}
+    assert {name for name in adapters if "layers.1" in name and "o_proj" not in name} <= reached
+    merge_lora(run.model)
+    merged = loss_of(student, all_rows(run))[0].item()
+    assert adapted.item() == pytest.approx(merged, rel=1e-4)
+    assert adapted.item() != pytest.approx(base, rel=1e-2)
+
+
+def test_a_student_with_fused_projections_has_no_relations(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "kd", **features({"kind": "relation"}))
+    save_model(tmp_path / "student", phi3())
+    with pytest.raises(BadInput, match="the student keeps its queries, keys and values elsewhere"):
+        made(spec)
 
 
 @pytest.mark.parametrize(
