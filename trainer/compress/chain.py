@@ -18,7 +18,7 @@ from trainer.compress.backend import name_backend
 from trainer.compress.expected import obstacles
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
 from trainer.compress.heal import heal_model, with_threads
-from trainer.compress.making import TRAINING, make, publish_whole, write
+from trainer.compress.making import MADE, REPORT, TRAINING, make, publish_whole, write
 from trainer.compress.measuring import digest_model
 from trainer.compress.plan import Plan, make_plan
 from trainer.compress.points import RATIO_FIELDS, Point, lay_out
@@ -33,6 +33,7 @@ from trainer.compress.serving import compare_with_vllm
 from trainer.compress.vllm_server import ServerFailed
 from trainer.errors import BadInput
 from trainer.events import Emit
+from trainer.loading import weight_files
 from trainer.spec import CompressSpec, StageSpec
 
 VERSION = 4
@@ -92,16 +93,22 @@ def _finished(
     """The report of this very stage on this very model, where one was written."""
     directory, stage = _directory(out, index, point.stage), point.stage
     try:
-        text = (directory / "report.json").read_text("utf-8")
+        text = (directory / REPORT).read_text("utf-8")
         report = StageReport.model_validate_json(text)
     except (FileNotFoundError, ValidationError):
         return None
     digest = _digest(plan, index, stage, _source(plan, point, reports))
     if report.serving_note.startswith(FAILED):
         return None  # a server may fail to start for want of memory or time: that can pass
-    if report.digest != digest or not (directory / "model" / "config.json").is_file():
+    if report.digest != digest or not _is_whole(directory / "model", report):
         return None
     return report
+
+
+def _is_whole(model: Path, report: StageReport) -> bool:
+    """Whether what the report speaks of is there, with all bytes of its weights."""
+    held = sum(path.stat().st_size for path in weight_files(model))
+    return (model / "config.json").is_file() and held == report.after.shape.weight_bytes
 
 
 def _run_stage(
@@ -218,10 +225,10 @@ def _compare(
 def _write_report(directory: Path, report: StageReport) -> None:
     """Last of all, but for the card; then what only an interrupted stage would need goes."""
     write(directory / "model" / card.NAME, card.card(report))
-    write(directory / "report.json", report.model_dump_json(indent=1))
+    write(directory / REPORT, report.model_dump_json(indent=1))
+    (directory / MADE).unlink(missing_ok=True)  # before what it says is whole
     for leftover in ("made", "heal", TRAINING):
         shutil.rmtree(directory / leftover, ignore_errors=True)
-    (directory / "made.json").unlink(missing_ok=True)
 
 
 def _source(plan: Plan, point: Point, reports: Sequence[StageReport]) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from prompts.files import sync
 from trainer.checkpoint import publish
 from trainer.compress import (
     depth,
@@ -60,6 +61,10 @@ TRAINED: dict[str, Callable[[Any, qat.Workplace], Outcome]] = {"qat": qat.run, "
 UNCHANGED = ("heal", "evaluate")
 """Those whose method leaves the model as it is: what trains or measures it comes after."""
 
+REPORT = "report.json"
+"""What makes a stage a finished one; written last."""
+MADE = "made.json"
+"""What makes a method's model a whole one, to be healed and measured."""
 TRAINING = "training"
 """Where a stage that trains keeps its checkpoints while it does."""
 
@@ -82,7 +87,7 @@ def make(
     plan: Plan, stage: StageSpec, source: Path, directory: Path, digest: str, emit: Emit
 ) -> Made:
     """Write `made/`, or find the one that an interrupted run of this stage left complete."""
-    marker = directory / "made.json"
+    marker = directory / MADE
     if marker.is_file():
         kept = json.loads(marker.read_text("utf-8"))
         if kept.pop("digest") == digest:
@@ -121,8 +126,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _clear(directory: Path) -> None:
-    """Take out what another stage or run left; a training's checkpoints know their own run."""
+    """Take out what another stage or run left, first what says that the rest is whole; a
+    training's checkpoints know their own run."""
     directory.mkdir(parents=True, exist_ok=True)
+    for said in (REPORT, MADE):
+        (directory / said).unlink(missing_ok=True)
+    sync(directory)
     for path in directory.iterdir():
         if path.name != TRAINING:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

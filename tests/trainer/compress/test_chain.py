@@ -1,8 +1,10 @@
 """The chain: order, resume, gates, heals, the plan, and what stages share."""
 
 import json
+import os
 import shutil
 import typing
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,46 @@ def test_finished_stages_are_skipped_and_changed_ones_redone(
     (out / "stage-1-wanda" / "report.json").write_text("{", "utf-8")
     run(other, out, events := Events())
     assert events.worked_on() == ["wanda"]
+
+
+def test_what_is_cleared_away_counts_as_finished_no_more(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while another stage clears its place: the report goes before what it speaks of."""
+
+    class KilledError(Exception):
+        pass
+
+    def by_name(directory: Path) -> Iterator[Path]:
+        return iter([directory / name for name in sorted(os.listdir(directory))])
+
+    def killed(path: Path, **given: Any) -> None:
+        if path.name == "model":
+            (path / "model.safetensors").unlink()
+            raise KilledError
+        remove(path, **given)
+
+    asked, remove = make_spec(inputs, {"kind": "magnitude"}), shutil.rmtree
+    first = run(asked, tmp_path, silent)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", by_name)
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KilledError):
+            run(make_spec(inputs, {"kind": "magnitude", "sparsity": 0.7}), tmp_path, silent)
+    (again,) = run(asked, tmp_path, events := Events())
+    assert events.worked_on() == ["magnitude"]
+    assert again.after == first[0].after
+    load_model(again.model)
+
+
+def test_a_stage_that_lost_weights_is_made_again(inputs: dict[str, str], tmp_path: Path) -> None:
+    spec = make_spec(inputs, {"kind": "magnitude"})
+    (report,) = run(spec, tmp_path, silent)
+    for spoil in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])):
+        spoil(Path(report.model) / "model.safetensors")
+        run(spec, tmp_path, events := Events())
+        assert events.worked_on() == ["magnitude"]
+        load_model(report.model)
 
 
 def test_what_an_interrupted_stage_made_is_kept(inputs: dict[str, str], tmp_path: Path) -> None:
