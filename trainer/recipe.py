@@ -81,11 +81,9 @@ def run_recipe(path: Path, out: Path, emit: Emit) -> dict[str, Any]:
         rows.append(_measured(recipe, str(student), "student", recipe.train.student, out, emit))
     try:
         if recipe.compress is not None:
-            _compress(recipe, recipe.compress, made.get("model"), out, emit)
+            _compress(recipe, recipe.compress, made.get("model"), out, _keeping(rows, emit))
     finally:
-        if recipe.compress is not None:
-            rows += _stages(out / "compress")
-        if recipe.report:
+        if recipe.report and rows:
             made["report"] = _report(recipe, path, training, rows, out, emit)
     return made
 
@@ -165,15 +163,25 @@ def _training(student: Path) -> Training:
     )
 
 
-def _stages(directory: Path) -> list[ModelRow]:
-    reports = [
-        StageReport.model_validate_json(path.read_text("utf-8"))
-        for path in directory.glob("stage-*/report.json")
-    ]
-    return [
-        ModelRow(id=made.model, label=made.label, role="stage", source=made.source, stage=made)
-        for made in sorted(reports, key=lambda made: made.index)
-    ]
+def _keeping(rows: list[ModelRow], emit: Emit) -> Emit:
+    """Keeps the model of each stage that is told of: what a run ends with may be an error, and its
+    directory may hold the stages of another recipe."""
+
+    def told(event: str, fields: dict[str, Any]) -> None:
+        emit(event, fields)
+        if event == "stage":
+            stage = StageReport.model_validate(fields["report"])
+            rows.append(
+                ModelRow(
+                    id=stage.model,
+                    label=stage.label,
+                    role="stage",
+                    source=stage.source,
+                    stage=stage,
+                )
+            )
+
+    return told
 
 
 def _report(

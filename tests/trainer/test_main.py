@@ -12,8 +12,9 @@ import pytest
 
 from prompts.dataset import import_dataset
 from tests.trainer.conftest import make_records
+from trainer.compress.gate import GateFailed
 from trainer.errors import BadInput
-from trainer.events import emitter
+from trainer.events import emitter, silent
 from trainer.recipe import run_recipe
 
 
@@ -186,3 +187,31 @@ def test_a_recipe_runs_from_a_dataset_to_a_report(
     assert [model["label"] for model in chain["models"]] == ["student base", "student", "wanda"]
     assert len(chain["training"]["steps"]) == 6
     assert (Path(made["report"]) / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_report_tells_of_this_recipes_stages_alone(
+    student_dir: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """Another recipe's are still there, in the same directory."""
+    given = {"model": str(student_dir), "dataset": str(dataset), "threads": 1}
+
+    def run(*stages: dict[str, Any]) -> list[tuple[str, int]]:
+        recipe = {"compress": {**given, "serve_check": False, "stages": stages}}
+        (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+        try:
+            run_recipe(tmp_path / "recipe.yaml", tmp_path / "out", silent)
+        finally:
+            models = json.loads((tmp_path / "out/chain.json").read_text())["models"]
+            told.append([(model["label"], model["stage"]["index"]) for model in models])
+        return told[-1]
+
+    told: list[list[tuple[str, int]]] = []
+    assert run({"kind": "wanda"}, {"kind": "magnitude"}) == [("wanda", 0), ("magnitude", 1)]
+    assert run({"kind": "depth"}) == [("depth", 0)]
+    with pytest.raises(GateFailed):
+        run({"kind": "depth", "gate": {"max_kl": 1e-9}}, {"kind": "magnitude"})
+    assert told[-1] == [("depth", 0)]
+    with pytest.raises(BadInput, match="would leave 0 layers"):  # nothing ran: nothing is drawn
+        run({"kind": "depth", "layers": 2})
+    assert told[-1] == [("depth", 0)]
