@@ -16,6 +16,8 @@ LIMIT_BYTES = 4 * 2**30
 """Of X^T X matrices alive at once; layers beyond that wait for another pass."""
 DAMPING = 1e-6
 """Added to the diagonal of X^T X, as a share of its mean; raised tenfold until Cholesky works."""
+RAISES = 24
+"""Of damping, at most: from the least that is felt to a million times the diagonal's mean."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,15 @@ def check_finite(name: str, gram: Tensor) -> None:
 
 def damped_cholesky(gram: Tensor, damping: float = DAMPING) -> tuple[Tensor, float]:
     """Lower S [n, n] with S S^T = gram + damping * mean(diagonal); and the damping it took."""
-    scale = gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    while True:
+    scale = gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    for _ in range(RAISES):
         damped = gram + damping * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         lower: Tensor
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
             return lower, damping
-        damping *= 10
+        damping = max(10 * damping, torch.finfo(gram.dtype).eps)  # less than that isn't felt
+    raise BadInput(
+        "the statistics of the calibration rows aren't positive, however much they are damped",
+        "The model's activations are too large, or the damping is. Look at its weights.",
+    )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 from trainer.spec.evaluation import EvalSpec
 from trainer.spec.stages import (
     DepthPrune,
@@ -52,7 +52,7 @@ AFTER_SVD = {
 """Kinds of stage that can't follow svd, and why."""
 
 
-class CompressSpec(Frozen):
+class CompressSpec(Spec):
     """Stages run in order, each on the model before it or, as a branch, on the first one."""
 
     version: Literal[1] = 1

@@ -4,22 +4,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 
 
-class ForwardDivergence(Frozen):
+class ForwardDivergence(Spec):
     """KL(teacher || student): covers all that the teacher says."""
 
     kind: Literal["forward_kl"] = "forward_kl"
 
 
-class ReverseDivergence(Frozen):
+class ReverseDivergence(Spec):
     """KL(student || teacher): keeps to what the teacher finds likely."""
 
     kind: Literal["reverse_kl"]
 
 
-class JensenShannon(Frozen):
+class JensenShannon(Spec):
     """Generalized Jensen-Shannon divergence (arXiv:2306.13649)."""
 
     kind: Literal["jsd"]
@@ -27,7 +27,7 @@ class JensenShannon(Frozen):
     """The teacher's share of the mixture; 0 is the forward KL, 1 the reverse one."""
 
 
-class SkewForward(Frozen):
+class SkewForward(Spec):
     """KL from the teacher to a mixture with the student (arXiv:2402.03898)."""
 
     kind: Literal["skew_kl"]
@@ -35,7 +35,7 @@ class SkewForward(Frozen):
     """The teacher's share of the mixture; 0 is the forward KL."""
 
 
-class SkewReverse(Frozen):
+class SkewReverse(Spec):
     """KL from the student to a mixture with the teacher (arXiv:2402.03898)."""
 
     kind: Literal["skew_reverse_kl"]
@@ -43,13 +43,13 @@ class SkewReverse(Frozen):
     """The student's share of the mixture; 0 is the reverse KL."""
 
 
-class TotalVariation(Frozen):
+class TotalVariation(Spec):
     """Half the absolute difference of the probabilities (arXiv:2307.15190)."""
 
     kind: Literal["tvd"]
 
 
-class AdaptiveKL(Frozen):
+class AdaptiveKL(Spec):
     """Forward and reverse KL, weighed by where the student is off (arXiv:2404.02657)."""
 
     kind: Literal["adaptive_kl"]

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from prompts.record import Frozen
 from prompts.verify import VerifierSpec
+from trainer.spec.base import Spec
 
 
-class EvalSpec(Frozen):
+class EvalSpec(Spec):
     """How a model is measured: greedy answers on held-out rows, and its speed."""
 
     data: str = Field(min_length=1)
@@ -18,7 +18,7 @@ class EvalSpec(Frozen):
     batch_size: int = Field(64, ge=1)
 
 
-class DatasetEval(Frozen):
+class DatasetEval(Spec):
     """How a model is measured on a dataset's own rows."""
 
     dataset: str = Field(min_length=1)

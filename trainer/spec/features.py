@@ -2,15 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 
 
-class HiddenStates(Frozen):
+class HiddenStates(Spec):
     """Hidden states through a learned projection (arXiv:1909.10351, arXiv:1908.09355)."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     kind: Literal["hidden"]
     distance: Literal["mse", "cosine"] = "cosine"
@@ -22,11 +20,9 @@ class HiddenStates(Frozen):
     weight: float = Field(1.0, gt=0)
 
 
-class Relations(Frozen):
+class Relations(Spec):
     """KL of the scaled dot-products among queries, among keys and among values of one layer
     (MiniLMv2, arXiv:2012.15828), heads re-split, so that widths may differ."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     kind: Literal["relation"]
     student_layer: int = Field(-1)

@@ -2,17 +2,15 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "clearml", "swanlab"]
 
 
-class Optimization(Frozen):
+class Optimization(Spec):
     """One optimizer run: AdamW, linear warm-up, cosine decay to a tenth."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     learning_rate: float = Field(1e-3, gt=0)
     """Peak."""

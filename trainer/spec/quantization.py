@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 
 SchemeName = Literal["W8A8", "W8A16", "W4A16", "FP8"]
 """W8A8: int8 weights per channel, int8 activations per token. W8A16: int8 weights per channel.
@@ -14,7 +14,7 @@ PACKED = "train.quantize leaves packed weights, which no stage can change: leave
 """Why a quantized training can't be followed by stages on its student."""
 
 
-class QuantizationAware(Frozen):
+class QuantizationAware(Spec):
     """Quantization-aware training: the student computes with rounded weights in every step, its
     gradients go straight through (arXiv:1308.3432), and it is saved on exactly that grid."""
 

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 
 if TYPE_CHECKING:
     from trainer.spec.train import OnPolicy, ServedKL
 
 
-class VllmRollouts(Frozen):
+class VllmRollouts(Spec):
     """A vLLM server beside the training, on the same GPU, that takes over the student's weights
     before each drawing. For one process; trained weights only, no adapters and no rounding."""
 

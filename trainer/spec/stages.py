@@ -4,13 +4,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 from trainer.spec.optimization import Optimization
 from trainer.spec.quantization import SchemeName, check_group_size
 from trainer.spec.sweep import Sweep
 
 
-class Gate(Frozen):
+class Gate(Spec):
     """How much a stage may lose before the chain stops."""
 
     max_accuracy_drop: float | None = Field(0.10, ge=0, le=1)
@@ -19,7 +19,7 @@ class Gate(Frozen):
     """Nats per token from the model before the stage; None does not look."""
 
 
-class Heal(Frozen):
+class Heal(Spec):
     """A short training run after a stage, towards the model the chain started from."""
 
     method: Literal["forward_kl", "stored_kl", "sequence_level"] = "forward_kl"
@@ -29,7 +29,7 @@ class Heal(Frozen):
     optimization: Optimization = Optimization()
 
 
-class Stage(Frozen):
+class Stage(Spec):
     """What every stage has."""
 
     on: Literal["previous", "start"] = "previous"

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 from pydantic import Field, model_validator
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 
 
-class Sweep(Frozen):
+class Sweep(Spec):
     """One stage at several ratios, each a branch of its own: measured, kept, and never ending the
     chain by its gate. The report draws which of them are worth their bytes."""
 

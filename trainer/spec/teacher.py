@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 
 
-class TeacherLoad(Frozen):
+class TeacherLoad(Spec):
     """How a teacher is held while a student learns from it; what saves memory costs time or
     digits."""
 

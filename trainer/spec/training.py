@@ -2,15 +2,15 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from prompts.record import Frozen
+from trainer.spec.base import Spec
 from trainer.spec.optimization import Optimization
 from trainer.spec.quantization import QuantizationAware
 from trainer.spec.teacher import TeacherLoad
 
 
-class Lora(Frozen):
+class Lora(Spec):
     """Trains low-rank additions to linear layers alone (arXiv:2106.09685); merged at the end."""
 
     rank: int = Field(16, ge=1)
@@ -22,10 +22,8 @@ class Lora(Frozen):
     those that a student has are taken; others must all be there."""
 
 
-class Training(Frozen):
+class Training(Spec):
     """A student, the rows that it learns from, and how."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     version: Literal[1] = 1
     dataset: str | None = None

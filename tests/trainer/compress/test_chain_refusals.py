@@ -19,7 +19,7 @@ from trainer.compress.outcome import Outcome
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.loading import load_model
-from trainer.spec import EvalSpec
+from trainer.spec import CompressSpec, EvalSpec
 
 __all__ = ["inputs"]
 
@@ -92,6 +92,19 @@ def test_orders_that_can_not_work_are_refused_by_the_spec(
     with pytest.raises(ValidationError, match="evaluate changes nothing: use kind: heal"):
         make_spec(inputs, {"kind": "evaluate", "heal": HEAL})
     make_spec(inputs, *[{**spec, "on": "start"} for spec in specs])
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"kind": "sparsegpt", "damping": float("inf")},
+        {"kind": "svd", "ranks": "by_loss", "max_loss_increase": float("inf")},
+        {"kind": "magnitude", "gate": {"max_kl": float("inf")}},
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused_by_the_spec(stage: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        CompressSpec(stages=(stage,))
 
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(

@@ -1,5 +1,6 @@
 """SVD with and without whitening against closed forms and brute force."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,16 @@ def test_statistics_that_are_not_positive_definite_get_more_damping_and_that_is_
     lower, damping = damped_cholesky(gram)
     assert torch.isfinite(lower).all()
     assert damping == pytest.approx(0.1)
+
+
+@pytest.mark.timeout(20)
+def test_statistics_that_no_damping_helps_are_refused() -> None:
+    """And one too small to be felt is raised to where it is."""
+    gram = torch.diag(torch.tensor([1.0, 1.0, -0.05], dtype=torch.float64))
+    assert damped_cholesky(gram, 1e-300)[1] < 1
+    for hopeless, damping in ((gram, math.inf), (1e308 * gram.abs(), 1e300), (-gram, 1e-6)):
+        with pytest.raises(BadInput, match="calibration rows"):
+            damped_cholesky(hopeless, damping)
 
 
 def test_rank_keeps_the_ratio_of_parameters() -> None:
