@@ -151,7 +151,8 @@ def check_finite(name: str, gram: Tensor) -> None:
 
 def damped_cholesky(gram: Tensor, damping: float = DAMPING) -> tuple[Tensor, float]:
     """Lower S [n, n] with S S^T = gram + damping * mean(diagonal); and the damping it took."""
-    scale = gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    mean = gram.diagonal().mean()
+    scale = torch.where(mean > 0, mean, 1.0)  # a linear may be given nothing at all
     for _ in range(RAISES):
         damped = gram + damping * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         lower: Tensor

