@@ -97,12 +97,23 @@ def _finished(
         report = StageReport.model_validate_json(text)
     except (FileNotFoundError, ValidationError):
         return None
-    digest = _digest(plan, index, stage, _source(plan, point, reports))
+    source, model = _source(plan, point, reports), directory / "model"
     if report.serving_note.startswith(FAILED):
         return None  # a server may fail to start for want of memory or time: that can pass
-    if report.digest != digest or not _is_whole(directory / "model", report):
+    if report.digest != _digest(plan, index, stage, source) or not _is_whole(model, report):
         return None
-    return report
+    placed = _placed(report, point, source, model)
+    if placed != report:
+        write(directory / REPORT, placed.model_dump_json(indent=1))
+    return placed
+
+
+def _placed(report: StageReport, point: Point, source: Path, model: Path) -> StageReport:
+    """As things lie now: a directory may have been moved since, or a sweep laid around the stage."""
+    before = report.before.model_copy(update={"path": str(source)})
+    after = report.after.model_copy(update={"path": str(model)})
+    here = {"source": before.path, "model": after.path, "before": before, "after": after}
+    return report.model_copy(update={**here, "sweep": _place(point)})
 
 
 def _is_whole(model: Path, report: StageReport) -> bool:

@@ -118,6 +118,40 @@ def test_finished_stages_are_skipped_and_changed_ones_redone(
     assert events.worked_on() == ["wanda"]
 
 
+def test_finished_stages_may_be_moved(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the model that they start from; and be named from another directory."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(inputs["model"], old / "start")
+    before = make_spec(
+        {**inputs, "model": str(old / "start")}, {"kind": "depth"}, {"kind": "wanda"}
+    )
+    run(before, old / "out", silent)
+    old.rename(new)
+    given = {**inputs, "model": str(new / "start")}
+    again = make_spec(given, {"kind": "depth"}, {"kind": "wanda"})
+    check_places(run(again, new / "out", events := Events()), new / "start", new / "out")
+    assert events.worked_on() == []
+    other = make_spec(given, {"kind": "depth"}, {"kind": "magnitude"})
+    check_places(run(other, new / "out", events := Events()), new / "start", new / "out")
+    assert events.worked_on() == ["magnitude"]
+    for there, out in ((new, Path("out")), (tmp_path, Path("new/out"))):
+        monkeypatch.chdir(there)
+        check_places(run(again, out, silent), new / "start", out)
+
+
+def check_places(reports: list[StageReport], start: Path, out: Path) -> None:
+    """Each says where things are now, on disk too."""
+    source = start
+    for report in reports:
+        assert report.source == report.before.path == str(source)
+        source = out / f"stage-{report.index}-{report.kind}/model"
+        assert report.model == report.after.path == str(source)
+        stored = (source.parent / "report.json").read_text("utf-8")
+        assert StageReport.model_validate_json(stored) == report
+
+
 def test_what_is_cleared_away_counts_as_finished_no_more(
     inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

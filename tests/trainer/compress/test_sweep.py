@@ -12,6 +12,7 @@ from tests.trainer.compress.world import write_dataset, write_model
 from trainer.compress.chain import run
 from trainer.compress.forecast import forecast, tell
 from trainer.compress.points import lay_out
+from trainer.events import silent
 from trainer.spec import CompressSpec
 
 SVD = {"kind": "svd", "sweep": {"ratios": [0.3, 0.6]}}
@@ -58,6 +59,13 @@ def test_every_ratio_is_measured_and_a_gate_ends_nothing(tmp_path: Path) -> None
     wider = make_spec(inputs, {**strict, "sweep": {"ratios": [0.3, 0.5]}})
     run(wider, tmp_path / "out", again)
     assert again.worked_on() == ["svd 0.5"]
+    alone = make_spec(inputs, {**strict, "sweep": None, "parameter_ratio": 0.3, "gate": {}})
+    (single,) = run(alone, tmp_path / "alone", silent)
+    assert single.sweep is None
+    loose = make_spec(inputs, {**SVD, "gate": {}})
+    found = run(loose, tmp_path / "alone", again := Events())[0]
+    assert again.worked_on() == ["svd 0.6"]
+    assert found.sweep == first.sweep
 
 
 @pytest.mark.parametrize(
