@@ -25,7 +25,7 @@ from trainer.compress import (
     wanda,
     width,
 )
-from trainer.compress.measuring import digest_model
+from trainer.compress.measuring import OWN, PICKLED, digest_model
 from trainer.compress.moments import Collect
 from trainer.compress.outcome import Outcome
 from trainer.compress.plan import Plan
@@ -69,9 +69,7 @@ TRAINING = "training"
 """Where a stage that trains keeps its checkpoints while it does."""
 
 SHARED = "its statistics are those of an earlier stage's calibration pass on the same model"
-WEIGHTS = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
-OWN = ("retort.json", "samples.json", "recipe.yaml", "README.md")
-"""Files beside a model that speak of how that model was made."""
+WEIGHTS = (".safetensors", ".safetensors.index.json", *PICKLED)
 
 
 @dataclass(frozen=True)

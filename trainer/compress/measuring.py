@@ -19,6 +19,10 @@ from trainer.spec import EvalSpec
 
 KL_ROWS = 256
 """Rows that KLs are means over, at most."""
+OWN = ("retort.json", "samples.json", "recipe.yaml", "README.md")
+"""Files beside a model that speak of how that model was made."""
+PICKLED = (".bin", ".bin.index.json")
+"""Weights in a form that is never read."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,11 @@ class Measuring:
 
 
 def digest_model(model_dir: Path) -> str:
-    """SHA-256 over configuration and weights; how they came about stays out of it."""
+    """SHA-256 over weights, configuration, tokenizer, chat template and whatever else stands beside
+    them; how they came about stays out of it."""
     made = hashlib.sha256()
     for path in sorted(model_dir.iterdir()):
-        if path.name == "config.json" or ".safetensors" in path.suffixes:
+        if path.is_file() and path.name not in OWN and not path.name.endswith(PICKLED):
             made.update(path.name.encode())
             with path.open("rb") as stream:
                 made.update(hashlib.file_digest(stream, "sha256").digest())

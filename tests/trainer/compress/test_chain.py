@@ -192,6 +192,24 @@ def test_a_stage_that_lost_weights_is_made_again(inputs: dict[str, str], tmp_pat
         load_model(report.model)
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json"])
+def test_what_stands_beside_the_weights_makes_another_model(
+    name: str, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """And is taken over; what speaks of the making alone does not."""
+    start = Path(shutil.copytree(inputs["model"], tmp_path / "start"))
+    spec = make_spec({**inputs, "model": str(start)}, {"kind": "magnitude"}, {"kind": "svd"})
+    run(spec, tmp_path / "out", silent)
+    (start / "README.md").write_text("another card", "utf-8")
+    run(spec, tmp_path / "out", events := Events())
+    assert events.worked_on() == []
+    beside = start / name
+    beside.write_bytes(beside.read_bytes() + b"\n")
+    made, _ = run(spec, tmp_path / "out", events := Events())
+    assert events.worked_on() == ["magnitude", "svd"]
+    assert (Path(made.model) / name).read_bytes() == beside.read_bytes()
+
+
 def test_what_an_interrupted_stage_made_is_kept(inputs: dict[str, str], tmp_path: Path) -> None:
     """Ended while it heals: the method isn't run again, the training goes on."""
 
