@@ -20,7 +20,7 @@ from trainer.compress.gate import FAILED, GateFailed, find_failures, find_servin
 from trainer.compress.heal import heal_model, with_threads
 from trainer.compress.making import MADE, REPORT, TRAINING, make, publish_whole, write
 from trainer.compress.measuring import digest_model
-from trainer.compress.plan import Plan, make_plan
+from trainer.compress.plan import Plan, is_served, make_plan
 from trainer.compress.points import RATIO_FIELDS, Point, lay_out
 from trainer.compress.report import (
     HealFacts,
@@ -109,7 +109,7 @@ def _finished(
 
 
 def _placed(report: StageReport, point: Point, source: Path, model: Path) -> StageReport:
-    """As things lie now: a directory may have been moved since, or a sweep laid around the stage."""
+    """As things lie now: a directory may have been moved, or a sweep laid around the stage."""
     before = report.before.model_copy(update={"path": str(source)})
     after = report.after.model_copy(update={"path": str(model)})
     here = {"source": before.path, "model": after.path, "before": before, "after": after}
@@ -141,7 +141,7 @@ def _run_stage(
     emit("phase", {"name": f"stage {index}: measure", "detail": str(directory / "model")})
     started = time.monotonic()
     found = _measure(plan, point, source, directory / "model", reports)
-    serving, note = _compare(plan, index, directory, emit)
+    serving, note = _compare(plan, index, stage, directory, emit)
     failures = [
         *find_failures(stage.gate, found.before, found.after, found.kl_from_source),
         *find_serving_failures(serving, note),
@@ -213,10 +213,10 @@ def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFact
 
 
 def _compare(
-    plan: Plan, index: int, directory: Path, emit: Emit
+    plan: Plan, index: int, stage: StageSpec, directory: Path, emit: Emit
 ) -> tuple[ServingComparison | None, str]:
     """The comparison with vLLM, or why there is none."""
-    if not plan.expected[index].of_its_own_form:
+    if not is_served(stage, plan.expected[index]):
         return None, "not checked: its weights are stored as any dense model's are"
     if not plan.spec.serve_check:
         return None, "not checked: serve_check is off"
@@ -258,14 +258,14 @@ def _directory(out: Path, index: int, stage: StageSpec) -> Path:
 
 
 def _digest(plan: Plan, index: int, stage: StageSpec, source: Path) -> str:
-    own_form = plan.expected[index].of_its_own_form
+    served = plan.spec.serve_check and is_served(stage, plan.expected[index])
     asked = {
         "version": VERSION,
         "stage": stage.model_dump(mode="json", exclude={"sweep"}),
         "source": digest_model(source),
         "start": digest_model(plan.start),
         "measured": plan.measuring.digest,
-        "served": plan.spec.serve_check and own_form and plan.engine is not None,
+        "served": served and plan.engine is not None,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

@@ -15,6 +15,7 @@ from trainer.compress.forecast import forecast, tell
 from trainer.compress.heal import stored_spec
 from trainer.compress.measuring import KL_ROWS, Measuring, digest_measuring
 from trainer.compress.moments import Shared
+from trainer.compress.points import lay_out
 from trainer.compress.vllm_server import Engine, find_engine
 from trainer.data import TokenRow, encode, read_records, render_asked
 from trainer.errors import BadInput
@@ -79,7 +80,8 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     for index, stage in enumerate(spec.stages):
         check_calibration(index, stage, spread(rows, stage.calibration_rows))
         check_signal(index, stage, start, dataset, train, tokenizer)
-    served = spec.serve_check and any(one.of_its_own_form for one in expected)
+    stages = [point.stage for point in lay_out(spec)]
+    served = spec.serve_check and any(map(is_served, stages, expected))
     measuring = Measuring(
         start=start,
         evaluate=spec.evaluate,
@@ -137,6 +139,12 @@ def check_signal(
             check_source(reader.header, tokenizer)
     except BadInput as error:
         raise BadInput(f"stages[{index}].{field}: {error.title}", error.detail) from error
+
+
+def is_served(stage: StageSpec, expected: Expected) -> bool:
+    """Whether the serving check tries its model: one that isn't stored as dense ones are, or one
+    that is there to be measured."""
+    return expected.of_its_own_form or stage.kind == "evaluate"
 
 
 def looks_at_rows(stage: StageSpec) -> bool:

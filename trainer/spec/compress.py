@@ -64,7 +64,8 @@ class CompressSpec(Spec):
     evaluate: EvalSpec | None = None
     """None in a recipe takes the recipe's."""
     serve_check: bool = True
-    """Load quantized and factorized results in vLLM and compare them with transformers."""
+    """Load quantized and factorized results, and whatever `evaluate` measures, in vLLM and compare
+    them with transformers."""
     threads: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")

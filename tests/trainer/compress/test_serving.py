@@ -3,14 +3,19 @@
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
+from tests.trainer.compress.chains import make_spec
+from tests.trainer.compress.test_gate import comparison
 from tests.trainer.compress.world import write_dataset, write_model
+from trainer.compress import chain, plan
 from trainer.compress.chain import run
+from trainer.compress.report import ServingComparison
 from trainer.compress.serving import answer_in_transformers, shared_prefix, until_end
 from trainer.compress.vllm_server import Engine, ServerFailed, find_engine, serve
 from trainer.errors import BadInput
@@ -50,6 +55,37 @@ def test_an_interpreter_without_vllm_is_refused(tmp_path: Path) -> None:
         find_engine(tmp_path / "python")
     with pytest.raises(BadInput, match="has no vLLM"):
         find_engine(Path(sys.executable))
+
+
+@pytest.mark.slow
+def test_what_is_evaluated_is_tried_dense_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a fake engine: other stages that leave dense models are not tried."""
+    asked: list[Path] = []
+
+    def compare(model: Path, prompts: Sequence[Sequence[int]], *given: object) -> ServingComparison:
+        assert prompts
+        asked.append(model)
+        return comparison(True)
+
+    engine = Engine(Path(sys.executable), "vllm", "0", lowrank=True)
+    monkeypatch.setattr(plan, "find_engine", lambda python: engine)
+    monkeypatch.setattr(chain, "compare_with_vllm", compare)
+    stages = [{"kind": "evaluate"}, {"kind": "depth"}, {"kind": "evaluate"}]
+    given = {
+        "model": str(write_model(tmp_path / "start")),
+        "dataset": str(write_dataset(tmp_path / "data")),
+    }
+    found = run(make_spec(given, *stages, serve_check=True), tmp_path / "out", silent)
+    assert asked == [Path(found[0].model), Path(found[2].model)]
+    assert [report.serving is not None for report in found] == [True, False, True]
+    assert "as any dense model" in found[1].serving_note
+    run(make_spec(given, *stages, serve_check=True), tmp_path / "out", silent)
+    assert len(asked) == 2
+    unasked = run(make_spec(given, *stages), tmp_path / "out", silent)
+    assert [report.serving for report in unasked] == [None] * 3
+    assert unasked[0].serving_note == "not checked: serve_check is off"
 
 
 @pytest.mark.slow
