@@ -10,6 +10,18 @@ from trainer.spec import CompressSpec
 HEAL = {"optimization": {"max_steps": 2, "batch_size": 8, "threads": 1, "learning_rate": 1e-3}}
 
 
+class Events(list[tuple[str, dict[str, Any]]]):
+    """What was emitted, in order."""
+
+    def __call__(self, event: str, fields: dict[str, Any]) -> None:
+        self.append((event, fields))
+
+    def worked_on(self) -> list[str]:
+        """Stages whose method ran, not those found finished."""
+        names = [fields["name"] for event, fields in self if event == "phase"]
+        return [name.split(": ")[1] for name in names if ": " in name and "measure" not in name]
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("inputs")

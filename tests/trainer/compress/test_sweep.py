@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.trainer.compress.chains import Events, make_spec
 from tests.trainer.compress.families import make
-from tests.trainer.compress.test_chain import Events, make_spec
 from tests.trainer.compress.world import write_dataset, write_model
 from trainer.compress.chain import run
 from trainer.compress.forecast import forecast, tell
