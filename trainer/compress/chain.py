@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,20 +56,31 @@ def run(
     """Run the stages into `out/stage-<i>-<kind>/`; one report each, in order.
 
     `vllm_python` is the interpreter of an environment with vLLM, for the serving check. Raises
-    BadInput before anything is spent, and GateFailed where a stage lost more than it may.
+    BadInput before anything is spent, and GateFailed, once all branches are made, where a stage
+    lost more than it may: what follows such a stage is left out.
     """
     plan = make_plan(spec, emit, vllm_python)
-    reports: list[StageReport] = []
+    reports: dict[int, StageReport] = {}
+    refused: list[StageReport] = []
+    ended: set[int | None] = set()
     for index, point in enumerate(lay_out(spec)):
+        if point.before in ended:
+            ended.add(index)
+            why = "was left out: a stage that it builds on did not pass its gate"
+            emit("warning", {"detail": f"stage {index} ({point.label}) {why}"})
+            continue
         report = _finished(plan, index, point, out, reports)
         if report is None:
             with _full_disk_named(out):
                 report = _run_stage(plan, index, point, out, reports, emit)
         emit("stage", {"index": index, "kind": report.kind, "report": report.model_dump()})
         if not report.passed and point.ratio is None:  # a sweep asks how much is too much
-            raise GateFailed(report)
-        reports.append(report)
-    return reports
+            ended.add(index)
+            refused.append(report)
+        reports[index] = report
+    if refused:
+        raise GateFailed(refused[0])
+    return list(reports.values())
 
 
 @contextlib.contextmanager
@@ -88,7 +99,7 @@ def _full_disk_named(out: Path) -> Iterator[None]:
 
 
 def _finished(
-    plan: Plan, index: int, point: Point, out: Path, reports: Sequence[StageReport]
+    plan: Plan, index: int, point: Point, out: Path, reports: Mapping[int, StageReport]
 ) -> StageReport | None:
     """The report of this very stage on this very model, where one was written."""
     directory, stage = _directory(out, index, point.stage), point.stage
@@ -127,7 +138,7 @@ def _run_stage(
     index: int,
     point: Point,
     out: Path,
-    reports: Sequence[StageReport],
+    reports: Mapping[int, StageReport],
     emit: Emit,
 ) -> StageReport:
     """Make the model, heal it, measure it, judge it; the report is written last."""
@@ -175,7 +186,7 @@ def _run_stage(
 
 
 def _measure(
-    plan: Plan, point: Point, source: Path, model: Path, reports: Sequence[StageReport]
+    plan: Plan, point: Point, source: Path, model: Path, reports: Mapping[int, StageReport]
 ) -> Found:
     """Both sides of the stage. A source is not measured again: an earlier report has its facts."""
     if not reports:
@@ -242,7 +253,7 @@ def _write_report(directory: Path, report: StageReport) -> None:
         shutil.rmtree(directory / leftover, ignore_errors=True)
 
 
-def _source(plan: Plan, point: Point, reports: Sequence[StageReport]) -> Path:
+def _source(plan: Plan, point: Point, reports: Mapping[int, StageReport]) -> Path:
     return plan.start if point.before is None else Path(reports[point.before].model)
 
 

@@ -103,6 +103,38 @@ def test_a_gate_stops_the_chain_and_keeps_what_was_made(
     assert len(run(wide, tmp_path, silent)) == 2
 
 
+def test_a_gate_stops_what_follows_and_no_branch_beside_it(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    strict = {"kind": "magnitude", "gate": {"max_kl": 1e-9}}
+    stages = (strict, {"kind": "depth"}, {"kind": "svd"}, {"kind": "depth", "on": "start"})
+    spec = make_spec(inputs, *stages, {"kind": "svd"}, {**strict, "on": "start"})
+    for worked in (["magnitude", "depth", "svd", "magnitude"], []):
+        events = Events()
+        with pytest.raises(GateFailed) as failed:
+            run(spec, tmp_path / "out", events)
+        assert failed.value.report.index == 0  # the first of two
+        assert events.worked_on() == worked
+        told = [fields["report"] for event, fields in events if event == "stage"]
+        assert [(report["index"], report["passed"]) for report in told] == [
+            (0, False),
+            (3, True),
+            (4, True),
+            (5, False),
+        ]
+        left_out = [fields["detail"] for event, fields in events if event == "warning"]
+        assert [detail.split(" was")[0] for detail in left_out] == [
+            "stage 1 (depth)",
+            "stage 2 (svd)",
+        ]
+        first, branch, behind, _ = (StageReport.model_validate(report) for report in told)
+        assert (branch.source, behind.source) == (inputs["model"], branch.model)
+        assert branch.before == first.before
+        assert behind.before == branch.after
+    places = {path.name for path in (tmp_path / "out").iterdir()}
+    assert places == {"stage-0-magnitude", "stage-3-depth", "stage-4-svd", "stage-5-magnitude"}
+
+
 @pytest.mark.parametrize("method", ["forward_kl", "sequence_level"])
 def test_a_mask_survives_its_heal(method: str, inputs: dict[str, str], tmp_path: Path) -> None:
     plain = make_spec(inputs, {"kind": "wanda"})
