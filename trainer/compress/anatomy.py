@@ -4,7 +4,7 @@ D width, F feed-forward width, H query heads, G groups (key-value heads), h head
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,12 @@ class Anatomy:
     def layer(self, index: int) -> str:
         """A layer's name in the model."""
         return f"{self.layers}.{index}"
+
+    def resized(self, hidden: int, width: int, heads: int, groups: int) -> "Anatomy":
+        """The same parts with so many units, of the residual stream and of each layer."""
+        attention = replace(self.attention, heads=heads, groups=groups)
+        feed_forward = replace(self.feed_forward, width=width)
+        return replace(self, hidden=hidden, attention=attention, feed_forward=feed_forward)
 
     def readers(self) -> tuple[str, ...]:
         """Linears of a layer that read D numbers."""

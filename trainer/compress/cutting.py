@@ -7,8 +7,9 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from trainer.compress.activations import remove, run_until_reached, stopping
 from trainer.compress.anatomy import Anatomy, has_offset
@@ -84,14 +85,34 @@ def _cut_hidden(model: PreTrainedModel, state: State, anatomy: Anatomy, units: T
         state[f"{name}.weight"] = (gain * grown - offset).to(state[f"{name}.weight"])
 
 
+def set_sizes(config: PreTrainedConfig, anatomy: Anatomy) -> None:
+    """Write the anatomy's sizes into a configuration, in place; whether it takes them is for
+    `fault_of`."""
+    text, attention = config.get_text_config(), anatomy.attention
+    text.head_dim = attention.head_size
+    text.hidden_size = anatomy.hidden
+    text.intermediate_size = anatomy.feed_forward.width
+    text.num_attention_heads = attention.heads
+    text.num_key_value_heads = attention.groups
+
+
+def fault_of(config: PreTrainedConfig) -> str | None:
+    """Why the configuration could not be saved or loaded; None where it could. Llama's and Gemma
+    2's refuse a width that their heads don't divide, though their models run with it."""
+    try:
+        config.validate()
+    except StrictDataclassError as error:
+        return str(error.__cause__ or error)
+    return None
+
+
 def _build(model: PreTrainedModel, anatomy: Anatomy, kept: Kept, state: State) -> PreTrainedModel:
     config = copy.deepcopy(model.config)
+    now = anatomy.resized(
+        len(kept.hidden), len(kept.feed_forward[0]), len(kept.heads[0]), len(kept.groups[0])
+    )
+    set_sizes(config, now)
     text = config.get_text_config()
-    text.head_dim = anatomy.attention.head_size
-    text.hidden_size = len(kept.hidden)
-    text.intermediate_size = len(kept.feed_forward[0])
-    text.num_attention_heads = len(kept.heads[0])
-    text.num_key_value_heads = len(kept.groups[0])
     if "rms_norm_eps" in text.to_dict() and not anatomy.attention.norms:
         text.rms_norm_eps *= anatomy.hidden / len(kept.hidden)
     made = type(model)(config)

@@ -13,7 +13,7 @@ from trainer.compress.points import lay_out
 from trainer.compress.ranks import rank_for
 from trainer.compress.schemes import SCHEMES
 from trainer.compress.svd import check_type, ratio_for_bytes
-from trainer.compress.width import check_sizes
+from trainer.compress.width import check_sizes, resized
 from trainer.errors import BadInput
 from trainer.spec import (
     CompressSpec,
@@ -107,28 +107,19 @@ def _after_width(
     stage: WidthPrune, source: Expected, model: PreTrainedModel, path: str
 ) -> Expected:
     was = source.anatomy or find_anatomy(model)
-    check_sizes(stage, was, path)
-    attention, size = was.attention, was.attention.head_size
-    groups = stage.key_value_groups or attention.groups
-    heads = groups * (stage.heads_per_group or attention.heads // attention.groups)
-    hidden, width = stage.hidden or was.hidden, stage.feed_forward or was.feed_forward.width
-    block = was.feed_forward
-    outputs = dict.fromkeys(was.writers(), hidden) | dict.fromkeys(was.readers(), width)
-    outputs |= {attention.query: heads * size, attention.key: groups * size}
-    outputs |= {attention.value: groups * size}
-    inputs = dict.fromkeys(was.readers(), hidden)
-    inputs |= {attention.output: heads * size, block.down: width}
+    check_sizes(stage, was, model.config, path)
+    now = resized(stage, was)
+    attention, block = now.attention, now.feed_forward
+    queries, keys = (count * attention.head_size for count in (attention.heads, attention.groups))
+    outputs = dict.fromkeys(was.writers(), now.hidden) | dict.fromkeys(was.readers(), block.width)
+    outputs |= {attention.query: queries, attention.key: keys, attention.value: keys}
+    inputs = dict.fromkeys(was.readers(), now.hidden)
+    inputs |= {attention.output: queries, block.down: block.width}
     linears = {
         name: replace(linear, m=outputs[name], n=inputs[name])
         for name, linear in source.linears.items()
     }
-    now = replace(
-        was,
-        hidden=hidden,
-        attention=replace(attention, heads=heads, groups=groups),
-        feed_forward=replace(block, width=width),
-    )
-    lost = was.hidden - hidden
+    lost = was.hidden - now.hidden
     vocabulary = (source.outside - was.hidden) // was.hidden
     return replace(
         source,

@@ -3,14 +3,15 @@
 D width, F feed-forward width, H query heads, G groups, h head size.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from trainer.compress.anatomy import Anatomy, find_anatomy
-from trainer.compress.cutting import Kept, cut
+from trainer.compress.cutting import Kept, cut, fault_of, set_sizes
 from trainer.compress.importance import IMPORTANCE, Importance
 from trainer.compress.outcome import Outcome
 from trainer.data import TokenRow
@@ -24,7 +25,7 @@ def apply(stage: WidthPrune, model: PreTrainedModel, rows: Sequence[TokenRow]) -
     Raises BadInput for a layout that isn't known and for sizes that don't fit it.
     """
     anatomy = find_anatomy(model)
-    check_sizes(stage, anatomy)
+    check_sizes(stage, anatomy, model.config)
     importance = IMPORTANCE[stage.importance](model, anatomy, rows)
     kept = choose(stage, anatomy, importance)
     details = {
@@ -38,21 +39,66 @@ def apply(stage: WidthPrune, model: PreTrainedModel, rows: Sequence[TokenRow]) -
     return Outcome(cut(model, anatomy, kept), details)
 
 
-def check_sizes(stage: WidthPrune, anatomy: Anatomy, path: str = "width") -> None:
-    """Refuse to keep more than there is."""
-    attention = anatomy.attention
-    has = {
-        "feed_forward": (stage.feed_forward, anatomy.feed_forward.width),
-        "key_value_groups": (stage.key_value_groups, attention.groups),
-        "heads_per_group": (stage.heads_per_group, attention.heads // attention.groups),
-        "hidden": (stage.hidden, anatomy.hidden),
-    }
-    for name, (wanted, present) in has.items():
-        if wanted is not None and wanted > present:
+def check_sizes(
+    stage: WidthPrune, anatomy: Anatomy, config: PreTrainedConfig, path: str = "width"
+) -> None:
+    """Refuse to keep more than there is, and sizes that the configuration doesn't take."""
+    present = _present(anatomy)
+    for name, most in present.items():
+        wanted = getattr(stage, name)
+        if wanted is not None and wanted > most:
             raise BadInput(
-                f"{path}.{name} is {wanted}, but the model has {present}",
-                f"Pruning only removes: ask for {present} at most.",
+                f"{path}.{name} is {wanted}, but the model has {most}",
+                f"Pruning only removes: ask for {most} at most.",
             )
+    tried = copy.deepcopy(config)
+    fault = _fault(stage, anatomy, tried)
+    if fault is None:
+        return
+    named = [name for name in present if getattr(stage, name) is not None]
+    fitting = {name: _near(stage, name, anatomy, tried) for name in named}
+    blamed = [name for name in named if fitting[name]] or named
+    nearest = " or ".join(f"{name}: {size}" for name in blamed for size in fitting[name])
+    raise BadInput(
+        f"{path}.{', '.join(blamed)}: a {config.model_type} model can't have these sizes",
+        f"{fault} The nearest that fit: {nearest or 'none, with the others as they are'}.",
+    )
+
+
+def resized(stage: WidthPrune, anatomy: Anatomy) -> Anatomy:
+    """What the stage leaves."""
+    attention = anatomy.attention
+    groups = stage.key_value_groups or attention.groups
+    heads = groups * (stage.heads_per_group or attention.heads // attention.groups)
+    width = stage.feed_forward or anatomy.feed_forward.width
+    return anatomy.resized(stage.hidden or anatomy.hidden, width, heads, groups)
+
+
+def _present(anatomy: Anatomy) -> dict[str, int]:
+    attention = anatomy.attention
+    return {
+        "feed_forward": anatomy.feed_forward.width,
+        "key_value_groups": attention.groups,
+        "heads_per_group": attention.heads // attention.groups,
+        "hidden": anatomy.hidden,
+    }
+
+
+def _fault(stage: WidthPrune, anatomy: Anatomy, tried: PreTrainedConfig) -> str | None:
+    set_sizes(tried, resized(stage, anatomy))
+    return fault_of(tried)
+
+
+def _near(stage: WidthPrune, name: str, anatomy: Anatomy, tried: PreTrainedConfig) -> list[int]:
+    """The sizes next to what a field asks for, below and above, that fit the rest."""
+    asked, most = getattr(stage, name), _present(anatomy)[name]
+
+    def fits(size: int) -> bool:
+        return _fault(stage.model_copy(update={name: size}), anatomy, tried) is None
+
+    below = next(filter(fits, range(asked - 1, 0, -1)), None)
+    above = next(filter(fits, range(asked + 1, most + 1)), None)
+    return [size for size in (below, above) if size is not None]
 
 
 def choose(stage: WidthPrune, anatomy: Anatomy, importance: Importance) -> Kept:

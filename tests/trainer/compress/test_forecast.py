@@ -1,12 +1,13 @@
 """What is expected of each stage, against what it makes."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from tests.trainer.compress.families import make
+from tests.trainer.compress.families import FAMILIES, make
 from tests.trainer.compress.models import token_rows
 from tests.trainer.compress.test_anatomy import phi3
 from trainer.compress import svd, width
@@ -91,6 +92,38 @@ def test_rescaling_needs_a_layout_that_is_known() -> None:
     forecast(spec({**asked, "algorithm": "gptq"}), model)
 
 
+@pytest.mark.parametrize(
+    ("fields", "blamed", "nearest"),
+    [
+        ({"key_value_groups": 3}, "key_value_groups", "key_value_groups: 2 or key_value_groups: 4"),
+        ({"feed_forward": 24, "hidden": 30}, "hidden", "hidden: 28 or hidden: 32"),
+        (
+            {"key_value_groups": 3, "hidden": 20},
+            "key_value_groups, hidden",
+            "key_value_groups: 2 or key_value_groups: 4 or hidden: 18 or hidden: 21",
+        ),
+    ],
+)
+def test_a_width_that_the_heads_do_not_divide_is_refused_where_its_configuration_does(
+    fields: dict[str, int], blamed: str, nearest: str, tmp_path: Path
+) -> None:
+    """Their models run with it, but could be neither saved nor loaded."""
+    for family in FAMILIES:
+        model = make(family, num_attention_heads=4, num_key_value_heads=4)
+        asked = spec({"kind": "depth"}, {"kind": "width", **fields})
+        if family in ("llama", "llama_untied", "gemma2"):
+            with pytest.raises(BadInput) as refused:
+                forecast(asked, model)
+            assert refused.value.title.startswith(
+                f"stages[1].{blamed}: a {model.config.model_type}"
+            )
+            assert refused.value.detail.endswith(f"The nearest that fit: {nearest}.")
+            continue
+        forecast(asked, model)
+        stage = WidthPrune(kind="width", **fields)
+        width.apply(stage, model, token_rows(2)).model.save_pretrained(tmp_path / family)
+
+
 def test_what_a_stage_could_not_do_is_named_with_its_path() -> None:
     for stages, message in (
         ([{"kind": "depth", "layers": 2}], r"stages\[0\].layers"),
@@ -104,6 +137,6 @@ def test_what_a_stage_could_not_do_is_named_with_its_path() -> None:
         ),
     ):
         with pytest.raises(BadInput, match=message):
-            forecast(spec(*stages), make("gemma2"))
+            forecast(spec(*stages), make("gemma"))
     with pytest.raises(BadInput, match=r"stages\[0\]: a phi3 model can't be factorized"):
         forecast(spec({"kind": "svd"}), phi3())
