@@ -86,6 +86,11 @@ def encode(
     rows: list[TokenRow] = []
     for start in range(0, len(records), RENDER_ROWS):
         rows += _encode_some(records[start : start + RENDER_ROWS], tokenizer, end_ids)
+    return short_enough(rows, max_length)
+
+
+def short_enough(rows: Sequence[TokenRow], max_length: int) -> TokenRows:
+    """The rows of at most so many tokens; BadInput where there are rows, but none of them is."""
     kept = tuple(row for row in rows if len(row.ids) <= max_length)
     longest = max((len(row.ids) for row in rows), default=0)
     if rows and not kept:

@@ -165,18 +165,26 @@ def _ask(
     rows: Sequence[EvalRow],
     spec: EvalSpec,
 ) -> Answers:
-    prompts = render_prompts([row.prompt for row in rows], tokenizer)
     positions = held_tokens(model)
+    prompts = fitting_prompts(rows, tokenizer, positions)
+    longest = max(map(len, prompts))
+    limit = spec.max_new_tokens if positions is None else positions - longest
+    ends = end_ids(model, tokenizer)
+    return answer_greedily(model, prompts, min(limit, spec.max_new_tokens), spec.batch_size, ends)
+
+
+def fitting_prompts(
+    rows: Sequence[EvalRow], tokenizer: PreTrainedTokenizerBase, positions: int | None
+) -> list[list[int]]:
+    """Token ids of the questions; BadInput where a model of so many positions has no room."""
+    prompts = render_prompts([row.prompt for row in rows], tokenizer)
     for row, prompt in zip(rows, prompts, strict=True):
         if positions is not None and len(prompt) >= positions:
             raise BadInput(
                 f"evaluation row {row.id} doesn't fit the model",
                 f"Its prompt has {len(prompt)} tokens, the model holds {positions}.",
             )
-    longest = max(map(len, prompts))
-    limit = spec.max_new_tokens if positions is None else positions - longest
-    ends = end_ids(model, tokenizer)
-    return answer_greedily(model, prompts, min(limit, spec.max_new_tokens), spec.batch_size, ends)
+    return prompts
 
 
 def _last_line(text: str) -> str:

@@ -60,7 +60,7 @@ def prepare(
     is said before anything is loaded."""
     optimization, method = spec.optimization, METHODS[spec.method]
     check_reporting(optimization)
-    _check_validation(optimization, validation)
+    check_validation(optimization, validation)
     chosen = method.select(spec, records)
     if spec.weight_by == "confidence":
         check_confidence(chosen)
@@ -83,7 +83,7 @@ def prepare(
     rows = method.rows(spec, chosen, _encoder(tokenizer, limit, ends, spec.weight_by))
     _check_weighed(rows)
     held, held_rows = _held(spec, validation, _encoder(tokenizer, limit, ends), emit)
-    _check_validation(optimization, held_rows.rows)
+    check_validation(optimization, held_rows.rows)
     _tell_rows(rows, held_rows, limit, emit)
     plan = make_plan(rows.rows, optimization, _ranks())
     digest = digest_of(spec, rows, chosen, held_rows, _ranks())
@@ -171,7 +171,8 @@ def _check_weighed(rows: TokenRows) -> None:
         )
 
 
-def _check_validation(optimization: Optimization, rows: Sequence[Record | TokenRow]) -> None:
+def check_validation(optimization: Optimization, rows: Sequence[Record | TokenRow]) -> None:
+    """BadInput where a run is to be judged by validation rows and has none."""
     for name, asked in (
         ("keep best", optimization.keep == "best"),
         ("patience", optimization.patience is not None),

@@ -5,6 +5,7 @@ Queries and outputs of a layer make one tensor [D, h, 2, H], keys and values ano
 a spare core; folded, all heads share factors. Compared with an SVD at equal parameters, always.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer.compress.anatomy import find_anatomy
+from trainer.compress.anatomy import Anatomy, find_anatomy
 from trainer.compress.factors import factorize_plain
 from trainer.compress.outcome import Outcome
 from trainer.compress.ranks import rank_for
@@ -65,6 +66,16 @@ def apply(stage: TensorFactorize, model: PreTrainedModel, rows: Sequence[TokenRo
     return Outcome(model, {"form": stage.form, "layers": layers}, (STORED_DENSE,))
 
 
+def check_ratio(stage: TensorFactorize, anatomy: Anatomy) -> None:
+    """Refuse a ratio at which a layer's folded weights, or the SVDs beside them, have no rank."""
+    attention = anatomy.attention
+    for heads in (attention.heads, attention.groups):
+        shape = (anatomy.hidden, attention.head_size, 2, heads)
+        matrix = (anatomy.hidden, attention.head_size * heads)
+        kept = COSTS[stage.form](shape, stage.parameter_ratio)
+        rank_for("attention", matrix, kept / math.prod(shape))
+
+
 def fold(weight: Tensor, heads: int, reads_heads: bool) -> Array:
     """[H h, D] (or [D, H h] where it reads heads) -> [D, h, H]; fp64."""
     wide = weight.detach().double().cpu()
@@ -81,7 +92,6 @@ def unfold(folded: Array, reads_heads: bool) -> Tensor:
 
 def tucker(tensor: Array, parameter_ratio: float) -> Decomposed:
     """Factors over D and h shared by all heads and by both weights, with a core for each head."""
-    width, size, pair, heads = tensor.shape
     ranks = tucker_ranks(tensor.shape, parameter_ratio)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tensorly tells of its own future changes
@@ -89,29 +99,30 @@ def tucker(tensor: Array, parameter_ratio: float) -> Decomposed:
             tensor, rank=[*ranks], modes=[0, 1], init="svd", n_iter_max=50, random_state=0
         )
     made = np.einsum("abpk,da,hb->dhpk", core, factors[0], factors[1])
-    count = width * ranks[0] + size * ranks[1] + ranks[0] * ranks[1] * pair * heads
-    return Decomposed(made, count, (residual(tensor, made),))
+    return Decomposed(made, tucker_cost(tensor.shape, ranks), (residual(tensor, made),))
 
 
 def tucker_ranks(shape: tuple[int, ...], parameter_ratio: float) -> tuple[int, int]:
     """Ranks of D and h in proportion to them, the largest within the ratio."""
-    width, size, pair, heads = shape
-    budget = parameter_ratio * np.prod(shape)
+    width, size, _, _ = shape
+    budget = parameter_ratio * math.prod(shape)
     for step in range(1000, 0, -1):
         ranks = (int(width * step / 1000), int(size * step / 1000))
-        first, second = ranks
-        cost = width * first + size * second + first * second * pair * heads
-        if min(ranks) and cost <= budget:
+        if min(ranks) and tucker_cost(shape, ranks) <= budget:
             return ranks
     raise _too_little(parameter_ratio)
+
+
+def tucker_cost(shape: tuple[int, ...], ranks: tuple[int, int]) -> int:
+    """Numbers in the two factors and the cores."""
+    (width, size, pair, heads), (first, second) = shape, ranks
+    return width * first + size * second + first * second * pair * heads
 
 
 def cp(tensor: Array, parameter_ratio: float, starts: int, seed: int) -> Decomposed:
     """A sum of rank-one tensors by alternating least squares, which is unstable: the best of
     several random starts."""
-    rank = int(parameter_ratio * tensor.size / sum(tensor.shape))
-    if rank == 0:
-        raise _too_little(parameter_ratio)
+    rank = cp_rank(tensor.shape, parameter_ratio)
     found = []
     for start in range(starts):
         with warnings.catch_warnings():
@@ -132,10 +143,24 @@ def cp(tensor: Array, parameter_ratio: float, starts: int, seed: int) -> Decompo
     )
 
 
+def cp_rank(shape: tuple[int, ...], parameter_ratio: float) -> int:
+    """As many rank-one tensors as there is room for."""
+    rank = int(parameter_ratio * math.prod(shape) / sum(shape))
+    if rank == 0:
+        raise _too_little(parameter_ratio)
+    return rank
+
+
 FORMS: dict[str, Callable[[Array, TensorFactorize], Decomposed]] = {
     "tucker": lambda tensor, stage: tucker(tensor, stage.parameter_ratio),
     "cp": lambda tensor, stage: cp(tensor, stage.parameter_ratio, stage.starts, stage.seed),
 }
+
+COSTS: dict[str, Callable[[tuple[int, ...], float], int]] = {
+    "tucker": lambda shape, ratio: tucker_cost(shape, tucker_ranks(shape, ratio)),
+    "cp": lambda shape, ratio: cp_rank(shape, ratio) * sum(shape),
+}
+"""What the factors of a tensor of some shape take, by form."""
 
 
 def residual(tensor: Array, made: Array) -> float:

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from trainer.compress.anatomy import find_anatomy
 from trainer.compress.expected import Expected, describe, engines
+from trainer.compress.folding import check_ratio
 from trainer.compress.layout import find_layers, pick_linears
 from trainer.compress.masks import check_layers
 from trainer.compress.points import lay_out
@@ -72,8 +73,7 @@ def _after(stage: StageSpec, source: Expected, model: PreTrainedModel, path: str
     if isinstance(stage, HealAlone | Evaluate):
         return source
     if isinstance(stage, TensorFactorize):
-        find_anatomy(model)
-        return source
+        return _after_tensor(stage, source, model, path)
     return _after_mask(stage, source, path)
 
 
@@ -155,6 +155,17 @@ def _after_svd(
         rank = most if searched else rank_for(full, shape, ratio, stage.rank_multiple)
         linears[name] = replace(one, rank=rank)
     return replace(source, linears=linears, unknown=stage.ranks == "by_loss")
+
+
+def _after_tensor(
+    stage: TensorFactorize, source: Expected, model: PreTrainedModel, path: str
+) -> Expected:
+    anatomy = source.anatomy or find_anatomy(model)
+    try:
+        check_ratio(stage, anatomy)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error.title}", error.detail) from error
+    return source
 
 
 def _after_quantization(

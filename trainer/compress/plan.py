@@ -12,14 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prompts.record import Record
 from trainer.compress.expected import Expected
 from trainer.compress.forecast import forecast, tell
-from trainer.compress.heal import stored_spec
 from trainer.compress.measuring import KL_ROWS, Measuring, digest_measuring
 from trainer.compress.moments import Shared
 from trainer.compress.points import lay_out
+from trainer.compress.trainings import Material, check_training
 from trainer.compress.vllm_server import Engine, find_engine
 from trainer.data import TokenRow, encode, read_records, render_asked
 from trainer.errors import BadInput
-from trainer.evaluate import read_rows
+from trainer.evaluate import fitting_prompts, read_rows
 from trainer.events import Emit
 from trainer.loading import (
     NO_LIMIT,
@@ -30,8 +30,7 @@ from trainer.loading import (
     load_tokenizer,
     read_config,
 )
-from trainer.methods.stored import check_source, open_signal, select_signalled
-from trainer.spec import CompressSpec, Heal, StageSpec
+from trainer.spec import CompressSpec, StageSpec
 from trainer.spec.compress import PACKING
 from trainer.student import check_head
 
@@ -71,15 +70,17 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     check_weights(start, model)
     expected = check_stages(spec, model, emit)
     if spec.evaluate is not None:
-        read_rows(Path(spec.evaluate.data))
+        questions = read_rows(Path(spec.evaluate.data), spec.evaluate.limit_per_skill)
+        fitting_prompts(questions, tokenizer, held_tokens(model))
     train, held = read_records(dataset, "train"), read_records(dataset, "validation")
     rows = _encoded(train, tokenizer, model)
     held_rows = _encoded(held, tokenizer, model) if held else ()
     if not rows:
         raise BadInput(f"{dataset} has no train rows", "Calibration looks at them. Build some.")
+    given = Material(start, model, tokenizer, dataset, train, rows, held_rows)
     for index, stage in enumerate(spec.stages):
         check_calibration(index, stage, spread(rows, stage.calibration_rows))
-        check_signal(index, stage, start, dataset, train, tokenizer)
+        check_training(index, stage, given)
     stages = [point.stage for point in lay_out(spec)]
     served = spec.serve_check and any(map(is_served, stages, expected))
     measuring = Measuring(
@@ -116,29 +117,6 @@ def check_calibration(index: int, stage: StageSpec, rows: Sequence[TokenRow]) ->
         f"{stage.kind} looks at activations and needs at least {LEAST_ROWS} rows and "
         f"{LEAST_TOKENS} tokens. Raise calibration_rows, or build a larger dataset.",
     )
-
-
-def check_signal(
-    index: int,
-    stage: StageSpec,
-    start: Path,
-    dataset: Path,
-    records: Sequence[Record],
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    """A heal from stored signal needs one of every row, made with the model's own tokenizer."""
-    field, training = (
-        ("training", stage.training) if stage.kind in ("qat", "qaf") else ("heal", stage.heal)
-    )
-    if not isinstance(training, Heal) or training.method != "stored_kl":
-        return
-    try:
-        asked = stored_spec(training, start, dataset)
-        select_signalled(asked, records)
-        with open_signal(asked) as reader:
-            check_source(reader.header, tokenizer)
-    except BadInput as error:
-        raise BadInput(f"stages[{index}].{field}: {error.title}", error.detail) from error
 
 
 def is_served(stage: StageSpec, expected: Expected) -> bool:

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,23 @@ import torch
 from pydantic import ValidationError
 
 from tests.trainer.compress.chains import HEAL, inputs, make_spec
+from tests.trainer.compress.world import write_dataset, write_questions
 from trainer.compress import chain
 from trainer.compress.chain import run
 from trainer.compress.making import STAGES
 from trainer.compress.measuring import digest_model
 from trainer.compress.outcome import Outcome
+from trainer.compress.plan import make_plan
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.loading import load_model
 from trainer.spec import CompressSpec, EvalSpec
 
 __all__ = ["inputs"]
+
+
+def training(**fields: Any) -> dict[str, Any]:
+    return {"optimization": {**HEAL["optimization"], **fields}}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +50,29 @@ __all__ = ["inputs"]
         ([{"kind": "magnitude", "layer_sparsities": [0.1]}], r"stages\[0\].layer_sparsities has 1"),
         ([{"kind": "svd", "calibration_rows": 7}], r"at least 8 rows and 64 tokens"),
         ([{"kind": "svd", "max_bytes": 10}], "max_bytes 10 can't be met"),
+        (
+            [{"kind": "depth"}, {"kind": "tensor", "parameter_ratio": 0.01}],
+            r"stages\[1\]: parameter_ratio 0.01 leaves no rank to the folded weights",
+        ),
+        (
+            [{"kind": "depth"}, {"kind": "tensor", "form": "cp", "parameter_ratio": 0.02}],
+            r"stages\[1\]: parameter_ratio 0\.\d+ leaves attention \(64 x 64\) no rank",
+        ),
+        (
+            [{"kind": "depth"}, {"kind": "magnitude", "heal": training(max_length=8)}],
+            r"stages\[1\].heal: no row is short enough",
+        ),
+        (
+            [{"kind": "depth"}, {"kind": "heal", "heal": training(report_to=["clearml"])}],
+            r"stages\[1\].heal: optimization.report_to: clearml is not installed",
+        ),
+        (
+            [
+                {"kind": "depth"},
+                {"kind": "qat", "group_size": 32, "training": training(max_length=8)},
+            ],
+            r"stages\[1\].training: no row is short enough",
+        ),
     ],
 )
 def test_a_chain_that_can_not_end_is_refused_before_it_begins(
@@ -51,6 +81,31 @@ def test_a_chain_that_can_not_end_is_refused_before_it_begins(
     with pytest.raises(BadInput, match=message):
         run(make_spec(inputs, *stages), tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_question_longer_than_the_model_holds_is_refused_before_anything_runs(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    path = write_questions(tmp_path / "questions.jsonl")
+    lines = path.read_text("utf-8").splitlines()
+    long = json.loads(lines[3])
+    long["prompt"][0]["content"] = "w1 " * 200
+    path.write_text("\n".join([*lines[:3], json.dumps(long), *lines[4:]]), "utf-8")
+    for limit, refused in ((200, True), (1, False)):
+        evaluate = EvalSpec(data=str(path), limit_per_skill=limit, max_new_tokens=2)
+        spec = make_spec({**inputs, "evaluate": evaluate}, {"kind": "magnitude"})
+        with pytest.raises(BadInput, match="row q3 doesn't fit") if refused else nullcontext():
+            make_plan(spec, silent, None)
+
+
+def test_a_heal_that_keeps_the_best_needs_validation_rows(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    dataset = write_dataset(tmp_path / "data", 16, 0)
+    heal = training(keep="best")
+    spec = make_spec({**inputs, "dataset": str(dataset)}, {"kind": "heal", "heal": heal})
+    with pytest.raises(BadInput, match=r"stages\[0\].heal: optimization.keep: best needs"):
+        make_plan(spec, silent, None)
 
 
 def test_bad_inputs_are_refused(inputs: dict[str, str], tmp_path: Path) -> None:
