@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from trainer.compress.activations import batches
 from trainer.compress.likelihood import next_token_loss
-from trainer.compress.ranks import Matrix, parameters, within_parameters
+from trainer.compress.ranks import Matrix, lowest, parameters, within_parameters
 from trainer.data import TokenRow
 from trainer.errors import BadInput
 
@@ -62,7 +62,7 @@ def within_loss(
                 f"{after:.4f} nats per token of the calibration rows. Allow more, or name fewer "
                 "targets.",
             )
-        low = parameters(matrices, dict.fromkeys(matrices, 1))
+        low = parameters(matrices, lowest(matrices))
         high = whole = parameters(matrices, best)
         while high - low > PRECISE * whole:
             middle = (low + high) // 2

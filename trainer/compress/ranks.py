@@ -20,6 +20,8 @@ class Matrix:
     shape: tuple[int, int]
     spectrum: Tensor
     """Singular values of the scaled matrix, falling; fp64."""
+    step: int = 1
+    """Ranks are multiples of it."""
 
     @property
     def cost(self) -> int:
@@ -29,14 +31,39 @@ class Matrix:
     @property
     def most(self) -> int:
         """The highest rank whose factors aren't larger than the matrix."""
-        m, n = self.shape
-        return max(1, m * n // (m + n))
+        return highest_rank(self.shape, self.step)
 
     def losses(self) -> list[float]:
         """Share of the squared norm lost at rank 0, 1, 2, ..."""
         squares = self.spectrum.square()
         left = squares.flip(0).cumsum(0).flip(0) / squares.sum().clamp_min(1e-300)
         return [*left.tolist(), 0.0]
+
+
+def highest_rank(shape: Sequence[int], step: int = 1) -> int:
+    """The highest multiple of `step` with r (m + n) <= m n; `step` itself where there is none."""
+    m, n = shape
+    return max(step, m * n // (m + n) // step * step)
+
+
+def check_step(name: str, shape: Sequence[int], step: int) -> None:
+    """Refuse a multiple whose lowest rank saves nothing already."""
+    m, n = shape
+    if step > 1 and step * (m + n) > m * n:
+        raise BadInput(
+            f"rank_multiple {step} leaves {name} ({m} x {n}) no rank",
+            f"Above rank {m * n // (m + n)} its factors are larger than itself. Take a smaller "
+            "multiple, or name fewer targets.",
+        )
+
+
+def check_budget(lowest: int, count: int, budget: int) -> None:
+    """Refuse a budget below the parameters that all matrices' lowest ranks take."""
+    if lowest > budget:
+        raise BadInput(
+            f"{budget} parameters leave some matrix no rank",
+            f"The lowest rank for each of the {count} targets takes {lowest}. Ask for more.",
+        )
 
 
 def rank_for(name: str, shape: Sequence[int], parameter_ratio: float, multiple: int = 1) -> int:
@@ -52,6 +79,11 @@ def rank_for(name: str, shape: Sequence[int], parameter_ratio: float, multiple: 
     return rank
 
 
+def lowest(matrices: Mapping[str, Matrix]) -> dict[str, int]:
+    """The lowest rank of each."""
+    return {name: matrix.step for name, matrix in matrices.items()}
+
+
 def parameters(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> int:
     """Numbers in all the factors."""
     return sum(matrices[name].cost * rank for name, rank in ranks.items())
@@ -64,10 +96,13 @@ def error(matrices: Mapping[str, Matrix], ranks: Mapping[str, int]) -> float:
 
 
 def uniform(matrices: Mapping[str, Matrix], budget: int) -> dict[str, int]:
-    """Ranks that give each matrix the same share of its parameters; 1 at least."""
+    """Ranks that give each matrix the same share of its parameters; the lowest at least."""
     share = budget / sum(m * n for m, n in (matrix.shape for matrix in matrices.values()))
     return {
-        name: max(1, min(_rank_of(matrix.shape, share), matrix.most))
+        name: max(
+            matrix.step,
+            min(_rank_of(matrix.shape, share) // matrix.step * matrix.step, matrix.most),
+        )
         for name, matrix in matrices.items()
     }
 
@@ -87,23 +122,20 @@ def within_parameters(matrices: Mapping[str, Matrix], budget: int) -> dict[str, 
     Not of least `error`: that takes from matrices whose spectra fall fast, as a first layer's do,
     and their errors go through all layers behind. Greedy by loss saved per parameter. Each
     matrix' gains fall with its rank, so that nothing better exists for the parameters spent.
-    Raises BadInput where rank 1 each is too much already.
+    Raises BadInput where the lowest ranks are too much already.
     """
-    ranks = dict.fromkeys(matrices, 1)
+    ranks = lowest(matrices)
     spent = parameters(matrices, ranks)
-    if spent > budget:
-        raise BadInput(
-            f"{budget} parameters leave some matrix no rank",
-            f"Rank 1 for each of the {len(ranks)} targets takes {spent}. Ask for more.",
-        )
+    check_budget(spent, len(ranks), budget)
     weights = _weights(matrices, uniform(matrices, budget))
     gains = _gains(matrices, ranks, weights)
     while gains:
         _, name = heapq.heappop(gains)
-        if spent + matrices[name].cost <= budget:
-            spent += matrices[name].cost
-            ranks[name] += 1
-            _push(gains, matrices[name], name, ranks[name], weights[name])
+        matrix = matrices[name]
+        if spent + matrix.step * matrix.cost <= budget:
+            spent += matrix.step * matrix.cost
+            ranks[name] += matrix.step
+            _push(gains, matrix, name, ranks[name], weights[name])
     return ranks
 
 
@@ -112,9 +144,9 @@ def within_error(matrices: Mapping[str, Matrix], bound: float) -> dict[str, int]
 
     Raises BadInput where factors no larger than the matrices can't be as good.
     """
-    ranks = dict.fromkeys(matrices, 1)
+    ranks = lowest(matrices)
     losses = {name: matrix.losses() for name, matrix in matrices.items()}
-    lost = sum(losses[name][1] for name in matrices)
+    lost = sum(losses[name][rank] for name, rank in ranks.items())
     weights = dict.fromkeys(matrices, 1.0)
     gains = _gains(matrices, ranks, weights)
     while lost > bound**2 * len(matrices):
@@ -125,8 +157,9 @@ def within_error(matrices: Mapping[str, Matrix], bound: float) -> dict[str, int]
                 "Allow more, or name fewer targets.",
             )
         _, name = heapq.heappop(gains)
-        lost -= losses[name][ranks[name]] - losses[name][ranks[name] + 1]
-        ranks[name] += 1
+        higher = ranks[name] + matrices[name].step
+        lost -= losses[name][ranks[name]] - losses[name][higher]
+        ranks[name] = higher
         _push(gains, matrices[name], name, ranks[name], 1.0)
     return ranks
 
@@ -154,7 +187,8 @@ def _gains(
 def _push(
     gains: list[tuple[float, str]], matrix: Matrix, name: str, rank: int, weight: float
 ) -> None:
-    """What one more rank of this matrix saves per parameter, the best first."""
-    if rank < min(matrix.most, len(matrix.spectrum)):
-        square = float(matrix.spectrum[rank].square() / matrix.spectrum.square().sum())
-        heapq.heappush(gains, (-weight * square / matrix.cost, name))
+    """What this matrix' next rank saves per parameter, the best first."""
+    higher = rank + matrix.step
+    if higher <= min(matrix.most, len(matrix.spectrum)):
+        squares = matrix.spectrum[rank:higher].square().sum() / matrix.spectrum.square().sum()
+        heapq.heappush(gains, (-weight * float(squares) / (matrix.step * matrix.cost), name))

@@ -15,6 +15,7 @@ from trainer.compress.outcome import Outcome
 from trainer.compress.rank_search import within_loss
 from trainer.compress.ranks import (
     Matrix,
+    check_step,
     error,
     loss_beside,
     parameters,
@@ -96,6 +97,8 @@ def _choose_ranks(
             for name, shape in shapes.items()
         }
         return ranks, {"parameter_ratio": ratio}
+    for name, shape in shapes.items():
+        check_step(name, shape, stage.rank_multiple)
     matrices = _spectra(stage, model, rows, gather)
     said: dict[str, Any] = {}
     if stage.max_loss_increase is not None:
@@ -172,7 +175,7 @@ def _spectra(
         for name, linear in linears.items():
             values = singular_values(linear.weight.detach().double(), scales[name])
             shape = (linear.out_features, linear.in_features)
-            found[f"{layout.name}.{index}.{name}"] = Matrix(shape, values)
+            found[f"{layout.name}.{index}.{name}"] = Matrix(shape, values, stage.rank_multiple)
     return found
 
 

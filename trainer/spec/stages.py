@@ -184,7 +184,7 @@ class SvdFactorize(Stage):
     ranks: Literal["uniform", "by_loss"] = "uniform"
     """One ratio for all targets, or the same number of parameters where they lose least."""
     rank_multiple: int = Field(1, ge=1)
-    """Uniform ranks are rounded down to it: a group size of a later W4A16 must divide them."""
+    """Ranks are multiples of it, rounded down: a group size of a later W4A16 must divide them."""
     targets: tuple[str, ...] = Field(TARGETS, min_length=1)
     """Names of the linears to factorize."""
 
@@ -202,8 +202,6 @@ class SvdFactorize(Stage):
             raise ValueError("sweep replaces parameter_ratio: leave that and searches out")
         if searched and searched[0] != "max_bytes" and self.ranks == "uniform":
             raise ValueError(f"{searched[0]} chooses ranks by loss: set ranks: by_loss")
-        if self.rank_multiple != 1 and self.ranks == "by_loss":
-            raise ValueError("rank_multiple is read by ranks: uniform alone")
         if self.alpha != 0.5 and self.scaling != "activation":
             raise ValueError("alpha is read by scaling: activation alone")
         return self
