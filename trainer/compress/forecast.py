@@ -1,17 +1,18 @@
 """What a chain is expected to make, said before anything runs: sizes, and which engine loads it."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedModel
 
 from trainer.compress.anatomy import find_anatomy
-from trainer.compress.expected import Expected, describe, engines
+from trainer.compress.expected import Expected, Linear, describe, engines
 from trainer.compress.folding import check_ratio
 from trainer.compress.layout import find_layers, pick_linears
 from trainer.compress.masks import check_layers
 from trainer.compress.points import lay_out
-from trainer.compress.ranks import rank_for
+from trainer.compress.ranks import check_budget, check_step, highest_rank, rank_for
 from trainer.compress.schemes import SCHEMES
 from trainer.compress.svd import check_type, ratio_for_bytes
 from trainer.compress.width import check_sizes, resized
@@ -94,10 +95,10 @@ def _after_mask(
     if stage.pattern != "unstructured":
         group = int(stage.pattern[-1])
         for name, linear in source.linears.items():
-            for _, inputs in linear.matrices:
+            for inputs, said in _inputs(name, linear):
                 if inputs % group:
                     raise BadInput(
-                        f"{path}.pattern: {stage.pattern} doesn't fit {name} with {inputs} inputs",
+                        f"{path}.pattern: {stage.pattern} doesn't fit {said}",
                         f"{inputs} is no multiple of {group}. Use pattern: unstructured.",
                     )
     return replace(source, sparse=True)
@@ -133,39 +134,63 @@ def _after_width(
 def _after_svd(
     stage: SvdFactorize, source: Expected, model: PreTrainedModel, path: str
 ) -> Expected:
-    try:
+    with _at(path):
         check_type(model)
-    except BadInput as error:
-        raise BadInput(f"{path}: {error.title}", error.detail) from error
     targets = pick_linears(find_layers(model).layers[0], stage.targets)
-    linears = dict(source.linears)
     ratio = stage.parameter_ratio
     if stage.max_bytes is not None:
         shapes = {
-            f"{index}.{name}": (linears[name].m, linears[name].n)
+            f"{index}.{name}": (source.linears[name].m, source.linears[name].n)
             for index in range(source.layers)
             for name in targets
         }
         ratio = ratio_for_bytes(source.parameters, source.item_bytes, shapes, stage.max_bytes)
-    searched = stage.max_relative_error is not None or stage.max_loss_increase is not None
+    if stage.ranks == "by_loss":
+        return _after_search(stage, source, list(targets), ratio, path)
+    linears = dict(source.linears)
     for name in targets:
         one = linears[name]
-        most = max(1, one.m * one.n // (one.m + one.n))
-        shape, full = (one.m, one.n), f"{path}: {name}"
-        rank = most if searched else rank_for(full, shape, ratio, stage.rank_multiple)
+        rank = rank_for(f"{path}: {name}", (one.m, one.n), ratio, stage.rank_multiple)
         linears[name] = replace(one, rank=rank)
-    return replace(source, linears=linears, unknown=stage.ranks == "by_loss")
+    return replace(source, linears=linears)
+
+
+def _after_search(
+    stage: SvdFactorize, source: Expected, targets: Sequence[str], ratio: float, path: str
+) -> Expected:
+    """The data choose the ranks: all of a budget may be spent, or what the highest ranks take."""
+    step, linears = stage.rank_multiple, dict(source.linears)
+    for name in targets:
+        one = linears[name]
+        with _at(path):
+            check_step(name, (one.m, one.n), step)
+        linears[name] = replace(one, rank=highest_rank((one.m, one.n), step), step=step)
+    budget = None
+    if stage.max_relative_error is None and stage.max_loss_increase is None:
+        whole = source.layers * sum(linears[name].m * linears[name].n for name in targets)
+        budget = int(ratio * whole)
+        lowest = source.layers * step * sum(linears[name].cost for name in targets)
+        with _at(path):
+            check_budget(lowest, source.layers * len(targets), budget)
+    return replace(source, linears=linears, budget=budget)
 
 
 def _after_tensor(
     stage: TensorFactorize, source: Expected, model: PreTrainedModel, path: str
 ) -> Expected:
     anatomy = source.anatomy or find_anatomy(model)
-    try:
+    with _at(path):
         check_ratio(stage, anatomy)
+    return source
+
+
+@contextlib.contextmanager
+def _at(path: str) -> Iterator[None]:
+    """Put the field's path before what is refused."""
+    try:
+        yield
     except BadInput as error:
         raise BadInput(f"{path}: {error.title}", error.detail) from error
-    return source
 
 
 def _after_quantization(
@@ -178,13 +203,10 @@ def _after_quantization(
         find_anatomy(model)
     if SCHEMES[stage.scheme].grouped:
         for name, linear in source.linears.items():
-            for _, inputs in linear.matrices:
-                # ranks by loss aren't known yet: the stage itself checks those
-                guessed = source.unknown and linear.rank is not None
-                if inputs % stage.group_size and not guessed:
+            for inputs, said in _inputs(name, linear):
+                if inputs % stage.group_size:
                     raise BadInput(
-                        f"{path}.group_size: {stage.group_size} doesn't divide the {inputs} "
-                        f"inputs of {name}",
+                        f"{path}.group_size: {stage.group_size} doesn't divide {said}",
                         "Choose one that divides the inputs of every linear; ranks of factors "
                         "are inputs too (svd's rank_multiple).",
                     )
@@ -192,6 +214,15 @@ def _after_quantization(
         _check_adapters(stage, source, path)
     zeros = stage.kind == "qaf" and stage.method == "qa_lora"
     return replace(source, scheme=stage.scheme, group_size=stage.group_size, zero_points=zeros)
+
+
+def _inputs(name: str, linear: Linear) -> list[tuple[int, str]]:
+    """Inputs of each matrix that will be stored, and what they are; of ranks that the data decide,
+    what all of them are multiples of."""
+    if linear.step is None:
+        return [(inputs, f"the {inputs} inputs of {name}") for _, inputs in linear.matrices]
+    ranks = f"all ranks that {name} may get, multiples of {linear.step}"
+    return [(linear.n, f"the {linear.n} inputs of {name}"), (linear.step, ranks)]
 
 
 def _check_adapters(stage: QuantizeFinetune, source: Expected, path: str) -> None:
@@ -204,7 +235,7 @@ def _check_adapters(stage: QuantizeFinetune, source: Expected, path: str) -> Non
         )
     for name, linear in source.linears.items():
         least = min(min(matrix) for matrix in linear.matrices)
-        if stage.rank >= least and not (source.unknown and linear.rank is not None):
+        if stage.rank >= least:
             raise BadInput(
                 f"{path}.rank: {stage.rank} is no less than the {least} of {name}",
                 "Its adapters would have more numbers than it has itself. Take a smaller rank.",

@@ -23,6 +23,32 @@ class Scheme:
     rounds_activations: bool
     """Per token, as they come."""
 
+    @property
+    def packed(self) -> bool:
+        """Whether a row's codes share 32-bit integers: not where engines multiply them as bytes."""
+        return not self.rounds_activations
+
+    def stored_bytes(
+        self, m: int, n: int, group_size: int, item_bytes: int, zero_points: bool
+    ) -> int:
+        """What a matrix of m outputs and n inputs takes: its codes, and a scale (and a zero point
+        of as many bits as a code) of each output or group. Packed rows end with an integer that
+        may be partly empty, as columns of zero points do; two more tell the shape."""
+        groups = n // group_size if self.grouped else 1
+        scales = m * groups * item_bytes
+        if not self.packed:
+            return m * n * self.bits // 8 + scales
+        zeros = groups * _words(m, self.bits) if zero_points else 0
+        return m * _words(n, self.bits) + scales + zeros + SHAPE_BYTES
+
+
+SHAPE_BYTES = 16
+
+
+def _words(count: int, bits: int) -> int:
+    """Bytes of as many 32-bit integers as hold `count` codes."""
+    return 4 * -(-count * bits // 32)
+
 
 SCHEMES: dict[str, Scheme] = {
     "W8A8": Scheme(8, "int", grouped=False, rounds_activations=True),

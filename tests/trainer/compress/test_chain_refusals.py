@@ -27,6 +27,9 @@ from trainer.spec import CompressSpec, EvalSpec
 __all__ = ["inputs"]
 
 
+FOUR = {"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn", "group_size": 16}
+
+
 def training(**fields: Any) -> dict[str, Any]:
     return {"optimization": {**HEAL["optimization"], **fields}}
 
@@ -46,6 +49,22 @@ def training(**fields: Any) -> dict[str, Any]:
         (
             [{"kind": "svd"}, {"kind": "ptq", "scheme": "W4A16", "group_size": 32}],
             r"stages\[1\].group_size: 32 doesn't divide the \d+ inputs",
+        ),
+        (
+            [{"kind": "svd", "ranks": "by_loss", "rank_multiple": 8}, FOUR],
+            r"stages\[1\].group_size: 16 doesn't divide all ranks that .* multiples of 8",
+        ),
+        (
+            [{"kind": "svd", "ranks": "by_loss"}, {"kind": "wanda", "pattern": "2:4"}],
+            r"stages\[1\].pattern: 2:4 doesn't fit all ranks that",
+        ),
+        (
+            [{"kind": "svd", "ranks": "by_loss", "rank_multiple": 64}],
+            r"stages\[0\]: rank_multiple 64 leaves .* no rank",
+        ),
+        (
+            [{"kind": "depth"}, {"kind": "svd", "ranks": "by_loss", "parameter_ratio": 0.01}],
+            r"stages\[1\]: \d+ parameters leave some matrix no rank",
         ),
         ([{"kind": "magnitude", "layer_sparsities": [0.1]}], r"stages\[0\].layer_sparsities has 1"),
         ([{"kind": "svd", "calibration_rows": 7}], r"at least 8 rows and 64 tokens"),
