@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from trainer.compress.activations import batches, remove, run_until_reached
 from trainer.compress.layout import find_layers
-from trainer.compress.likelihood import next_token_loss
+from trainer.compress.likelihood import mean_loss
 from trainer.compress.outcome import Outcome
 from trainer.data import TokenRow
 from trainer.errors import BadInput
@@ -38,7 +38,7 @@ def apply(stage: DepthPrune, model: PreTrainedModel, rows: Sequence[TokenRow]) -
         )
     removed = sorted(range(count), key=lambda index: (scores[index], index))[: stage.layers]
     remove_layers(model, removed)
-    return Outcome(model, {stage.importance: scores, "removed_layers": sorted(removed)})
+    return Outcome(model, {TOLD[stage.importance]: scores, "removed_layers": sorted(removed)})
 
 
 def block_influence(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
@@ -71,8 +71,9 @@ def block_influence(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[fl
     return [float(value) for value in 1 - sums / tokens]
 
 
-def perplexity_without(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
-    """The perplexity of the rows with each decoder layer left out in turn, the others in place."""
+def log_perplexity_without(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
+    """The rows' nats per token with each decoder layer left out in turn, the others in place: they
+    rank layers as perplexity does, which is their exponential and may be beyond any number."""
 
     def skip(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         before = args[0] if args else kwargs["hidden_states"]
@@ -82,21 +83,18 @@ def perplexity_without(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list
     for layer in find_layers(model).layers:
         handle = layer.register_forward_hook(skip, with_kwargs=True)
         try:
-            with torch.inference_mode():
-                total, tokens = 0.0, 0
-                for ids, mask in batches(rows, model.device):
-                    loss, kept = next_token_loss(model, ids, mask)
-                    total, tokens = total + float(loss), tokens + kept
+            found.append(mean_loss(model, rows))
         finally:
             handle.remove()
-        found.append(math.exp(total / tokens))
     return found
 
 
 IMPORTANCE: dict[str, Callable[[PreTrainedModel, Sequence[TokenRow]], list[float]]] = {
     "block_influence": block_influence,
-    "perplexity": perplexity_without,
+    "perplexity": log_perplexity_without,
 }
+TOLD = {"block_influence": "block_influence", "perplexity": "log_perplexity"}
+"""What the report calls each one's scores."""
 
 
 def remove_layers(model: PreTrainedModel, removed: Sequence[int]) -> None:

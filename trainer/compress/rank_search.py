@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer.compress.activations import batches
-from trainer.compress.likelihood import next_token_loss
+from trainer.compress.likelihood import mean_loss
 from trainer.compress.ranks import Matrix, lowest, parameters, within_parameters
 from trainer.data import TokenRow
 from trainer.errors import BadInput
@@ -76,16 +75,6 @@ def within_loss(
         for name, linear in linears.items():
             _put(linear, kept[name])
     return Found(best, before, after)
-
-
-@torch.inference_mode()
-def mean_loss(model: PreTrainedModel, rows: Sequence[TokenRow]) -> float:
-    """Next-token cross-entropy of the rows, nats per token."""
-    total, tokens = 0.0, 0
-    for ids, mask in batches(rows, model.device):
-        loss, kept = next_token_loss(model, ids, mask)
-        total, tokens = total + float(loss), tokens + kept
-    return total / tokens
 
 
 @torch.no_grad()

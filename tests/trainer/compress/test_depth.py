@@ -67,17 +67,27 @@ def test_perplexity_is_that_of_the_model_without_the_layer() -> None:
                 predicted = model(ids).logits[0, :-1].log_softmax(-1)
             total -= float(predicted.gather(1, ids[0, 1:, None]).sum())
             tokens += ids.shape[1] - 1
-        expected.append(math.exp(total / tokens))
+        expected.append(total / tokens)
     model = tiny_llama()
     before = logits(model)
-    assert depth.perplexity_without(model, rows) == pytest.approx(expected, rel=1e-4)
+    assert depth.log_perplexity_without(model, rows) == pytest.approx(expected, rel=1e-4)
     assert torch.equal(logits(model), before)
 
 
 def test_the_layer_without_which_perplexity_is_lowest_goes() -> None:
     stage = DepthPrune(kind="depth", importance="perplexity")
     outcome = depth.apply(stage, tiny_llama(), token_rows())
-    scores = outcome.details["perplexity"]
+    scores = outcome.details["log_perplexity"]
+    assert outcome.details["removed_layers"] == [scores.index(min(scores))]
+
+
+def test_a_perplexity_beyond_any_number_ranks_layers_too() -> None:
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.norm.weight.mul_(3e4)
+    outcome = depth.apply(DepthPrune(kind="depth", importance="perplexity"), model, token_rows())
+    scores = outcome.details["log_perplexity"]
+    assert min(scores) > math.log(1e308)
     assert outcome.details["removed_layers"] == [scores.index(min(scores))]
 
 

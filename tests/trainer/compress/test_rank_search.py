@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 from tests.trainer.compress.models import tiny_llama
 from trainer.compress import svd
 from trainer.compress.activations import batches
-from trainer.compress.rank_search import mean_loss
+from trainer.compress.likelihood import mean_loss
 from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.spec import SvdFactorize
