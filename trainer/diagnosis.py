@@ -42,7 +42,8 @@ def diverged(
     `terms` are the loss's own; `kept` is the step of the last finite checkpoint."""
     recent = ", ".join(f"{loss:.3g}" for _, loss in losses[-RECENT:]) or "none"
     each = ", ".join(f"{name} {found:.3g}" for name, found in terms.items())
-    told = f"The {what} became {value:.6g} at learning rate {rate:.3g}; the losses before were {recent}"
+    told = f"The {what} became {value:.6g} at learning rate {rate:.3g}"
+    told += f"; the losses before were {recent}"
     told += f", this step's terms {each}. " if each else ". "
     told += "" if kept is None else f"The last finite checkpoint is step {kept}. "
     return Diverged(

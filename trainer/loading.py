@@ -39,7 +39,8 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
     _check_pickles(source)
     _check_directory(source, ("config.json",), (WEIGHTS,))
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        # With its loading info it is a pair, which its annotation leaves out.
+        found: Any = AutoModelForCausalLM.from_pretrained(
             str(source),
             dtype=dtype or "auto",
             config=_grouped(source, _config(source)),
@@ -49,6 +50,7 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{source} can't be loaded as a language model", _first(error)) from error
+    model, told = found
     if missing := sorted(told["missing_keys"]):
         raise BadInput(
             f"{source} lacks {len(missing)} weights of its configuration",

@@ -62,7 +62,7 @@ def test_the_last_finite_checkpoint_is_the_one_that_is_named(tmp_path: Path) -> 
 def test_a_finite_loss_that_has_run_away_ends_the_run_too(tmp_path: Path) -> None:
     options = {"learning_rate": 50.0, "warmup_ratio": 0.0, "max_steps": 200, "batch_size": 4}
     spec = spec_of(tmp_path, "sequence_level", optimization=options)
-    with pytest.raises(Diverged, match=r"at step 2\d: The loss became \d.*at learning rate.*Lower optimi"):
+    with pytest.raises(Diverged, match=r"at step 2\d: The loss became \d.*Lower optimi"):
         train_on(spec, make_records(8), [], tmp_path / "out", silent)
     assert not (tmp_path / "out/model").exists()
     assert not listing(tmp_path / "out/checkpoints")  # nothing of it is worth going on from
