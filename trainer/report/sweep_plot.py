@@ -13,21 +13,22 @@ MARK = 7.0
 """Pixels around a point's middle that names keep away from."""
 
 
-def draw_sweep(sweep: Sweep, number: int = 0) -> Plot:
-    """One drawing; where all models take the same bytes it shows them on one upright line."""
-    front = sorted((one for one in sweep.models if one.on_front), key=lambda one: one.weight_bytes)
+def draw_sweep(sweep: Sweep, number: int = 0) -> Plot | None:
+    """One drawing; where all models take the same bytes it shows them on one upright line. What
+    has no finite quality has no place there: the words name it. None where nothing has one."""
+    found = [
+        (one.weight_bytes, abs(one.quality), one) for one in sweep.models if one.quality is not None
+    ]
+    if not found:
+        return None
+    front = sorted((size, quality) for size, quality, one in found if one.on_front)
     with axes() as (figure, plot):
-        plot.plot(
-            [one.weight_bytes for one in front],
-            [abs(one.quality) for one in front],
-            color=LIGHT["--blue"],
-            lw=1.4,
-        )
-        for one in sweep.models:
+        plot.plot(*zip(*front, strict=True), color=LIGHT["--blue"], lw=1.4)
+        for size, quality, one in found:
             knee = one.label == sweep.knee
             plot.plot(
-                one.weight_bytes,
-                abs(one.quality),
+                size,
+                quality,
                 marker="D" if knee else "o",
                 ms=8 if knee else 5,
                 color=LIGHT["--orange" if knee else "--blue" if one.on_front else "--ink"],
@@ -40,8 +41,8 @@ def draw_sweep(sweep: Sweep, number: int = 0) -> Plot:
         plot.xaxis.set_major_locator(MaxNLocator(5))
         settle(figure)
         named: list[tuple[float, float, str, str]] = [
-            (one.weight_bytes, abs(one.quality), _name(sweep, one.label, one.ratio), SOFT)
-            for one in sweep.models
+            (size, quality, _name(sweep, one.label, one.ratio), SOFT)
+            for size, quality, one in found
         ]
         points = [plot.transData.transform((x, y)) for x, y, _, _ in named]
         name_points(figure, plot, named, [Bbox([point, point]).padded(MARK) for point in points])

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 
 from prompts.record import Frozen
+from trainer.compress.report import StageReport
 from trainer.report import text
+from trainer.report.caveats import MASKS
 from trainer.report.chain import Chain
 from trainer.report.figures import ModelFigures
 
@@ -18,8 +20,9 @@ class SweptModel(Frozen):
     label: str
     ratio: float
     weight_bytes: int
-    quality: float
-    """Mean accuracy; minus the KL where nothing was asked: more is better."""
+    quality: float | None
+    """Mean accuracy; minus the KL where nothing was asked: more is better. None where the outputs
+    are not finite."""
     on_front: bool = False
     """No other of the sweep is as small and as good, and better in one of the two."""
 
@@ -56,9 +59,7 @@ def find_sweeps(models: Sequence[ModelFigures], chain: Chain) -> tuple[Sweep, ..
                 label=figure.label,
                 ratio=stage.sweep.ratio if stage.sweep else 0.0,
                 weight_bytes=stage.after.shape.weight_bytes,
-                quality=(figure.mean_accuracy or 0.0)
-                if asked
-                else -(stage.after.kl_from_start or 0.0),
+                quality=_quality(figure, stage, asked),
             )
             for figure, stage in members
         ]
@@ -66,6 +67,15 @@ def find_sweeps(models: Sequence[ModelFigures], chain: Chain) -> tuple[Sweep, ..
         field = first.sweep.field if first.sweep else ""
         found.append(make_sweep(first.kind, field, ACCURACY if asked else KL, swept))
     return tuple(found)
+
+
+def _quality(figure: ModelFigures, stage: StageReport, asked: bool) -> float | None:
+    """None where a KL was taken and is no number: JSON tells such ones as null."""
+    kl = stage.after.kl_from_start
+    finite = kl is not None and math.isfinite(kl)
+    if asked:
+        return figure.mean_accuracy if finite or not stage.kl_tokens else None
+    return -kl if kl is not None and finite else None
 
 
 def make_sweep(kind: str, field: str, measure: str, models: Sequence[SweptModel]) -> Sweep:
@@ -83,32 +93,33 @@ def make_sweep(kind: str, field: str, measure: str, models: Sequence[SweptModel]
 
 
 def on_front(one: SweptModel, models: Sequence[SweptModel]) -> bool:
-    """Whether nothing dominates it (Pareto)."""
-    return not any(
+    """Whether nothing dominates it (Pareto); never, where its outputs are not finite."""
+    quality = one.quality
+    return quality is not None and not any(
         other.weight_bytes <= one.weight_bytes
-        and other.quality >= one.quality
-        and (other.weight_bytes < one.weight_bytes or other.quality > one.quality)
+        and other.quality >= quality
+        and (other.weight_bytes < one.weight_bytes or other.quality > quality)
         for other in models
+        if other.quality is not None
     )
 
 
 def find_knee(front: Sequence[SweptModel]) -> SweptModel | None:
     """The point of a front that lies furthest above the line between its ends, both axes from 0
     to 1 (Satopää and others, 2011); None where no point lies above it."""
-    ordered = sorted(front, key=lambda one: one.weight_bytes)
-    if len(ordered) < 3:
+    known = [(one.weight_bytes, one.quality, one) for one in front if one.quality is not None]
+    known.sort(key=lambda each: each[0])
+    if len(known) < 3:
         return None
-    low, high = ordered[0], ordered[-1]
-    wide, tall = high.weight_bytes - low.weight_bytes, high.quality - low.quality
+    (smallest, lowest, _), (largest, highest, _) = known[0], known[-1]
+    wide, tall = largest - smallest, highest - lowest
     if not wide or not tall:  # equals of each other
         return None
-
-    def above(one: SweptModel) -> float:
-        along = (one.weight_bytes - low.weight_bytes) / wide
-        return (one.quality - low.quality) / tall - along
-
-    best = max(ordered, key=above)
-    return best if above(best) > 1e-9 else None
+    above = [
+        ((quality - lowest) / tall - (size - smallest) / wide, one) for size, quality, one in known
+    ]
+    most, best = max(above, key=lambda each: each[0])
+    return best if most > 1e-9 else None
 
 
 def _sentence(
@@ -120,24 +131,40 @@ def _sentence(
 ) -> str:
     """What a reader takes from it."""
     what = f"Sweep of {kind} over {field}, {measure} against bytes"
-    front = [one for one in models if one.on_front]
+    front = ", ".join(one.label for one in models if one.on_front)
+    lost = ", ".join(one.label for one in models if one.quality is None)
+    if not front:
+        return f"{what}: nothing to choose from, no ratio's outputs are finite."
     if len({one.weight_bytes for one in models}) == 1:
-        return (
-            f"{what}: all ratios take {text.size(models[0].weight_bytes)}, since zeros are stored "
-            f"as any number; {front[0].label} is best by itself, not for its bytes."
+        said_of = _of_equal_bytes(kind, models)
+    elif knee is None:
+        said_of = f"on the front are {front}; it has no knee, no ratio stands out."
+    else:
+        said_of = (
+            f"on the front are {front}. The knee is {knee.label}, {said(knee, measure)} in "
+            f"{text.size(knee.weight_bytes)}: smaller ones lose faster than they save."
         )
-    listed = ", ".join(one.label for one in front)
-    if knee is None:
-        return f"{what}: on the front are {listed}; it has no knee, no ratio stands out."
-    return (
-        f"{what}: on the front are {listed}. The knee is {knee.label}, "
-        f"{said(knee, measure)} in {text.size(knee.weight_bytes)}: smaller ones lose faster than "
-        "they save."
-    )
+    aside = f" {lost} is no candidate: its outputs are not finite."
+    if "," in lost:
+        aside = f" {lost} are no candidates: their outputs are not finite."
+    return f"{what}: {said_of}{aside if lost else ''}"
+
+
+def _of_equal_bytes(kind: str, models: Sequence[SweptModel]) -> str:
+    why = ""
+    if kind in MASKS:
+        why = ", since zeros are stored as any number"
+    if kind == "tensor":
+        why = ", since factors are stored multiplied out"
+    best = next(one.label for one in models if one.on_front)
+    size = text.size(models[0].weight_bytes)
+    return f"all ratios take {size}{why}; {best} is best by itself, not for its bytes."
 
 
 def said(one: SweptModel, measure: str) -> str:
     """Its quality in words."""
+    if one.quality is None:
+        return "not finite"
     if measure == ACCURACY:
         return text.percent(one.quality)
-    return f"KL {text.small(math.fabs(one.quality))}"
+    return f"KL {text.small(abs(one.quality))}"

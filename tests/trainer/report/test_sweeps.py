@@ -75,6 +75,52 @@ def test_masks_take_the_same_bytes_and_the_report_says_so() -> None:
     assert "since zeros are stored" in sweep.sentence
 
 
+def test_other_sweeps_of_the_same_bytes_say_their_own_reason() -> None:
+    (folded,) = derive(chain([(0.2, 160, 900), (0.4, 100, 900)], "tensor")).sweeps
+    assert "since factors are stored multiplied out" in folded.sentence
+    assert "zeros" not in folded.sentence
+    (factors,) = derive(chain([(0.39, 160, 900), (0.4, 100, 900)], "svd")).sweeps
+    assert "all ratios take 900 B; svd 0.39 is best" in factors.sentence
+
+
+def broken(given: Chain, *places: int) -> Chain:
+    """The models there with outputs that are not finite, as their reports tell it."""
+    rows = list(given.models)
+    for place in places:
+        stage = rows[place].stage
+        assert stage is not None
+        after = stage.after.model_copy(update={"kl_from_start": float("nan")})
+        lost = stage.model_copy(
+            update={"after": after, "kl_from_source": float("nan"), "passed": False}
+        )
+        read = StageReport.model_validate_json(lost.model_dump_json())
+        rows[place] = rows[place].model_copy(update={"stage": read})
+    return given.model_copy(update={"models": tuple(rows)})
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_ratio_whose_outputs_are_not_finite_is_on_no_front_and_is_named(asked: bool) -> None:
+    """By its bytes alone the smallest would be on it."""
+    given = broken(chain(POINTS, "svd", asked), 0)
+    derived = derive(given)
+    (sweep,) = derived.sweeps
+    assert [one.on_front for one in sweep.models] == [False, True, True]
+    assert "svd 0.2 is no candidate: its outputs are not finite" in sweep.sentence
+    (plot,) = (plot for plot in all_plots(given, derived) if plot.name == "sweep-0")
+    assert "svd 0.2 not finite in 1 kB" in plot.alt
+
+
+def test_a_sweep_of_which_nothing_is_finite_says_so_and_is_not_drawn() -> None:
+    given = broken(chain(POINTS, "svd", asked=False), 0, 1, 2)
+    derived = derive(given)
+    (sweep,) = derived.sweeps
+    assert not any(one.on_front for one in sweep.models)
+    assert "nothing to choose from" in sweep.sentence
+    assert not [plot for plot in all_plots(given, derived) if plot.name == "sweep-0"]
+    masks = broken(chain([(0.2, 9, 900), (0.4, 9, 900)], "wanda", asked=False), 0, 1)
+    assert "nothing to choose from" in derive(masks).sweeps[0].sentence
+
+
 def test_a_chain_without_sweeps_has_none() -> None:
     given = chain(POINTS, "svd")
     plain = [
