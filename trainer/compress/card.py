@@ -1,30 +1,56 @@
 """A model card beside what a stage made: what was done to it, and what was measured."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.compress.gate import FAILED
 from trainer.compress.report import ModelFacts, StageReport
+from trainer.compress.settings import settings
 
 NAME = "README.md"
 
 
-def card(report: StageReport) -> str:
-    """Markdown with what a hub reads of it in front; no path of this machine."""
+def card(report: StageReport, earlier: Sequence[StageReport] = ()) -> str:
+    """Markdown with what a hub reads of it in front; no path of this machine. `earlier` are the
+    chain's reports so far, of which some made what this stage worked on."""
+    stages = lineage(report, earlier)
+    start = _name(stages[0].source)
+    changed = " + ".join(stage.label for stage in stages if stage.kind != "evaluate")
     tags = ", ".join(("retort", "compression", report.kind))
     before, after = _figures(report.before), _figures(report.after)
     rows = [f"| {name} | {before.get(name, '-')} | {value} |" for name, value in after.items()]
-    healed = ""
-    if report.heal is not None:
-        healed = f", then healed by {report.heal.steps} steps of {report.heal.method}"
     lines = [
         *("---", "library_name: transformers", f"tags: [{tags}]", "---", ""),
-        *(f"# {Path(report.source).name}, {report.label}", ""),
-        f"Made by Retort: stage {report.index}, {report.kind}{healed}.",
+        *(f"# {start}, {changed or 'measured'}", ""),
+        *(f"Made by Retort from {start}:", ""),
+        *(f"{place}. {_done(stage)}" for place, stage in enumerate(stages, start=1)),
         "",
         *("| figure | before | after |", "|---|--:|--:|", *rows, ""),
         *(f"- {note}" for note in _notes(report)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def lineage(report: StageReport, earlier: Sequence[StageReport]) -> tuple[StageReport, ...]:
+    """The stages that made a model, the one that worked on the chain's first model in front."""
+    made = {one.model: one for one in earlier if one.index < report.index}
+    found = [report]
+    while found[0].source in made:
+        found.insert(0, made[found[0].source])
+    return tuple(found)
+
+
+def _name(start: str) -> str:
+    """Of the first model's directory; the one above says more of what is just called model."""
+    path = Path(start).absolute()
+    return path.parent.name if path.name == "model" else path.name
+
+
+def _done(stage: StageReport) -> str:
+    words = f"{stage.kind}: {told}" if (told := settings(stage.spec)) else stage.kind
+    if stage.heal is not None:
+        words += f"; healed by {stage.heal.steps} steps of {stage.heal.method}"
+    return words
 
 
 def _figures(facts: ModelFacts) -> dict[str, str]:

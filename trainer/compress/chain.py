@@ -181,7 +181,7 @@ def _run_stage(
         seconds=made.seconds + (healed.seconds if healed else 0.0),
         measuring_seconds=time.monotonic() - started,
     )
-    _write_report(directory, report)
+    _write_report(directory, report, tuple(reports.values()))
     return report
 
 
@@ -244,9 +244,9 @@ def _compare(
         return None, f"{FAILED}: {error}"
 
 
-def _write_report(directory: Path, report: StageReport) -> None:
+def _write_report(directory: Path, report: StageReport, earlier: Sequence[StageReport]) -> None:
     """Last of all, but for the card; then what only an interrupted stage would need goes."""
-    write(directory / "model" / card.NAME, card.card(report))
+    write(directory / "model" / card.NAME, card.card(report, earlier))
     write(directory / REPORT, report.model_dump_json(indent=1))
     (directory / MADE).unlink(missing_ok=True)  # before what it says is whole
     for leftover in ("made", "heal", TRAINING):

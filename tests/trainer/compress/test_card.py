@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
-from tests.trainer.compress.chains import inputs, make_spec
+import pytest
+
+from tests.trainer.compress.chains import HEAL, inputs, make_spec
 from trainer.compress.card import card
 from trainer.compress.chain import run
 from trainer.compress.gate import FAILED
+from trainer.compress.settings import settings
 from trainer.events import silent
+from trainer.spec import CompressSpec
 
 __all__ = ["inputs"]
 
@@ -22,3 +26,59 @@ def test_it_says_why_a_gate_was_not_passed_and_names_no_path(
     assert f"- {why}" in said
     assert f"- vLLM: {FAILED}." in said
     assert str(tmp_path) not in said
+
+
+def test_it_names_the_first_model_and_every_stage_since(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    stages = [
+        {"kind": "depth", "heal": HEAL},
+        {"kind": "magnitude", "on": "start"},
+        {"kind": "svd", "parameter_ratio": 0.7},
+        {"kind": "evaluate"},
+    ]
+    run(make_spec(inputs, *stages), tmp_path, silent)
+    last = (tmp_path / "stage-3-evaluate" / "model" / "README.md").read_text("utf-8")
+    assert "# start, magnitude + svd\n" in last
+    assert "Made by Retort from start:\n\n" in last
+    assert "1. magnitude: sparsity 0.5\n2. svd: parameter_ratio 0.7\n3. evaluate\n" in last
+    assert "depth" not in last  # a branch of its own
+    assert str(tmp_path) not in last
+    first = (tmp_path / "stage-0-depth" / "model" / "README.md").read_text("utf-8")
+    assert "# start, depth\n" in first
+    assert "1. depth: layers 1; healed by 2 steps of forward_kl\n" in first
+
+
+def test_what_is_only_called_model_goes_by_the_name_above_it(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    (report,) = run(make_spec(inputs, {"kind": "magnitude"}), tmp_path, silent)
+    said = card(report.model_copy(update={"source": "/runs/my-student/model"}))
+    assert "# my-student, magnitude\n" in said
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"kind": "magnitude", "sparsity": 0.3}, "sparsity 0.3"),
+        ({"kind": "wanda", "pattern": "2:4"}, "sparsity 0.5, pattern 2:4"),
+        ({"kind": "wanda", "layer_sparsities": [0.1, 0.2, 0.3]}, "layer_sparsities 0.1 0.2 0.3"),
+        ({"kind": "svd"}, "parameter_ratio 0.6"),
+        ({"kind": "svd", "max_bytes": 9, "ranks": "by_loss"}, "max_bytes 9, ranks by_loss"),
+        ({"kind": "width", "feed_forward": 64}, "feed_forward 64"),
+        ({"kind": "ptq"}, "scheme W8A8, algorithm gptq"),
+        (
+            {"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn"},
+            "scheme W4A16, algorithm rtn, group_size 128",
+        ),
+        ({"kind": "qaf", "method": "peqa"}, "method peqa, scheme W4A16, group_size 128"),
+        ({"kind": "heal"}, ""),
+    ],
+)
+def test_settings_are_those_that_say_what_was_done(stage: dict[str, object], words: str) -> None:
+    (spec,) = CompressSpec.model_validate({"stages": [stage]}).stages
+    assert settings(spec.model_dump(mode="json")) == words
+
+
+def test_settings_of_another_version_are_told_as_they_stand() -> None:
+    assert settings({"kind": "melt", "degrees": 3}) == "degrees 3"
