@@ -120,6 +120,11 @@ class Said:
     head: nn.Module
     """Called as a module, so that packed and factorized models are measured as they run."""
     cap: float | None
+    targets: tuple[Tensor, ...]
+    """[K] tokens that came, of each batch."""
+    owners: tuple[Tensor, ...]
+    """[K] which of the rows, as they were given, each is of."""
+    rows: int
 
     def logits(self, batch: int) -> Tensor:
         """[K, V]"""
@@ -129,12 +134,18 @@ class Said:
 @torch.inference_mode()
 def listen(model: PreTrainedModel, rows: Sequence[TokenRow], batch_size: int = 16) -> Said:
     """One pass over all rows, the shortest first."""
-    hidden, by_length = [], sorted(rows, key=lambda row: len(row.ids))
+    hidden, targets, owners = [], [], []
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     for start in range(0, len(by_length), batch_size):
-        batch = collate(by_length[start : start + batch_size])
+        part = by_length[start : start + batch_size]
+        batch = collate([rows[index] for index in part])
         ids, mask = batch["input_ids"].to(model.device), batch["completion_mask"].to(model.device)
-        hidden.append(keep(last_hidden(model, ids), ids, mask)[0])
-    return Said(tuple(hidden), model.get_output_embeddings(), soft_cap(model))
+        kept, came = keep(last_hidden(model, ids), ids, mask)
+        hidden.append(kept)
+        targets.append(came)
+        owners.append(torch.tensor(part, device=model.device)[mask[:, 1:].nonzero()[:, 0]])
+    head, cap = model.get_output_embeddings(), soft_cap(model)
+    return Said(tuple(hidden), head, cap, tuple(targets), tuple(owners), len(rows))
 
 
 def mean_kl(
@@ -147,16 +158,45 @@ def mean_kl(
     return kl_between(*(listen(each, rows, batch_size) for each in (reference, model)))
 
 
-@torch.inference_mode()
 def kl_between(reference: Said, model: Said) -> tuple[float, int]:
     """`mean_kl` of what both say of the same rows."""
-    total, tokens = 0.0, 0
-    for batch in range(len(model.hidden)):
+    return compare(reference, model).mean_kl
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a model says of rows beside what another does: sums over the completion tokens of each
+    row, [R] in fp64."""
+
+    tokens: Tensor
+    nats: Tensor
+    """-log p of the tokens that came, of the model."""
+    kl: Tensor
+    """KL(reference || model)."""
+    agreed: Tensor
+    """Tokens where both find the same one likeliest."""
+
+    @property
+    def mean_kl(self) -> tuple[float, int]:
+        """In nats per completion token, and over how many tokens."""
+        tokens = int(self.tokens.sum())
+        return (float(self.kl.sum()) / tokens if tokens else 0.0), tokens
+
+
+@torch.inference_mode()
+def compare(reference: Said, model: Said) -> Compared:
+    """Of two models on the same rows, row by row."""
+    found = [torch.zeros(model.rows, dtype=torch.float64) for _ in range(4)]
+    for batch, targets in enumerate(model.targets):
         ours, theirs = model.logits(batch), reference.logits(batch)
+        nats = torch.nn.functional.cross_entropy(ours, targets, reduction="none")
         size = min(ours.shape[-1], theirs.shape[-1])
-        total += float(forward_kl(ours[:, :size], theirs[:, :size], 1.0).sum())
-        tokens += len(ours)
-    return (total / tokens if tokens else 0.0), tokens
+        ours, theirs = ours[:, :size], theirs[:, :size]
+        kl = forward_kl(ours, theirs, 1.0)
+        agreed = ours.argmax(-1) == theirs.argmax(-1)
+        for sums, values in zip(found, (torch.ones_like(nats), nats, kl, agreed), strict=True):
+            sums.index_add_(0, model.owners[batch].cpu(), values.cpu().double())
+    return Compared(*found)
 
 
 def _ask(

@@ -67,6 +67,15 @@ class Estimate(Frozen):
     rows: int
 
 
+class Distance(Frozen):
+    """How far a model is from another, over completion tokens. None where it is no number."""
+
+    kl: Estimate | None
+    """KL(other || this), nats per completion token."""
+    top1_agreement: Estimate | None
+    """Share of completion tokens whose likeliest token is the other's, 0..1."""
+
+
 class Speed(Frozen):
     """How fast an engine is with a model, many prompts at once, on one machine."""
 

@@ -14,7 +14,7 @@ from tests.trainer.conftest import make_model, make_records, make_tokenizer, sav
 from trainer.assess import read_rows as read_dataset_rows
 from trainer.data import collate, encode
 from trainer.errors import BadInput
-from trainer.evaluate import EvalRow, is_right, mean_kl, measure, read_rows
+from trainer.evaluate import EvalRow, compare, is_right, listen, mean_kl, measure, read_rows
 from trainer.generation import answer_greedily
 from trainer.loading import load_model
 from trainer.spec import EvalSpec
@@ -137,6 +137,24 @@ def test_mean_kl_is_the_dense_one_and_zero_for_the_same_model() -> None:
         count,
     )
     assert mean_kl(model, model, rows)[0] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_what_two_models_say_is_summed_row_by_row() -> None:
+    """Against `assess.read_rows`, which goes another way to the same sums."""
+    model, reference = (make("llama", seed=seed) for seed in (0, 1))
+    rows = token_rows(7)
+    found = compare(*(listen(one, rows, batch_size=3) for one in (reference, model)))
+    read = read_dataset_rows(model, reference, rows, 2)
+    for mine, theirs in (
+        (found.tokens, read.tokens),
+        (found.nats, read.nats),
+        (found.kl, read.kl),
+        (found.agreed, read.agreed),
+    ):
+        assert mine.tolist() == pytest.approx(theirs, rel=1e-5)
+    assert found.tokens.tolist() == [row.completion_tokens for row in rows]
+    same = compare(*(listen(model, rows, batch_size=3) for _ in range(2)))
+    assert (float(same.kl.sum()), torch.equal(same.agreed, same.tokens)) == (0.0, True)
 
 
 def test_logits_are_capped_as_the_model_caps_them() -> None:

@@ -19,7 +19,7 @@ from trainer.compress.expected import obstacles
 from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
 from trainer.compress.heal import heal_model, with_threads
 from trainer.compress.making import MADE, REPORT, TRAINING, make, publish_whole, write
-from trainer.compress.measuring import digest_model
+from trainer.compress.measuring import digest_model, estimate_distance
 from trainer.compress.plan import Plan, is_served, make_plan
 from trainer.compress.points import RATIO_FIELDS, Point, lay_out
 from trainer.compress.report import (
@@ -34,6 +34,7 @@ from trainer.compress.vllm_server import ServerFailed
 from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.loading import weight_files
+from trainer.measurement import Distance
 from trainer.spec import CompressSpec, StageSpec
 
 VERSION = 4
@@ -48,6 +49,7 @@ class Found:
     after: ModelFacts
     kl_from_source: float
     kl_tokens: int
+    from_source: Distance
 
 
 def run(
@@ -154,7 +156,9 @@ def _run_stage(
     found = _measure(plan, point, source, directory / "model", reports)
     serving, note = _compare(plan, index, stage, directory, emit)
     failures = [
-        *find_failures(stage.gate, found.before, found.after, found.kl_from_source),
+        *find_failures(
+            stage.gate, found.before, found.after, found.kl_from_source, found.from_source
+        ),
         *find_serving_failures(serving, note),
     ]
     report = StageReport(
@@ -169,6 +173,7 @@ def _run_stage(
         before=found.before,
         after=found.after,
         kl_from_source=found.kl_from_source,
+        from_source=found.from_source,
         kl_tokens=found.kl_tokens,
         kl_split=plan.measuring.split,
         details=made.details,
@@ -190,12 +195,11 @@ def _measure(
 ) -> Found:
     """Both sides of the stage. A source is not measured again: an earlier report has its facts."""
     if not reports:
-        before = plan.measuring.facts(plan.start)
+        before = plan.measuring.of_start()
     else:
         before = reports[0].before if point.before is None else reports[point.before].after
-    kl, tokens = plan.measuring.kl(source, model)
-    from_start = kl if source == plan.start else plan.measuring.kl(plan.start, model)[0]
-    return Found(before, plan.measuring.facts(model, from_start), kl, tokens)
+    after, from_source = plan.measuring.of_made(source, model)
+    return Found(before, after, *from_source.mean_kl, estimate_distance(from_source))
 
 
 def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFacts | None:

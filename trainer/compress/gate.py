@@ -3,6 +3,8 @@
 import math
 
 from trainer.compress.report import ModelFacts, ServingComparison, StageReport
+from trainer.measurement import Distance, Measurement
+from trainer.report.gap import mean_difference
 from trainer.spec import Gate
 
 
@@ -23,9 +25,14 @@ class GateFailed(Exception):  # noqa: N818  # an outcome, not a fault
 
 
 def find_failures(
-    gate: Gate, before: ModelFacts, after: ModelFacts, kl_from_source: float | None
+    gate: Gate,
+    before: ModelFacts,
+    after: ModelFacts,
+    kl_from_source: float | None,
+    from_source: Distance | None = None,
 ) -> list[str]:
-    """Why the stage does not pass, a sentence each; empty where it does."""
+    """Why the stage does not pass, a sentence each; empty where it does. The figures as measured
+    decide, their intervals are told."""
     failures = []
     if kl_from_source is not None and not math.isfinite(kl_from_source):
         failures.append("Its outputs are not finite: KL from the model before is no number.")
@@ -34,14 +41,38 @@ def find_failures(
         if was - now > gate.max_accuracy_drop:
             failures.append(
                 f"Mean accuracy fell from {was:.3f} to {now:.3f}, by {was - now:.3f}; "
-                f"max_accuracy_drop is {gate.max_accuracy_drop}."
+                f"max_accuracy_drop is {gate.max_accuracy_drop}. "
+                f"{_of_the_drop(gate.max_accuracy_drop, before.measurement, after.measurement)}"
             )
     if gate.max_kl is not None and kl_from_source is not None and kl_from_source > gate.max_kl:
         failures.append(
             f"KL from the model before is {kl_from_source:.4f} nats per token; max_kl is "
-            f"{gate.max_kl}."
+            f"{gate.max_kl}.{_of_the_kl(gate.max_kl, from_source)}"
         )
     return failures
+
+
+def _of_the_drop(limit: float, before: Measurement, after: Measurement) -> str:
+    """The drop's interval, and what it leaves open."""
+    skills = [name for name in after.skills if name in before.skills]
+    found = mean_difference(*([one.skills[name] for name in skills] for one in (after, before)))
+    low, high = -found.high, -found.low
+    asked = sum(after.skills[name].n for name in skills)
+    said = f"The drop's 95% interval is {low:.3f} to {high:.3f} over {asked} questions"
+    if low <= 0:
+        return f"{said}: it may be chance alone; ask more."
+    if low <= limit:
+        return f"{said}: chance may have taken it past the bound; ask more."
+    return f"{said}."
+
+
+def _of_the_kl(limit: float, found: Distance | None) -> str:
+    if found is None or found.kl is None:
+        return ""
+    said = f" Its 95% interval is {found.kl.low:.4f} to {found.kl.high:.4f}"
+    if found.kl.low <= limit:
+        return f"{said} over {found.kl.rows} rows: chance may have taken it past the bound."
+    return f"{said}."
 
 
 def find_serving_failures(serving: ServingComparison | None, note: str) -> list[str]:

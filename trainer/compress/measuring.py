@@ -2,19 +2,22 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from trainer.compress.report import ModelFacts
 from trainer.compress.size import measure_shape
 from trainer.data import TokenRow
 from trainer.errors import BadInput
-from trainer.evaluate import Said, kl_between, listen, measure
+from trainer.evaluate import Compared, Said, compare, kl_between, listen, measure
 from trainer.loading import load_model
+from trainer.measurement import Distance, Estimate, bootstrap
 from trainer.spec import EvalSpec
 
 KL_ROWS = 256
@@ -23,6 +26,10 @@ OWN = ("retort.json", "samples.json", "recipe.yaml", "README.md")
 """Files beside a model that speak of how that model was made."""
 PICKLED = (".bin", ".bin.index.json")
 """Weights in a form that is never read."""
+RESAMPLES = 2000
+"""Of an interval; seeded, so that the same rows give the same ends."""
+MOST_NATS = 700.0
+"""A token, above which a perplexity is no number of fp64."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +46,26 @@ class Measuring:
     digest: str
     """Of the rows and questions."""
 
-    def facts(self, model_dir: Path, kl_from_start: float = 0.0) -> ModelFacts:
-        """A model's facts; the chain's first has KL 0 from itself."""
+    def of_start(self) -> ModelFacts:
+        """The facts of the chain's first model, which has KL 0 from itself."""
+        return self._facts(self.start, compare(self._first, self._first))
+
+    def of_made(self, source: Path, model_dir: Path) -> tuple[ModelFacts, Compared]:
+        """A made model's facts, and how it compares with its source: it is asked once for both."""
+        said = self._said(model_dir)
+        from_start = compare(self._first, said)
+        alike = source == self.start
+        from_source = from_start if alike else compare(self._said(source), said)
+        return self._facts(model_dir, from_start), from_source
+
+    def _facts(self, model_dir: Path, from_start: Compared) -> ModelFacts:
         return ModelFacts(
             path=str(model_dir),
             shape=measure_shape(model_dir),
             measurement=measure(model_dir, self.evaluate) if self.evaluate else None,
-            kl_from_start=kl_from_start,
+            kl_from_start=from_start.mean_kl[0],
+            from_start=estimate_distance(from_start),
+            perplexity=estimate_perplexity(from_start),
         )
 
     def kl(self, reference: Path, model_dir: Path) -> tuple[float, int]:
@@ -71,6 +91,29 @@ class Measuring:
     def prompts(self) -> Sequence[Sequence[int]]:
         """Token ids of the prompts that both engines are asked."""
         return self.serving_prompts
+
+
+def estimate_distance(found: Compared) -> Distance:
+    """With intervals over rows."""
+    return Distance(
+        kl=_estimate(found.kl, found.tokens), top1_agreement=_estimate(found.agreed, found.tokens)
+    )
+
+
+def estimate_perplexity(found: Compared) -> Estimate | None:
+    """With its interval over rows; None where it is no number."""
+    nats = _estimate(found.nats, found.tokens)
+    if nats is None or nats.high > MOST_NATS:
+        return None
+    value, low, high = (math.exp(each) for each in (nats.value, nats.low, nats.high))
+    return Estimate(value=value, low=low, high=high, rows=nats.rows)
+
+
+def _estimate(sums: Tensor, tokens: Tensor) -> Estimate | None:
+    """Per token; None where a row's sum is no number, or there are no tokens."""
+    if not bool(torch.isfinite(sums).all()) or not bool(tokens.sum()):
+        return None
+    return bootstrap(sums.tolist(), tokens.tolist(), RESAMPLES)
 
 
 def digest_model(model_dir: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from prompts.record import Frozen
-from trainer.measurement import Measurement
+from trainer.measurement import Distance, Estimate, Measurement
 
 
 class Shape(Frozen):
@@ -31,6 +31,12 @@ class ModelFacts(Frozen):
     evaluation rows."""
     kl_from_start: float | None = None
     """Mean KL(start || this), nats per completion token; None without a dataset."""
+    from_start: Distance | None = None
+    """The same with its interval, and how often both find the same token likeliest; None in older
+    reports."""
+    perplexity: Estimate | None = None
+    """Of the completion tokens that the KLs are means over; None in older reports, and where it is
+    no number."""
 
 
 class HealFacts(Frozen):
@@ -103,6 +109,8 @@ class StageReport(Frozen):
     after: ModelFacts
     kl_from_source: float | None = None
     """Mean KL(before || after), nats per completion token."""
+    from_source: Distance | None = None
+    """The same with its interval; None in older reports."""
     kl_tokens: int = 0
     """Completion tokens that the KLs are means over."""
     kl_split: str | None = None

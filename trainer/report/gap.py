@@ -44,6 +44,16 @@ def difference(after: Accuracy, before: Accuracy) -> Difference:
     return Difference(share=share, low=share - below, high=share + above)
 
 
+def mean_difference(after: Sequence[Accuracy], before: Sequence[Accuracy]) -> Difference:
+    """Of the means over skills (given in one order), each skill's interval by `difference`: the
+    distances to their ends add up as those of independent figures (Zou and Donner, 2008)."""
+    each = [difference(*pair) for pair in zip(after, before, strict=True)]
+    share, count = _mean(after) - _mean(before), len(each)
+    below = math.hypot(*(one.share - one.low for one in each)) / count
+    above = math.hypot(*(one.high - one.share for one in each)) / count
+    return Difference(share=share, low=share - below, high=share + above)
+
+
 def gap_closed(
     student: Sequence[Accuracy], base: Sequence[Accuracy], teacher: Sequence[Accuracy]
 ) -> GapClosed:

@@ -1,9 +1,7 @@
 """The chain: order, resume, gates, heals, the plan, and what stages share."""
 
 import json
-import shutil
 import typing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,6 @@ from trainer.compress.gate import GateFailed
 from trainer.compress.heal import zero_masks
 from trainer.compress.making import SHARED, STAGES, TRAINED, UNCHANGED
 from trainer.compress.measuring import digest_model
-from trainer.compress.plan import make_plan
 from trainer.compress.report import StageReport
 from trainer.compress.size import tensor_bytes
 from trainer.events import silent
@@ -249,18 +246,3 @@ def test_statistics_are_shared_by_stages_on_one_model(
     )
     shared = [SHARED in report.notes for report in run(spec, tmp_path, silent)]
     assert shared == [False, True, False, False, False]
-
-
-def test_the_first_model_is_asked_once_for_all_that_are_compared_with_it(
-    inputs: dict[str, str], tmp_path: Path
-) -> None:
-    plan = make_plan(make_spec({**inputs}, {"kind": "magnitude"}), silent, None)
-    start = tmp_path / "start"
-    shutil.copytree(inputs["model"], start)
-    measuring = replace(plan.measuring, start=start)
-    other = save_model(tmp_path / "other", make("llama", vocab_size=61))  # type: ignore[arg-type]
-    first = measuring.kl(start, other)
-    shutil.rmtree(start)
-    assert measuring.kl(start, other) == first
-    assert measuring.kl(other, other) == (pytest.approx(0.0, abs=1e-6), first[1])
-    assert first[0] > 0.01

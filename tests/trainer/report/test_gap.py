@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.measurement import wilson
-from trainer.report.gap import difference, gap_closed
+from trainer.report.gap import difference, gap_closed, mean_difference
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,17 @@ def test_a_difference_has_newcombes_interval():
     found = difference(wilson(56, 70), wilson(48, 80))
 
     assert (found.share, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+def test_the_interval_of_a_mean_is_narrower_by_the_root_of_its_skills():
+    after, before = wilson(56, 70), wilson(48, 80)
+    one = difference(after, before)
+    four = mean_difference([after] * 4, [before] * 4)
+
+    assert mean_difference([after], [before]) == one
+    assert four.share == pytest.approx(one.share)
+    assert four.share - four.low == pytest.approx((one.share - one.low) / 2)
+    assert four.high - four.share == pytest.approx((one.high - one.share) / 2)
 
 
 def test_the_gap_closed_is_a_share_of_the_teachers_lead():
