@@ -6,6 +6,7 @@ from pathlib import Path
 from trainer.compress.gate import FAILED
 from trainer.compress.report import ModelFacts, StageReport
 from trainer.compress.settings import settings
+from trainer.measurement import Estimate
 
 NAME = "README.md"
 
@@ -61,8 +62,15 @@ def _figures(facts: ModelFacts) -> dict[str, str]:
         "layers": f"{shape.layers}",
         "bytes of weights": f"{shape.weight_bytes:,}",
     }
+    if facts.perplexity is not None:
+        found["perplexity"] = _with_interval(facts.perplexity, ".4g")
     if facts.kl_from_start is not None:
-        found["KL from the first model, nats per token"] = f"{facts.kl_from_start:.4f}"
+        kl = facts.from_start.kl if facts.from_start else None
+        told = _with_interval(kl, ".4f") if kl else f"{facts.kl_from_start:.4f}"
+        found["KL from the first model, nats per token"] = told
+    if facts.from_start is not None and facts.from_start.top1_agreement is not None:
+        agreed = _with_interval(facts.from_start.top1_agreement, ".1%")
+        found["likeliest token is the first model's"] = agreed
     if measured is not None:
         for skill, one in measured.skills.items():
             found[f"accuracy, {skill}"] = f"{one.share:.1%} ({one.low:.1%} to {one.high:.1%})"
@@ -70,10 +78,23 @@ def _figures(facts: ModelFacts) -> dict[str, str]:
     return found
 
 
+def _rows(report: StageReport) -> list[str]:
+    if not report.kl_tokens:
+        return []
+    return [
+        f"perplexity, KL and likeliest tokens: over {report.kl_tokens:,} completion tokens of "
+        f"{report.kl_split} rows; intervals are 95%"
+    ]
+
+
+def _with_interval(figure: Estimate, form: str) -> str:
+    return f"{figure.value:{form}} ({figure.low:{form}} to {figure.high:{form}})"
+
+
 def _notes(report: StageReport) -> list[str]:
     # Behind FAILED comes the end of a log, with paths of this machine.
     lost = [why for why in report.failures if not why.startswith(FAILED)]
-    notes, compared = [*report.notes, *lost], report.serving
+    notes, compared = [*_rows(report), *report.notes, *lost], report.serving
     if compared is None:
         why = FAILED if report.serving_note.startswith(FAILED) else report.serving_note
         return [*notes, f"vLLM: {why}."]

@@ -94,10 +94,10 @@ class Measuring:
 
 
 def estimate_distance(found: Compared) -> Distance:
-    """With intervals over rows."""
-    return Distance(
-        kl=_estimate(found.kl, found.tokens), top1_agreement=_estimate(found.agreed, found.tokens)
-    )
+    """With intervals over rows. The likeliest of what is no number says nothing."""
+    kl = _estimate(found.kl, found.tokens)
+    agreed = _estimate(found.agreed, found.tokens) if kl is not None else None
+    return Distance(kl=kl, top1_agreement=agreed)
 
 
 def estimate_perplexity(found: Compared) -> Estimate | None:

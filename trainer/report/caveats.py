@@ -61,6 +61,11 @@ def _stages(chain: Chain) -> list[str]:
         notes.append(
             "Unstructured pruning stores its zeros: neither bytes nor speed change by the mask."
         )
+    if any(stage.kl_tokens and stage.kl_split == "train" for stage in stages):
+        notes.append(
+            "Perplexity, KL and likeliest tokens of stages are over train rows, which the student "
+            "has learnt from: the dataset has no validation rows."
+        )
     if any(stage.serving for stage in stages):
         notes.append(
             "vLLM on a CPU is not bit-stable under batching: agreement of greedy answers may move "

@@ -1,7 +1,7 @@
 """Cells of tables: a figure as text or, where the run gave none, a dash and the reason."""
 
 from prompts.record import Frozen
-from trainer.measurement import Accuracy
+from trainer.measurement import Accuracy, Estimate
 from trainer.report import text
 from trainer.report.gap import Difference, GapClosed
 
@@ -77,6 +77,22 @@ def speed(number: float | None, why: str | None) -> Cell:
 def small(number: float | None, why: str | None) -> Cell:
     """Losses, divergences."""
     return missing(why) if number is None else Cell(text=text.small(number))
+
+
+def estimate(figure: Estimate | None, value: float | None, why: str | None) -> Cell:
+    """A loss or divergence above its interval; older reports have its `value` alone."""
+    if figure is None:
+        return small(value, why)
+    below = f"{text.small(figure.low)} to {text.small(figure.high)}"
+    return Cell(text=text.small(figure.value), below=below)
+
+
+def share(figure: Estimate | None, why: str | None) -> Cell:
+    """A share of tokens above its interval."""
+    if figure is None:
+        return missing(why)
+    below = text.interval(figure.low, figure.high)
+    return Cell(text=text.percent(figure.value), below=below)
 
 
 def duration(seconds: float | None, why: str | None) -> Cell:

@@ -12,6 +12,13 @@ from trainer.report.chain import Chain, ModelRow
 from trainer.report.derive import Derived
 from trainer.report.figures import MEAN, ModelFigures
 from trainer.report.grid import Table, facts
+from trainer.report.model_tables import (
+    agreement,
+    kl_from_source,
+    kl_from_start,
+    taken_over,
+    why_unmeasured,
+)
 
 FOLDER = "models"
 TAGS = {"teacher": "teacher", "base": "base", "student": "distillation", "stage": "compression"}
@@ -93,6 +100,7 @@ def _stage(row: ModelRow) -> Table | None:
         return None
     heal, serving = stage.heal, stage.serving
     unserved = stage.serving_note or "not compared with vLLM"
+    unmeasured = why_unmeasured(stage)
     healed = "none"
     if heal is not None:
         healed = f"{heal.method}, {text.count(heal.steps)} steps"
@@ -101,9 +109,12 @@ def _stage(row: ModelRow) -> Table | None:
         {
             "kind": label(stage.kind),
             "gate": label("met" if stage.passed else f"not met: {' '.join(stage.failures)}"),
-            "KL from source": cells.small(stage.kl_from_source, "no dataset to take it over"),
-            "KL from start": cells.small(stage.after.kl_from_start, "no dataset to take it over"),
-            "completion tokens of those": cells.count(stage.kl_tokens, None),
+            "perplexity before": cells.estimate(stage.before.perplexity, None, unmeasured),
+            "perplexity": cells.estimate(stage.after.perplexity, None, unmeasured),
+            "KL from source": kl_from_source(stage),
+            "KL from start": kl_from_start(stage),
+            "likeliest token is start's": agreement(stage),
+            "completion tokens of those": label(taken_over(stage)),
             "parameters not zero": cells.count(stage.after.shape.nonzero, None),
             "layers": cells.count(stage.after.shape.layers, None),
             "calibration rows": cells.count(stage.calibration_rows, None),

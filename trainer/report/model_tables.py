@@ -1,5 +1,6 @@
 """The tables about models: what they are, what made them, and whether a stage was let through."""
 
+import math
 from collections.abc import Iterable
 
 from trainer.compress.report import StageReport
@@ -60,14 +61,24 @@ def steps_table(chain: Chain, derived: Derived) -> Table:
 
 
 def stages_table(chain: Chain) -> Table:
-    """One row per stage: its gate, its divergences, and whether vLLM answers alike."""
+    """One row per stage: its gate, its heal, and whether vLLM answers alike."""
     columns = [
-        *("stage", "kind", "gate", "KL from source", "KL from start", "parameters not zero"),
+        *("stage", "kind", "gate", "parameters not zero"),
         *("heal", "vLLM: mean |Δ log p|", "equal completions", "equal tokens"),
         "measuring",
     ]
     rows = (_stage_row(row) for row in chain.models if row.role == "stage")
     return grid("Stages and their gates", columns, rows)
+
+
+def losses_table(chain: Chain) -> Table:
+    """One row per stage: what its model lost, on rows of the dataset."""
+    columns = [
+        *("stage", "perplexity before", "perplexity", "KL from source", "KL from start"),
+        *("likeliest token is start's", "completion tokens"),
+    ]
+    rows = (_losses_row(row, row.stage) for row in chain.models if row.stage is not None)
+    return grid("What each stage lost, on the dataset's rows", columns, rows)
 
 
 def _name(model: ModelFigures) -> str:
@@ -114,19 +125,63 @@ def _stage_row(row: ModelRow) -> list[Cell]:
     stage = row.stage
     if stage is None:
         why = row.why.get("stage", "the stage wrote no report")
-        return [label(row.label), *(missing(why) for _ in range(10))]
-    unmeasured = "no dataset to take the mean over"
+        return [label(row.label), *(missing(why) for _ in range(8))]
     return [
         label(row.label),
         label(stage.kind),
         label("met" if stage.passed else "not met"),
-        cells.small(stage.kl_from_source, unmeasured),
-        cells.small(stage.after.kl_from_start, unmeasured),
         cells.short(stage.after.shape.nonzero, None),
         _heal(stage),
         *_serving(stage),
         cells.duration(stage.measuring_seconds, None),
     ]
+
+
+def _losses_row(row: ModelRow, stage: StageReport) -> list[Cell]:
+    return [
+        label(row.label),
+        cells.estimate(stage.before.perplexity, None, why_unmeasured(stage)),
+        cells.estimate(stage.after.perplexity, None, why_unmeasured(stage)),
+        kl_from_source(stage),
+        kl_from_start(stage),
+        agreement(stage),
+        label(taken_over(stage)),
+    ]
+
+
+def taken_over(stage: StageReport) -> str:
+    """The rows of the figures above."""
+    words = text.count(stage.kl_tokens)
+    return f"{words}, of {stage.kl_split} rows" if stage.kl_split else words
+
+
+def kl_from_source(stage: StageReport) -> Cell:
+    """With its interval, where the report has one."""
+    found = stage.from_source.kl if stage.from_source else None
+    return cells.estimate(found, stage.kl_from_source, why_unmeasured(stage))
+
+
+def kl_from_start(stage: StageReport) -> Cell:
+    """With its interval, where the report has one."""
+    found = stage.after.from_start.kl if stage.after.from_start else None
+    return cells.estimate(found, stage.after.kl_from_start, why_unmeasured(stage))
+
+
+def agreement(stage: StageReport) -> Cell:
+    """How often its likeliest token is that of the chain's first model."""
+    found = stage.after.from_start
+    return cells.share(found.top1_agreement if found else None, why_unmeasured(stage))
+
+
+def why_unmeasured(stage: StageReport) -> str:
+    """Why a figure over the dataset's rows is missing."""
+    if not stage.kl_tokens:
+        return "no dataset to take it over"
+    if stage.kl_from_source is None or not math.isfinite(stage.kl_from_source):
+        return "its outputs are not finite"
+    if stage.after.from_start is None:
+        return "not taken by the version that made this stage"
+    return "too large for a number"
 
 
 def _heal(stage: StageReport) -> Cell:

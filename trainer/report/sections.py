@@ -7,7 +7,13 @@ from trainer.report.cells import Cell, label, missing
 from trainer.report.chain import Chain, SampledRow, Training
 from trainer.report.derive import Derived, part_seconds
 from trainer.report.grid import Table, facts, grid
-from trainer.report.model_tables import gaps_table, models_table, stages_table, steps_table
+from trainer.report.model_tables import (
+    gaps_table,
+    losses_table,
+    models_table,
+    stages_table,
+    steps_table,
+)
 
 
 def all_tables(chain: Chain, derived: Derived) -> dict[str, Table]:
@@ -17,6 +23,7 @@ def all_tables(chain: Chain, derived: Derived) -> dict[str, Table]:
         "gaps": gaps_table(derived),
         "steps": steps_table(chain, derived),
         "stages": stages_table(chain),
+        "losses": losses_table(chain),
         "dataset": dataset_table(chain, derived),
         "ends": ends_table(chain),
         "training": training_table(chain.training, chain.why.get("training")),

@@ -49,6 +49,29 @@ def test_it_names_the_first_model_and_every_stage_since(
     assert "1. depth: layers 1; healed by 2 steps of forward_kl\n" in first
 
 
+def test_it_has_the_measured_figures_with_their_intervals(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    (report,) = run(make_spec(inputs, {"kind": "magnitude"}), tmp_path, silent)
+    perplexity, found = report.after.perplexity, report.after.from_start
+    assert perplexity is not None
+    assert found is not None
+    assert found.kl is not None
+    lines = {row.split("|")[1].strip(): row for row in card(report).splitlines() if "|" in row}
+    assert f"{perplexity.value:.4g} ({perplexity.low:.4g} to" in lines["perplexity"]
+    kl = lines["KL from the first model, nats per token"]
+    assert kl.startswith("| KL from the first model, nats per token | 0.0000 (0.0000 to 0.0000) |")
+    assert f"| {found.kl.value:.4f} ({found.kl.low:.4f} to {found.kl.high:.4f}) |" in kl
+    assert "| 100.0% (100.0% to 100.0%) |" in lines["likeliest token is the first model's"]
+    assert f"over {report.kl_tokens} completion tokens of validation rows" in card(report)
+    facts = {"from_start": None, "perplexity": None}  # as older versions left it
+    older = {"before": report.before, "after": report.after}
+    older = {side: one.model_copy(update=facts) for side, one in older.items()}
+    said = card(report.model_copy(update=older))
+    assert f"nats per token | 0.0000 | {report.after.kl_from_start:.4f} |" in said
+    assert "perplexity |" not in said
+
+
 def test_what_is_only_called_model_goes_by_the_name_above_it(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:

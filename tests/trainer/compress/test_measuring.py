@@ -18,6 +18,7 @@ from trainer.compress.plan import make_plan
 from trainer.compress.report import ModelFacts, StageReport
 from trainer.events import silent
 from trainer.loading import load_model
+from trainer.measurement import Distance
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +94,7 @@ def test_outputs_that_are_not_finite_leave_a_report_that_can_be_read(
     after, from_source = plan.measuring.of_made(Path(inputs["model"]), made)
     assert after.perplexity is None
     assert after.from_start == estimate_distance(from_source)
+    assert after.from_start == Distance(kl=None, top1_agreement=None)
     read = ModelFacts.model_validate_json(after.model_dump_json())
     assert (read.kl_from_start, read.from_start) == (None, after.from_start)
 
