@@ -1,12 +1,12 @@
 """A short training after a stage, towards the model that the chain started from."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from trainer.compress.layout import find_layers, find_linears
+from trainer.compress.masks import find_zeros, put_back
 from trainer.events import Emit
 from trainer.loading import load_model
 from trainer.methods.stored import open_signal
@@ -68,25 +68,9 @@ def stored_spec(heal: Heal, model_dir: Path, dataset: Path) -> StoredKL:
 
 def keep_zeros(model_dir: Path) -> Callable[[nn.Module], None]:
     """A function that puts the zeros of this model's linears back into a model in training."""
-    masks = zero_masks(model_dir)
-
-    @torch.no_grad()
-    def put_back(model: nn.Module) -> None:
-        parameters = dict(model.named_parameters())
-        for name, mask in masks.items():
-            parameters[name].masked_fill_(mask.to(parameters[name].device), 0.0)
-
-    return put_back
+    return partial(put_back, zero_masks(model_dir))
 
 
 def zero_masks(model_dir: Path) -> dict[str, Tensor]:
     """True where a weight is zero, for each linear of the decoder layers that has zeros."""
-    model = load_model(model_dir)
-    layout = find_layers(model)
-    masks = {}
-    for index, layer in enumerate(layout.layers):
-        for name, linear in find_linears(layer).items():
-            mask = linear.weight.detach() == 0
-            if mask.any():
-                masks[f"{layout.name}.{index}.{name}.weight"] = mask
-    return masks
+    return find_zeros(load_model(model_dir))

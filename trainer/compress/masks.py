@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from trainer.compress.layout import find_layers, find_linears
 from trainer.compress.outcome import Outcome
 from trainer.errors import BadInput
 
@@ -70,6 +72,26 @@ def zero_share(linears: Sequence[Mapping[str, nn.Linear]]) -> dict[str, Any]:
         "layer_sparsities": [zeros / size for zeros, size in counts],
         "pruned_linears_parameters": total,
     }
+
+
+def find_zeros(model: PreTrainedModel) -> dict[str, Tensor]:
+    """True where a weight is zero, for each linear of the decoder layers that has zeros."""
+    layout = find_layers(model)
+    found = {}
+    for index, layer in enumerate(layout.layers):
+        for name, linear in find_linears(layer).items():
+            zeros = linear.weight.detach() == 0
+            if zeros.any():
+                found[f"{layout.name}.{index}.{name}.weight"] = zeros
+    return found
+
+
+@torch.no_grad()
+def put_back(zeros: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Make the weights that were found to be zero so again, in place."""
+    parameters = dict(model.named_parameters())
+    for name, mask in zeros.items():
+        parameters[name].masked_fill_(mask.to(parameters[name].device), 0.0)
 
 
 def masked(model: Any, linears: Sequence[Mapping[str, nn.Linear]], **details: Any) -> Outcome:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from trainer.compress.masks import find_zeros, put_back
 from trainer.compress.moments import Collect, collect
 from trainer.compress.outcome import Outcome
 from trainer.compress.schemes import SCHEMES, check_groups, config_group, others, targets_of
@@ -47,6 +48,8 @@ def apply(
     elif stage.algorithm == "awq":
         chosen = awq(SCHEMES[stage.scheme], stage.group_size)
         details["largest_scales"] = smooth(model, rows, gather, chosen)
+    # GPTQ moves errors into every later column, those that a mask took out included
+    zeros = find_zeros(model) if stage.algorithm == "gptq" else {}
     oneshot, modifier = _llmcompressor(stage, ignored)
     calibration: DataLoader[dict[str, torch.Tensor]] = DataLoader(
         [_inputs(row) for row in rows],  # type: ignore[arg-type]
@@ -59,6 +62,7 @@ def apply(
         num_calibration_samples=len(rows),
         clear_sparse_session=True,
     )
+    put_back(zeros, quantized)  # zero is on every grid, so scales stay as they are
     return Outcome(quantized, details, (SIMULATED,))
 
 

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from tests.trainer.compress.models import counted, logits, token_rows
 from tests.trainer.compress.world import make_llama, write_model
 from tests.trainer.conftest import save_model
-from trainer.compress import ptq, svd
+from trainer.compress import magnitude, ptq, svd
 from trainer.compress.rounding import rtn
-from trainer.compress.schemes import SCHEMES
+from trainer.compress.schemes import SCHEMES, targets_of
 from trainer.compress.size import count_parameters, measure_shape, tensor_bytes
 from trainer.errors import BadInput
 from trainer.loading import load_model
-from trainer.spec import QuantizePtq, SvdFactorize
+from trainer.spec import MagnitudePrune, QuantizePtq, SvdFactorize
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,6 +98,26 @@ def test_each_scheme_is_stored_in_its_bits_and_loads(
         assert torch.allclose(made.model.layers[1].mlp.up_proj.weight, expected, rtol=1e-2)
     distance = float((logits(made) - logits(dense)).abs().mean() / logits(dense).std())
     assert 0 < distance < {"W4A16": 0.6, "FP8": 0.3}.get(scheme, 0.1)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize(
+    ("scheme", "algorithm"),
+    [("W8A8", "rtn"), ("W8A8", "gptq"), ("W8A8", "smoothquant"), ("W8A16", "gptq"),
+     ("W4A16", "gptq"), ("W4A16", "awq"), ("FP8", "rtn")],
+)  # fmt: skip
+def test_a_mask_survives_every_algorithm(
+    scheme: str, algorithm: str, pattern: str, tmp_path: Path
+) -> None:
+    masked = make_llama().to(torch.bfloat16)
+    magnitude.apply(MagnitudePrune(kind="magnitude", pattern=pattern), masked, ())
+    source = save_model(tmp_path / "m", masked)
+    fields = {"group_size": 32} if scheme == "W4A16" else {}
+    target = quantize(source, tmp_path / "q", scheme=scheme, algorithm=algorithm, **fields)
+    made = targets_of(load_model(target))
+    for name, linear in targets_of(masked).items():
+        assert (made[name].weight[linear.weight == 0] == 0).all(), name
+        assert (made[name].weight != 0).any()
 
 
 def test_a_group_size_that_does_not_divide_names_the_linear(tmp_path: Path) -> None:
