@@ -28,6 +28,8 @@ from trainer.spec import Heal, QuantizeTrain
 from trainer.student import Student
 from trainer.training import fit
 
+VERSION = 2
+"""Part of every digest: a change of what training linears hold makes old checkpoints strange."""
 WHAT = "QAT: weights were trained through their rounding"
 
 
@@ -102,7 +104,7 @@ def train_rounded(
 
 def _of_this_grid(prepared: Prepared, quantized: Quantized) -> Prepared:
     """Known by its grid too: another one's checkpoint would load, and mean something else."""
-    digest = hashlib.sha256(f"{prepared.digest} {quantized}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{prepared.digest} {VERSION} {quantized}".encode()).hexdigest()
     return replace(prepared, digest=digest)
 
 

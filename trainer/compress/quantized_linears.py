@@ -110,12 +110,14 @@ class ScaledLinear(nn.Module):
         first = as_stored(weight_scale(weight, scheme, group_size), stored)
         self.scheme, self.stored = scheme, stored
         self.codes = nn.Buffer(codes_of(weight, first, scheme, group_size))
-        self.log_scale = nn.Parameter(first.log())
+        self.first = nn.Buffer(first)
+        # relative to the first: weight decay pulls it to 0, and a scale to where it began
+        self.log_scale = nn.Parameter(torch.zeros_like(first))
         self.bias = linear.bias
 
     def scale(self) -> Tensor:
         """[m, n / g] or [m, 1]; trained as a logarithm, since it must stay positive."""
-        return as_stored(self.log_scale.exp(), self.stored)
+        return as_stored(self.first * self.log_scale.exp(), self.stored)
 
     def packed(self) -> Packed:
         """Codes times scales, which round to the same codes again."""

@@ -88,6 +88,22 @@ def test_peqa_trains_scales_and_nothing_else() -> None:
     assert before.unique().numel() <= 16
 
 
+def test_weight_decay_pulls_scales_to_where_they_began() -> None:
+    """Not to 1, which is no scale of anything."""
+    linear, x, y = regression()
+    module = ScaledLinear(linear, SCHEMES["W4A16"], 8)
+    first = module.scale().detach().clone()
+    train(module, x, y)
+    moved = (module.scale().detach() / first).log().abs().mean()
+    assert moved > 0.01
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, weight_decay=1.0)
+    for _ in range(50):
+        module.zero_grad()
+        (0.0 * module(x).sum()).backward()
+        optimizer.step()
+    assert (module.scale().detach() / first).log().abs().mean() < 0.1 * moved
+
+
 def test_qat_trains_every_weight_under_its_own_name() -> None:
     model = make("qwen3")
     names = [name for name, _ in model.named_parameters()]
