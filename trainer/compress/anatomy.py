@@ -29,6 +29,11 @@ class Attention:
     groups: int
     head_size: int
 
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """All four."""
+        return (self.query, self.key, self.value, self.output)
+
 
 @dataclass(frozen=True)
 class FeedForward:

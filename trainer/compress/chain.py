@@ -182,7 +182,7 @@ def _run_stage(
         heal=healed,
         serving=serving,
         serving_note=note,
-        calibration_rows=len(plan.calibration(stage)),
+        calibration_rows=plan.rows_seen(stage),
         seconds=made.seconds + (healed.seconds if healed else 0.0),
         measuring_seconds=time.monotonic() - started,
     )

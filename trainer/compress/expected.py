@@ -31,6 +31,8 @@ class Linear:
     rank: int | None = None
     step: int | None = None
     """Where the data decide the rank: it is a multiple of this, `rank` at most."""
+    masked: bool = False
+    """Whether a mask's zeros are in it."""
 
     @property
     def matrices(self) -> tuple[tuple[int, int], ...]:
@@ -69,7 +71,6 @@ class Expected:
     item_bytes: int
     anatomy: Anatomy | None = None
     """With sizes as they will be; None where only the layers and their linears are known."""
-    sparse: bool = False
     scheme: str | None = None
     group_size: int = 128
     zero_points: bool = False
@@ -93,6 +94,11 @@ class Expected:
     def factorized(self) -> bool:
         """Whether some linear is stored as two factors."""
         return any(linear.rank is not None for linear in self.linears.values())
+
+    @property
+    def sparse(self) -> bool:
+        """Whether some linear has a mask's zeros."""
+        return any(linear.masked for linear in self.linears.values())
 
     @property
     def of_its_own_form(self) -> bool:

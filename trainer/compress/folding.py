@@ -21,6 +21,8 @@ from transformers import PreTrainedModel
 
 from trainer.compress.anatomy import Anatomy, find_anatomy
 from trainer.compress.factors import factorize_plain
+from trainer.compress.layout import find_layers, find_linears
+from trainer.compress.masks import told_lost
 from trainer.compress.outcome import Outcome
 from trainer.compress.ranks import rank_for
 from trainer.data import TokenRow
@@ -50,6 +52,8 @@ def apply(stage: TensorFactorize, model: PreTrainedModel, rows: Sequence[TokenRo
     """Replace the attention weights in place; rows aren't looked at."""
     anatomy = find_anatomy(model)
     attention = anatomy.attention
+    linears = [find_linears(layer) for layer in find_layers(model).layers]
+    notes = told_lost([{name: each[name] for name in attention.linears} for each in linears])
     layers = []
     for index in range(anatomy.depth):
         layer = model.get_submodule(anatomy.layer(index))
@@ -63,7 +67,7 @@ def apply(stage: TensorFactorize, model: PreTrainedModel, rows: Sequence[TokenRo
                 for name, (first, second, heads, reads) in pairs.items()
             }
         )
-    return Outcome(model, {"form": stage.form, "layers": layers}, (STORED_DENSE,))
+    return Outcome(model, {"form": stage.form, "layers": layers}, (STORED_DENSE, *notes))
 
 
 def check_ratio(stage: TensorFactorize, anatomy: Anatomy) -> None:

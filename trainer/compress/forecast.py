@@ -58,8 +58,18 @@ def forecast(spec: CompressSpec, model: PreTrainedModel) -> list[Forecast]:
     for point in lay_out(spec):
         source = start if point.before is None else found[point.before].expected
         made = _after(point.stage, source, model, f"stages[{point.asked}]")
-        found.append(Forecast(made, engines(made)))
+        found.append(Forecast(made, (*engines(made), *_filled(source, made))))
     return found
+
+
+def _filled(source: Expected, made: Expected) -> tuple[str, ...]:
+    """Where a mask's zeros go lost, since factors are dense."""
+    names = [name for name, linear in made.linears.items() if not linear.masked]
+    lost = [name for name in names if source.linears[name].masked]
+    if not lost:
+        return ()
+    where = "all linears" if len(lost) == len(made.linears) else ", ".join(lost)
+    return (f"the zeros that a mask left are filled in {where}",)
 
 
 def _after(stage: StageSpec, source: Expected, model: PreTrainedModel, path: str) -> Expected:
@@ -101,7 +111,12 @@ def _after_mask(
                         f"{path}.pattern: {stage.pattern} doesn't fit {said}",
                         f"{inputs} is no multiple of {group}. Use pattern: unstructured.",
                     )
-    return replace(source, sparse=True)
+    return _with_mask(source, True, tuple(source.linears))
+
+
+def _with_mask(source: Expected, masked: bool, names: Sequence[str]) -> Expected:
+    changed = {name: replace(source.linears[name], masked=masked) for name in names}
+    return replace(source, linears={**source.linears, **changed})
 
 
 def _after_width(
@@ -151,7 +166,7 @@ def _after_svd(
     for name in targets:
         one = linears[name]
         rank = rank_for(f"{path}: {name}", (one.m, one.n), ratio, stage.rank_multiple)
-        linears[name] = replace(one, rank=rank)
+        linears[name] = replace(one, rank=rank, masked=False)
     return replace(source, linears=linears)
 
 
@@ -164,7 +179,9 @@ def _after_search(
         one = linears[name]
         with _at(path):
             check_step(name, (one.m, one.n), step)
-        linears[name] = replace(one, rank=highest_rank((one.m, one.n), step), step=step)
+        linears[name] = replace(
+            one, rank=highest_rank((one.m, one.n), step), step=step, masked=False
+        )
     budget = None
     if stage.max_relative_error is None and stage.max_loss_increase is None:
         whole = source.layers * sum(linears[name].m * linears[name].n for name in targets)
@@ -181,7 +198,7 @@ def _after_tensor(
     anatomy = source.anatomy or find_anatomy(model)
     with _at(path):
         check_ratio(stage, anatomy)
-    return source
+    return _with_mask(source, False, anatomy.attention.linears)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,9 @@ from trainer.errors import BadInput
 DENSE = "a mask alone shrinks nothing: the zeros are stored and multiplied like any number, so "
 DENSE += "bytes and latency stay as they were"
 
+LEAST_SHARE = 0.05
+"""Of zeros, under which they are no mask's: rounding makes a few."""
+
 Pattern = Literal["unstructured", "2:4", "4:8"]
 
 
@@ -72,6 +75,17 @@ def zero_share(linears: Sequence[Mapping[str, nn.Linear]]) -> dict[str, Any]:
         "layer_sparsities": [zeros / size for zeros, size in counts],
         "pruned_linears_parameters": total,
     }
+
+
+def told_lost(linears: Sequence[Mapping[str, nn.Linear]]) -> tuple[str, ...]:
+    """A note where linears that are about to be decomposed have a mask's zeros."""
+    share = zero_share(linears)["sparsity"]
+    if share < LEAST_SHARE:
+        return ()
+    return (
+        f"a mask's zeros are gone: {share:.0%} of the weights that it decomposed were zero, and "
+        "the factors are dense",
+    )
 
 
 def find_zeros(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -60,6 +60,12 @@ class Plan:
         """The stage's rows of the train split, evenly spread over it."""
         return spread(self.train_rows, stage.calibration_rows)
 
+    def rows_seen(self, stage: StageSpec) -> int:
+        """How many of them it looks at."""
+        # svd's errors are those of outputs, whatever it scales by
+        seen = stage.kind == "svd" or looks_at_rows(stage)
+        return len(self.calibration(stage)) if seen else 0
+
 
 def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     """Load what is asked for; raises BadInput where any stage couldn't be run."""

@@ -125,7 +125,7 @@ class StageReport(Frozen):
     serving_note: str = ""
     """Why there is no comparison with vLLM."""
     calibration_rows: int
-    """Rows whose activations the stage looked at."""
+    """Rows whose activations the stage looked at; 0 where it needs none."""
     seconds: float
     """Wall time of the stage, its heal included, measurements left out."""
     measuring_seconds: float

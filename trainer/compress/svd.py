@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from trainer.compress.factors import factorize, make_scales, relative_error, singular_values
 from trainer.compress.layout import find_layers, pick_linears
+from trainer.compress.masks import told_lost
 from trainer.compress.moments import Collect, collect
 from trainer.compress.outcome import Outcome
 from trainer.compress.rank_search import within_loss
@@ -60,7 +61,7 @@ def apply(
             lost = relative_error(weight, left @ right, moments[name].gram)
             errors[full] = {"rank": ranks[full], "relative_error": lost}
     details = {"linears": errors, "largest_damping": max(dampings), **allocation}
-    return _outcome(model, factors, details)
+    return _outcome(model, factors, details, told_lost(targets))
 
 
 def check_type(model: PreTrainedModel) -> None:
@@ -183,6 +184,7 @@ def _outcome(
     model: PreTrainedModel,
     factors: Mapping[str, tuple[Tensor, Tensor]],
     details: dict[str, Any],
+    notes: tuple[str, ...],
 ) -> Outcome:
     config_class, model_class = FACTORIZED[model.config.model_type]
     prefix = f"{model.base_model_prefix}."
@@ -198,7 +200,7 @@ def _outcome(
     made.tie_weights()
     made.generation_config = model.generation_config
     made.train(False)
-    return Outcome(made, details)
+    return Outcome(made, details, notes)
 
 
 def _factorized_state(

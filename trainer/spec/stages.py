@@ -83,6 +83,8 @@ class _Mask(Stage):
     def _pattern_fixes_the_sparsity(self) -> "_Mask":
         if self.pattern != "unstructured" and (self.sparsity != 0.5 or self.layer_sparsities):
             raise ValueError(f"pattern {self.pattern} zeroes half: leave sparsity at 0.5")
+        if self.layer_sparsities and self.sparsity != 0.5:
+            raise ValueError("layer_sparsities replaces sparsity: leave that out")
         for index, share in enumerate(self.layer_sparsities or ()):
             if not 0 <= share < 1:
                 raise ValueError(f"layer_sparsities[{index}] is {share}: give 0 or more, below 1")

@@ -203,6 +203,22 @@ def test_calibration_rows_and_branches_matter(inputs: dict[str, str], tmp_path: 
     assert few.kl_from_source != many.kl_from_source
 
 
+def test_stages_that_look_at_no_activations_report_no_rows(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Plain SVD looks: its errors are those of outputs."""
+    stages = (
+        {"kind": "magnitude"},
+        {"kind": "heal", "heal": HEAL},
+        {"kind": "evaluate"},
+        {"kind": "wanda", "on": "start"},
+        {"kind": "svd", "scaling": "none"},
+    )
+    reports = run(make_spec(inputs, *stages), tmp_path, silent)
+    assert [report.calibration_rows for report in reports] == [0, 0, 0, 40, 40]
+    assert any("a mask's zeros are gone: 50% of" in note for note in reports[-1].notes)
+
+
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
 def test_the_plan_is_told_before_anything_runs(inputs: dict[str, str], tmp_path: Path) -> None:
     """Sizes and engines first, and the sizes are those that are measured in the end."""

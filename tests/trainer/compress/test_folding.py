@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from tests.trainer.compress.families import make
 from tests.trainer.compress.models import logits, token_rows
-from trainer.compress import folding
+from trainer.compress import folding, magnitude
 from trainer.errors import BadInput
-from trainer.spec import TensorFactorize
+from trainer.spec import MagnitudePrune, TensorFactorize
 
 
 def test_folding_puts_heads_last_and_comes_back() -> None:
@@ -83,6 +83,14 @@ def test_the_report_has_svd_at_equal_parameters_beside(form: str) -> None:
         better["query_output"]["relative_error"]
         < (outcome.details["layers"][0]["query_output"]["relative_error"])
     )
+
+
+def test_that_a_mask_is_gone_is_told() -> None:
+    stage = TensorFactorize(kind="tensor")
+    assert len(folding.apply(stage, make("qwen2"), ()).notes) == 1
+    model = magnitude.apply(MagnitudePrune(kind="magnitude"), make("qwen2"), ()).model
+    notes = folding.apply(stage, model, ()).notes
+    assert "a mask's zeros are gone: 50% of" in notes[1]
 
 
 def test_bad_requests_are_refused() -> None:

@@ -140,3 +140,31 @@ def test_what_a_stage_could_not_do_is_named_with_its_path() -> None:
             forecast(spec(*stages), make("gemma"))
     with pytest.raises(BadInput, match=r"stages\[0\]: a phi3 model can't be factorized"):
         forecast(spec({"kind": "svd"}), phi3())
+
+
+MASK = {"kind": "magnitude"}
+ADAPTERS = {"kind": "qaf", "method": "qlora", "rank": 4, "group_size": 8}
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+EVERYTHING = {"kind": "svd", "parameter_ratio": 0.75, "rank_multiple": 8, "targets": ALL}
+
+
+def test_a_mask_is_gone_where_its_linears_are_factorized() -> None:
+    model = make("llama", **WIDE)
+    made = forecast(spec(MASK, EVERYTHING, ADAPTERS), model)
+    assert [one.expected.sparse for one in made] == [True, False, False]
+    assert "the zeros that a mask left are filled in all linears" in made[1].notes
+    assert not any("filled" in note for one in (made[0], made[2]) for note in one.notes)
+    with pytest.raises(BadInput, match="would fill the zeros that a mask left"):
+        forecast(spec(MASK, {**EVERYTHING, "targets": ("q_proj", "up_proj")}, ADAPTERS), model)
+    with pytest.raises(BadInput, match="would fill the zeros that a mask left"):
+        forecast(spec(EVERYTHING, MASK, ADAPTERS), model)
+
+
+def test_folding_fills_the_zeros_of_attention_alone() -> None:
+    _, folded = forecast(spec(MASK, {"kind": "tensor"}), make("llama"))
+    (said,) = (note for note in folded.notes if "filled" in note)
+    assert "self_attn.q_proj" in said
+    assert "mlp" not in said
+    assert folded.expected.sparse
+    (alone,) = forecast(spec({"kind": "tensor"}), make("llama"))
+    assert not any("filled" in note for note in alone.notes)

@@ -127,6 +127,8 @@ def test_layers_may_have_shares_of_their_own(module, kind) -> None:  # type: ign
         module.apply(spec, tiny_llama(layers=2), token_rows(2))
     with pytest.raises(ValidationError, match=r"layer_sparsities\[1\] is 1"):
         kind(kind=name, layer_sparsities=(0.5, 1.0))
+    with pytest.raises(ValidationError, match="layer_sparsities replaces sparsity"):
+        kind(kind=name, layer_sparsities=(0.2, 0.0, 0.7), sparsity=0.9)
 
 
 def test_blocks_and_damping_matter() -> None:
