@@ -225,6 +225,12 @@ def _row(
             f"{tokenizer.decode(whole[max(0, len(prompt) - 12) : len(prompt) + 4])!r} when "
             "answered. Mend the student's chat template.",
         )
+    if not prompt:  # what predicts a row's first token lies in its prompt
+        raise BadInput(
+            f"row {name}'s prompt has no tokens",
+            "Nothing stands before its completion, so the completion's first token can't be "
+            "learnt. Give it a prompt, or take a chat template that writes a start or a role.",
+        )
     ids = np.asarray(_until_end(whole, len(prompt), tokenizer, end_ids), dtype=np.int32)
     return TokenRow(name, ids, len(prompt))
 

@@ -176,6 +176,13 @@ def test_a_template_that_rewrites_the_prompt_is_refused() -> None:
         encode(make_records(1), fickle, 100, END)
 
 
+def test_a_prompt_of_no_tokens_is_refused() -> None:
+    bare = make_tokenizer("{% for m in messages %}{{ m.content }} {% endfor %}")
+    assert encode([make_record(0, "w1", "w2")], bare, 100, END).rows
+    with pytest.raises(BadInput, match="row r1's prompt has no tokens"):
+        encode([make_record(0, "w1", "w2"), make_record(1, "", "w2 w3")], bare, 100, END)
+
+
 def test_a_template_that_refuses_a_role_is_quoted() -> None:
     strict = make_tokenizer("{{ raise_exception('no system role here') }}")
     with pytest.raises(BadInput, match="no system role here"):
