@@ -43,17 +43,28 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class TokenRows:
-    """What became of the records: the rows kept, and how many were too long."""
+    """What became of the records: the rows kept, and how many gave none, by why."""
 
     rows: tuple[TokenRow, ...]
     too_long: int
     longest: int
     """Tokens of the longest row, those left out included."""
+    cut: int = 0
+    """Records whose completion met its token limit."""
+    unsuited: int = 0
+    """Records that the method can't learn from."""
 
     @property
     def completion_tokens(self) -> int:
         """Tokens trained on in one epoch."""
         return sum(row.completion_tokens for row in self.rows)
+
+    def left_out(self, max_length: int) -> str:
+        """What was left out, and why, in words."""
+        told = [f"{self.too_long} longer than {max_length} tokens"]
+        told += [f"{self.cut} cut off by their token limit"] if self.cut else []
+        told += [f"{self.unsuited} that the method can't learn from"] if self.unsuited else []
+        return f"{', '.join(told)} left out"
 
 
 Padded = dict[str, Tensor]

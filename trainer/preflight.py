@@ -50,7 +50,7 @@ def describe(run: Prepared) -> str:
     middle = lengths[len(lengths) // 2]
     lines = [
         f"{len(lengths)} rows of {lengths[0]} to {lengths[-1]} tokens (median {middle}), "
-        f"{run.rows.too_long} too long",
+        f"{run.rows.left_out(run.max_length)}",
         f"{run.rows.completion_tokens} tokens learnt an epoch; vocabulary {len(run.tokenizer)}, "
         f"head {run.model.get_output_embeddings().weight.shape[0]}",
         f"{run.plan.steps} steps, {run.plan.warmup_steps} of them warm-up, "

@@ -28,7 +28,7 @@ from trainer.loading import (
     read_config,
     stored_dtype,
 )
-from trainer.methods import METHODS, Setting, check_confidence, check_teacher
+from trainer.methods import METHODS, Setting, check_confidence, check_teacher, count_left
 from trainer.methods.method import Encode
 from trainer.packing import check_packing
 from trainer.plan import Plan, layout, make_plan
@@ -81,6 +81,7 @@ def prepare(
         check_packing("student", model)
     ends, limit = end_ids(model, tokenizer), _limit(model, spec, emit)
     rows = method.rows(spec, chosen, _encoder(tokenizer, limit, ends, spec.weight_by))
+    rows = replace(rows, **count_left(records, chosen))
     _check_weighed(rows)
     held, held_rows = _held(spec, validation, _encoder(tokenizer, limit, ends), emit)
     check_validation(optimization, held_rows.rows)
@@ -155,7 +156,8 @@ def _held(
     method = METHODS[spec.method]
     try:
         held = method.select(spec, validation) if validation else []
-        return held, method.rows(spec, held, encode) if held else TokenRows((), 0, 0)
+        rows = method.rows(spec, held, encode) if held else TokenRows((), 0, 0)
+        return held, replace(rows, **count_left(validation, held))
     except BadInput as error:
         emit("warning", {"detail": f"no validation loss: {error.title}"})
         return [], TokenRows((), 0, 0)
@@ -198,8 +200,10 @@ def _adapt(model: PreTrainedModel, spec: TrainSpec, emit: Emit) -> None:
 
 def _tell_rows(rows: TokenRows, validation: TokenRows, max_length: int, emit: Emit) -> None:
     kept = f"{len(rows.rows)} rows, {rows.completion_tokens} completion tokens"
-    long = f"{rows.too_long} longer than {max_length} tokens left out"
-    emit("phase", {"name": "rows", "detail": f"{kept}; {long}"})
+    emit("phase", {"name": "rows", "detail": f"{kept}; {rows.left_out(max_length)}"})
+    if validation.too_long + validation.cut + validation.unsuited:
+        told = f"{len(validation.rows)} rows; {validation.left_out(max_length)}"
+        emit("phase", {"name": "validation rows", "detail": told})
     if not validation.rows:
         emit("warning", {"detail": "the dataset has no validation rows: no validation loss"})
 

@@ -155,6 +155,8 @@ def _training(student: Path) -> Training:
         method=card["method"],
         rows=card["dataset"]["rows"],
         left_out=card["dataset"]["too_long"],
+        cut=card["dataset"].get("cut"),
+        unsuited=card["dataset"].get("unsuited"),
         seed=card["spec"]["optimization"]["seed"],
         threads=card["threads"],
         steps=tuple(Step(step=step, loss=loss) for step, loss in card["losses"]),

@@ -223,6 +223,8 @@ def _card(run: Prepared, trainer: DistilTrainer, seconds: float) -> dict[str, An
             "path": run.spec.dataset,
             "rows": len(run.rows.rows),
             "too_long": run.rows.too_long,
+            "cut": run.rows.cut,
+            "unsuited": run.rows.unsuited,
             "completion_tokens_per_epoch": run.rows.completion_tokens,
             "validation_rows": len(run.validation.rows),
         },

@@ -129,6 +129,8 @@ def _training(session: Session, parts: Parts) -> report.Training | None:
         job=parts.train.id,
         rows=rows.get("rows"),
         left_out=rows.get("too_long"),
+        cut=rows.get("cut"),
+        unsuited=rows.get("unsuited"),
         seed=spec.train.optimization.seed,
         threads=card.get("threads"),
         steps=tuple(

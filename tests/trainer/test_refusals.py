@@ -117,6 +117,25 @@ def test_validation_rows_that_are_all_too_long_are_no_reason_not_to_train(tmp_pa
     assert any("no validation loss: no row is short" in w["detail"] for w in heard.of("warning"))
 
 
+def cut(record: Record) -> Record:
+    return record.model_copy(update={"finish_reason": "length"})
+
+
+def test_rows_that_selection_leaves_out_are_told_and_recorded(tmp_path: Path) -> None:
+    heard, rows = Heard(), make_records(9)
+    given = [*map(cut, rows[:2]), *rows[2:5], *make_records(8, Kind.IF)[5:], LONG]
+    held = [cut(rows[5]), *rows[6:]]
+    spec = spec_of(tmp_path, "rationale_then_answer", optimization={"max_steps": 1})
+    model = train_on(spec, given, held, tmp_path / "out", heard)
+    told = {phase["name"]: phase["detail"] for phase in heard.of("phase")}
+    left = "1 longer than 64 tokens, 2 cut off by their token limit, 3 that the method can't learn"
+    assert told["rows"].startswith("3 rows") and left in told["rows"]
+    assert told["validation rows"].startswith("3 rows; 0 longer than 64 tokens, 1 cut off")
+    card = json.loads((model / "retort.json").read_text())["dataset"]
+    wanted = {"rows": 3, "too_long": 1, "cut": 2, "unsuited": 3}
+    assert {name: card[name] for name in wanted} == wanted
+
+
 @pytest.mark.parametrize("options", [{"keep": "best"}, {"patience": 1}])
 @pytest.mark.parametrize("held", [[LONG], make_records(3, Kind.IF)], ids=["long", "other"])
 def test_choosing_needs_validation_rows_that_the_method_can_use(

@@ -8,6 +8,7 @@ from trainer.methods.off_policy import forward_kl_method, kd
 from trainer.methods.on_policy import gkd
 from trainer.methods.selection import (
     check_confidence,
+    count_left,
     select_all,
     select_demonstrated,
     select_labelled_rationales,
@@ -40,4 +41,5 @@ __all__ = [
     "check_confidence",
     "check_teacher",
     "check_vocabularies",
+    "count_left",
 ]

@@ -60,6 +60,12 @@ def complete(records: Sequence[Record]) -> list[Record]:
     return [row for row in records if row.finish_reason != "length"]
 
 
+def count_left(records: Sequence[Record], chosen: Sequence[Record]) -> dict[str, int]:
+    """How many were not chosen: cut off by their token limit, or unsuited to the method."""
+    cut = len(records) - len(complete(records))
+    return {"cut": cut, "unsuited": len(records) - cut - len(chosen)}
+
+
 def check_confidence(records: Sequence[Record]) -> None:
     """BadInput where rows are to be weighed and don't say how much."""
     lacking = sum(row.confidence is None for row in records)

@@ -117,6 +117,10 @@ class Training(Frozen):
     """Train rows used."""
     left_out: int | None = None
     """Rows longer than max_length."""
+    cut: int | None = None
+    """Rows whose completion met its token limit."""
+    unsuited: int | None = None
+    """Rows that the method can't learn from."""
     seed: int | None = None
     threads: int | None = None
     steps: tuple[Step, ...] = ()

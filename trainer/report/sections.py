@@ -100,6 +100,8 @@ def training_table(training: Training | None, why: str | None) -> Table:
             "method": label(training.method),
             "rows": cells.count(training.rows, untold),
             "rows left out as too long": cells.count(training.left_out, untold),
+            "rows left out as cut off": cells.count(training.cut, untold),
+            "rows left out, of no use to the method": cells.count(training.unsuited, untold),
             "optimizer steps": cells.count(
                 training.steps[-1].step if training.steps else None, untold
             ),

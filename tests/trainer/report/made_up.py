@@ -169,6 +169,8 @@ def training() -> Training:
         method="rationale_then_answer",
         rows=1_071,
         left_out=3,
+        cut=12,
+        unsuited=0,
         seed=0,
         threads=2,
         steps=steps,
