@@ -25,7 +25,15 @@ from trainer.compress.size import count_parameters
 from trainer.data import TokenRow, collate, encode, read_records
 from trainer.errors import BadInput
 from trainer.events import Emit
-from trainer.loading import NO_LIMIT, end_ids, held_tokens, load_model, load_tokenizer, weight_files
+from trainer.loading import (
+    NO_LIMIT,
+    check_weights,
+    end_ids,
+    held_tokens,
+    load_model,
+    load_tokenizer,
+    weight_files,
+)
 from trainer.measurement import Assessment, Estimate, bootstrap
 from trainer.memory import peak_bytes, restart_peak
 from trainer.methods.teacher import check_vocabularies
@@ -59,8 +67,8 @@ def assess(
     """Measure a model on rows of a dataset's split; with `spec.vllm`, its speed in vLLM too, of
     `vllm_python` or the environment beside this one.
 
-    Raises BadInput for what is no model or dataset, a split without rows, and a teacher with
-    another vocabulary.
+    Raises BadInput for what is no model or dataset, a split without rows, weights or outputs that
+    are no numbers, and a teacher with another vocabulary.
     """
     torch.set_num_threads(spec.threads or len(os.sched_getaffinity(0)))
     records, checks = _records(spec), _checks(spec)
@@ -68,6 +76,7 @@ def assess(
     verifier = _verifier(checks.spec)
     emit("phase", {"name": "evaluate", "detail": f"{model_dir} on {len(records)} rows"})
     tokenizer, model = load_tokenizer(model_dir), load_model(model_dir)
+    check_weights(model_dir, model)
     check_teacher(spec, tokenizer)
     limit = held_tokens(model) or NO_LIMIT
     rows = encode(records, tokenizer, limit, end_ids(model, tokenizer))
@@ -76,8 +85,9 @@ def assess(
     restart_peak(model.device)
     answers = answer(model, tokenizer, records, spec)
     peak, texts = peak_bytes(model.device), texts_of(answers, tokenizer)
-    teacher = load_model(spec.teacher) if spec.teacher else None
+    teacher = _teacher(spec)
     read = read_rows(model, teacher, rows.rows, spec.batch_size)
+    _check_outputs(read, model_dir, spec)
     figures = _figures(read, records, texts, checks, verifier, spec)
     return Assessment(
         model=str(model_dir),
@@ -181,6 +191,7 @@ def _figures(
 
 def _why(figures: dict[str, Estimate | None], spec: DatasetEval) -> dict[str, str]:
     reasons = {
+        "perplexity": "it is larger than a number can be: the model has diverged",
         "accuracy": "no row has an answer to compare with",
         "kl": "no teacher was named",
         "top1_agreement": "no teacher was named",
@@ -188,8 +199,11 @@ def _why(figures: dict[str, Estimate | None], spec: DatasetEval) -> dict[str, st
     return {name: why for name, why in reasons.items() if figures[name] is None}
 
 
-def _exponential(loss: Estimate) -> Estimate:
-    value, low, high = (math.exp(nats) for nats in (loss.value, loss.low, loss.high))
+def _exponential(loss: Estimate) -> Estimate | None:
+    try:
+        value, low, high = (math.exp(nats) for nats in (loss.value, loss.low, loss.high))
+    except OverflowError:
+        return None
     return Estimate(value=value, low=low, high=high, rows=loss.rows)
 
 
@@ -233,6 +247,24 @@ def _verifier(spec: VerifierSpec) -> Verifier:
             f"the dataset's answers are compared by {spec.kind}",
             f"{error}. Name another verifier with --verify.",
         ) from error
+
+
+def _teacher(spec: DatasetEval) -> PreTrainedModel | None:
+    if spec.teacher is None:
+        return None
+    model = load_model(spec.teacher)
+    check_weights(spec.teacher, model)
+    return model
+
+
+def _check_outputs(read: Read, model_dir: str | Path, spec: DatasetEval) -> None:
+    """Weights that are numbers may overflow on their way."""
+    for source, figures in ((model_dir, read.nats), (spec.teacher, read.kl)):
+        if not all(math.isfinite(figure) for figure in figures):
+            raise BadInput(
+                f"{source} gives outputs that are not finite",
+                "Its activations overflow: it has diverged, or needs a wider dtype.",
+            )
 
 
 def check_teacher(spec: DatasetEval, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -23,6 +23,16 @@ from trainer.errors import BadInput
 
 RENDER_ROWS = 1024
 """Rows rendered and tokenized together."""
+BROKEN_TEMPLATE = (
+    jinja2.TemplateError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""A template's expressions are Python's, and so are their faults."""
 
 
 @dataclass(frozen=True)
@@ -204,10 +214,11 @@ def _render(
             tokenize=False,
             add_generation_prompt=not completion,
         )
-    except jinja2.TemplateError as error:
+    except BROKEN_TEMPLATE as error:
+        told = str(error) or type(error).__name__
         raise BadInput(
             f"the chat template refuses {what}",
-            f"{error}. Roles: {[message['role'] for message in messages]}. Change the prompts, "
+            f"{told}. Roles: {[message['role'] for message in messages]}. Change the prompts, "
             "or the student's chat template.",
         ) from error
     return str(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -25,6 +25,18 @@ NO_LIMIT = 2**31
 WEIGHTS = "*.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Loading such a file may run what is in it."""
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    ImportError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    StrictDataclassError,
+)
+"""What transformers raises of files that hold no model: whatever an odd value meets first."""
 
 
 def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -48,7 +60,7 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (*UNREADABLE, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{source} can't be loaded as a language model", _first(error)) from error
     model, told = found
     if missing := sorted(told["missing_keys"]):
@@ -83,7 +95,7 @@ def make_model(source: str | Path, seed: int) -> PreTrainedModel:
             made = AutoModelForCausalLM.from_config(
                 _grouped(source, _config(source)), dtype=torch.float32, trust_remote_code=False
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (*UNREADABLE, RuntimeError) as error:
         raise BadInput(f"{source} configures no language model", _first(error)) from error
     model: PreTrainedModel = made.eval()
     return model
@@ -97,7 +109,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(source), trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{source} has no tokenizer that loads", _first(error)) from error
     return tokenizer
 
@@ -122,9 +134,11 @@ def read_config(source: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        config: Any = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise BadInput(f"{path} is not JSON", f"{error}. Save the model again.") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is no JSON object", "Save the model again.")
     return config
 
 
@@ -132,7 +146,7 @@ def stored_dtype(source: str | Path) -> torch.dtype:
     """The dtype that a model directory's weights are in, as its configuration says; else fp32."""
     config = read_config(source)
     named = config.get("dtype") or config.get("torch_dtype") or "float32"
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(named, torch.float32)
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(str(named), torch.float32)
 
 
 def positions(source: str | Path) -> int | None:
@@ -140,7 +154,7 @@ def positions(source: str | Path) -> int | None:
     loading it will say more."""
     try:
         return _held(_config(source))
-    except (OSError, ValueError, KeyError, ImportError):
+    except UNREADABLE:
         return None
 
 

@@ -110,7 +110,7 @@ class Assessment(Frozen):
     rows: int
     left_out: int
     """Rows longer than the model holds."""
-    perplexity: Estimate
+    perplexity: Estimate | None
     """Of completion tokens."""
     exact_match: Estimate
     """Share of greedy answers equal to the whole completion, white space aside."""

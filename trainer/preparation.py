@@ -81,7 +81,7 @@ def prepare(
         check_packing("student", model)
     ends, limit = end_ids(model, tokenizer), _limit(model, spec, emit)
     rows = method.rows(spec, chosen, _encoder(tokenizer, limit, ends, spec.weight_by))
-    rows = replace(rows, **count_left(records, chosen))
+    rows = count_left(rows, records, chosen)
     _check_weighed(rows)
     held, held_rows = _held(spec, validation, _encoder(tokenizer, limit, ends), emit)
     check_validation(optimization, held_rows.rows)
@@ -157,7 +157,7 @@ def _held(
     try:
         held = method.select(spec, validation) if validation else []
         rows = method.rows(spec, held, encode) if held else TokenRows((), 0, 0)
-        return held, replace(rows, **count_left(validation, held))
+        return held, count_left(rows, validation, held)
     except BadInput as error:
         emit("warning", {"detail": f"no validation loss: {error.title}"})
         return [], TokenRows((), 0, 0)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from prompts.dataset.chunk import read_batches
@@ -14,19 +15,19 @@ from prompts.record import End, Record, Rejected
 from prompts.signal import SignalReader
 from prompts.split import SplitName
 
+Row = TypeVar("Row", Record, Rejected)
+
 _BATCH_ROWS = 256
 
 
 def read_rows(path: Path, split: SplitName) -> Iterator[Record]:
     """The accepted rows of one split, in input order. Raises DatasetError."""
-    for row in _rows(path, split):
-        yield Record.model_validate(row)
+    yield from _rows(path, split, Record)
 
 
 def read_rejected(path: Path) -> Iterator[Rejected]:
     """Every row that was not accepted, in input order. Raises DatasetError."""
-    for row in _rows(path, "rejected"):
-        yield Rejected.model_validate(row)
+    yield from _rows(path, "rejected", Rejected)
 
 
 def read_chunk(path: Path) -> Iterator[Record]:
@@ -50,11 +51,21 @@ def open_signal(path: Path) -> SignalReader:
     return SignalReader(path / FOLDER)
 
 
-def _rows(path: Path, part: str) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, part: str, made: type[Row]) -> Iterator[Row]:
     for file in read_manifest(path).files:
         if file.part == part:
-            for table in read_batches(_present(path, file), _BATCH_ROWS):
-                yield from table.to_pylist()
+            yield from _shard(_present(path, file), made)
+
+
+def _shard(file: Path, made: type[Row]) -> Iterator[Row]:
+    try:
+        for table in read_batches(file, _BATCH_ROWS):
+            for row in table.to_pylist():
+                yield made.model_validate(row)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's word, not the decoder's
+        raise DatasetError(f"{file} is damaged, copy the dataset again: {error}") from error
 
 
 def _present(path: Path, file: ShardFile) -> Path:

@@ -93,6 +93,7 @@ def one_by_one(place: Path) -> tuple[float, float, float]:
 def test_likelihood_and_distance_are_those_of_each_row_alone(place: Path) -> None:
     found = assess(place / "model", spec(place, teacher=str(place / "teacher")), silent)
     perplexity, kl, agreed = one_by_one(place)
+    assert found.perplexity is not None
     assert found.perplexity.value == pytest.approx(perplexity, rel=1e-5)
     assert found.kl is not None
     assert found.kl.value == pytest.approx(kl, rel=1e-4)
@@ -258,6 +259,34 @@ def test_the_interval_covers_what_it_should() -> None:
     twice = bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 100)
     assert twice == bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 100)
     assert twice.value == 1.5
+
+
+def scaled(place: Path, target: Path, factor: float) -> Path:
+    """The model with its last norm times a factor."""
+    model = load_model(place / "model")
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight").mul_(factor)
+    return save_model(target, model)
+
+
+def test_a_diverged_model_is_measured_as_far_as_numbers_go(place: Path, tmp_path: Path) -> None:
+    found = assess(scaled(place, tmp_path / "m", 2000.0), spec(place), silent)
+    assert found.perplexity is None
+    assert "larger than a number can be" in found.why["perplexity"]
+    assert found.accuracy is not None
+
+
+@pytest.mark.parametrize("side", ["model", "teacher"])
+@pytest.mark.parametrize(
+    ("factor", "told"), [(math.nan, "weights that are not"), (1e38, "outputs that are not")]
+)
+def test_what_is_no_number_is_not_measured(
+    place: Path, tmp_path: Path, side: str, factor: float, told: str
+) -> None:
+    odd = scaled(place, tmp_path / "odd", factor)
+    sides = {"model": place / "model", "teacher": place / "model", side: odd}
+    with pytest.raises(BadInput, match=f"odd has {told}|odd gives {told}"):
+        assess(sides["model"], spec(place, teacher=str(sides["teacher"])), silent)
 
 
 def test_a_vllm_that_is_not_there_is_said_before_anything_is_measured(place: Path) -> None:

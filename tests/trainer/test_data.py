@@ -189,6 +189,12 @@ def test_a_template_that_refuses_a_role_is_quoted() -> None:
         encode(make_records(1), strict, 100, END)
 
 
+@pytest.mark.parametrize("broken", ["{{ messages[0].content + 1 }}", "{{ 1 / 0 }}"])
+def test_a_template_that_fails_as_python_does_is_named(broken: str) -> None:
+    with pytest.raises(BadInput, match=r"the chat template refuses row r0: .*Roles"):
+        encode(make_records(1), make_tokenizer(broken), 100, END)
+
+
 def test_a_completion_with_another_role_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     record = make_record(0, "w1", "w2")
     tool = record.model_copy(update={"completion": (Message(role="tool", content="w2"),)})

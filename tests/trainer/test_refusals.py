@@ -28,6 +28,7 @@ from trainer import packing
 from trainer.errors import BadInput
 from trainer.events import Emit, silent
 from trainer.loading import load_model
+from trainer.loading import make_model as configured
 from trainer.packing import check_packing
 from trainer.spec import TrainSpec
 from trainer.training import train_on
@@ -73,6 +74,34 @@ def test_weights_that_are_not_there_are_named_and_never_drawn(
         file.write_text(json.dumps({**config, "num_hidden_layers": more, "layer_types": None}))
     with pytest.raises(BadInput, match=rf"{side} lacks \d+ weights of its configuration"):
         made(spec)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": "two"},
+        {"hidden_size": None},
+        {"num_attention_heads": 0},
+        {"dtype": "nope"},
+        {"dtype": []},
+        {"pad_token_id": 999},
+        {"auto_map": 3},
+        None,
+    ],
+    ids=str,
+)
+def test_a_configuration_of_odd_values_is_refused_in_words(
+    tmp_path: Path, changes: dict[str, Any] | None
+) -> None:
+    place = save_model(tmp_path / "m", make_model())
+    held = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps([] if changes is None else {**held, **changes}))
+    with pytest.raises(BadInput, match="can't be loaded as a language model"):
+        load_model(place)
+    with pytest.raises(BadInput, match="configures no language model"):
+        configured(place, 0)
+    with pytest.raises(BadInput, match=str(place)):
+        made(spec_of(tmp_path, "sequence_level", student=str(place)))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +158,8 @@ def test_rows_that_selection_leaves_out_are_told_and_recorded(tmp_path: Path) ->
     model = train_on(spec, given, held, tmp_path / "out", heard)
     told = {phase["name"]: phase["detail"] for phase in heard.of("phase")}
     left = "1 longer than 64 tokens, 2 cut off by their token limit, 3 that the method can't learn"
-    assert told["rows"].startswith("3 rows") and left in told["rows"]
+    assert told["rows"].startswith("3 rows")
+    assert left in told["rows"]
     assert told["validation rows"].startswith("3 rows; 0 longer than 64 tokens, 1 cut off")
     card = json.loads((model / "retort.json").read_text())["dataset"]
     wanted = {"rows": 3, "too_long": 1, "cut": 2, "unsuited": 3}

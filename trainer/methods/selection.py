@@ -1,9 +1,11 @@
 """Which of a dataset's rows a method can learn from."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from prompts.record import Kind, Record
+from trainer.data import TokenRows
 from trainer.errors import BadInput
 
 
@@ -60,10 +62,10 @@ def complete(records: Sequence[Record]) -> list[Record]:
     return [row for row in records if row.finish_reason != "length"]
 
 
-def count_left(records: Sequence[Record], chosen: Sequence[Record]) -> dict[str, int]:
-    """How many were not chosen: cut off by their token limit, or unsuited to the method."""
+def count_left(rows: TokenRows, records: Sequence[Record], chosen: Sequence[Record]) -> TokenRows:
+    """The rows with how many of the records were not chosen, by why."""
     cut = len(records) - len(complete(records))
-    return {"cut": cut, "unsuited": len(records) - cut - len(chosen)}
+    return replace(rows, cut=cut, unsuited=len(records) - cut - len(chosen))
 
 
 def check_confidence(records: Sequence[Record]) -> None:

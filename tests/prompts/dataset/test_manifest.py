@@ -55,6 +55,18 @@ def test_an_incomplete_copy_is_noticed(dataset: Path) -> None:
         list(read_rows(dataset, "train"))
 
 
+@pytest.mark.parametrize("part", ["footer", "pages"])
+def test_damage_that_leaves_a_files_size_is_named(dataset: Path, part: str) -> None:
+    shard = dataset / "data" / "train-00000-of-00001.parquet"
+    held = bytearray(shard.read_bytes())
+    middle = len(held) // 2
+    start, end = (middle, len(held) - 8) if part == "footer" else (4, middle)
+    held[start:end] = bytes(byte ^ 0xFF for byte in held[start:end])
+    shard.write_bytes(held)
+    with pytest.raises(DatasetError, match="parquet is damaged, copy the dataset again"):
+        list(read_rows(dataset, "train"))
+
+
 def test_a_manifest_of_the_first_version_is_what_is_written(dataset: Path) -> None:
     content = json.loads((dataset / "manifest.json").read_text())
     assert (content["format"], content["version"]) == ("retort-dataset", 1)
