@@ -30,12 +30,14 @@ def post(
     body: dict[str, Any],
     key: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    patience_s: float = PATIENCE_S,
+    timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Any]:
     """The answer, a JSON object. Raises Refused, and ConnectionError where nobody answers."""
     waited, pause = 0.0, 1.0
     while True:
         try:
-            return _once(url, body, key)
+            return _once(url, body, key, timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code not in COME_BACK and error.code < 500:
@@ -44,17 +46,17 @@ def post(
             problem: Exception = error
         except (OSError, HTTPException) as error:
             problem = error
-        if waited >= PATIENCE_S:
+        if waited >= patience_s:
             raise ConnectionError(f"{url} is away: {problem}") from problem
         sleep(pause)
         waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE_S)
 
 
-def _once(url: str, body: dict[str, Any], key: str | None) -> dict[str, Any]:
+def _once(url: str, body: dict[str, Any], key: str | None, timeout_s: float) -> dict[str, Any]:
     headers = {"Content-Type": "application/json"}
     headers |= {"Authorization": f"Bearer {key}"} if key else {}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
+    with _OPENER.open(request, timeout=timeout_s) as answer:
         text = answer.read()
     try:
         said = json.loads(text) if text.strip() else {}

@@ -14,11 +14,12 @@ from trainer.device import training_device
 from trainer.errors import BadInput
 from trainer.events import Emit, silent
 from trainer.loading import read_config, weight_files
+from trainer.methods import find_served
 from trainer.objectives.head import logits_alive
 from trainer.plan import layout
 from trainer.preparation import Prepared, make_objective, prepare
 from trainer.space import memory_named
-from trainer.spec import TrainSpec, WithTeacher
+from trainer.spec import ServedKL, TrainSpec, WithTeacher
 from trainer.student import Student
 from trainer.training import fit
 
@@ -32,6 +33,8 @@ def dry_run(spec: TrainSpec, emit: Emit) -> str:
         raise BadInput("no dataset to train on", "Name one in `dataset`.")
     dataset = Path(spec.dataset)
     records, held = read_records(dataset, "train"), read_records(dataset, "validation")
+    if isinstance(spec, ServedKL):
+        find_served(spec)
     with memory_named(spec):
         run = prepare(spec, records, held, emit)
         plan = describe(run)

@@ -17,7 +17,7 @@ import numpy as np
 from prompts.signal import TopKRow, top_k_row
 from trainer.data import TokenRow
 from trainer.errors import BadInput
-from trainer.posting import Refused, post
+from trainer.posting import PATIENCE_S, TIMEOUT_S, Refused, post
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class ServedTeacher:
     in_flight: int
     key: str | None = None
     sleep: Callable[[float], None] = time.sleep
+    patience_s: float = PATIENCE_S
+    timeout_s: float = TIMEOUT_S
 
     def thoughts(self, rows: Sequence[TokenRow]) -> list[TopKRow]:
         """What it thinks at each completion token of each row, asked side by side."""
@@ -63,9 +65,15 @@ class ServedTeacher:
 
     def _post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            return post(url, body, self.key, self.sleep)
+            return post(url, body, self.key, self.sleep, self.patience_s, self.timeout_s)
         except Refused as error:
             raise _refused(self, error) from error
+        except ConnectionError as error:
+            raise BadInput(
+                "the served teacher can't be reached",
+                f"{error}. Start its server, or mend its URL. Started again, a training goes on "
+                "from its last complete checkpoint.",
+            ) from error
 
 
 def read_thought(said: Mapping[str, Any], row: TokenRow, top_k: int) -> TopKRow:

@@ -22,10 +22,11 @@ from trainer.errors import BadInput, Terminated
 from trainer.events import Emit
 from trainer.loading import stored_dtype, tokenizer_file, weight_files
 from trainer.loop import DistilTrainer
+from trainer.methods import find_served
 from trainer.preparation import Prepared, fresh_student, make_objective, prepare, rounding_of
 from trainer.samples import make_sampler, thinned
 from trainer.space import check_disk, disk_named, memory_named
-from trainer.spec import TrainSpec, WithTeacher
+from trainer.spec import ServedKL, TrainSpec, WithTeacher
 from trainer.stop import deferred_sigterm
 from trainer.student import Student
 
@@ -82,6 +83,8 @@ def _train(
 ) -> Path:
     started = time.monotonic()
     _check_place(spec, out)
+    if isinstance(spec, ServedKL) and not (out / "model").exists():
+        find_served(spec)  # before anything is loaded; a finished student needs none
     run = prepare(spec, records, validation, emit)
     if finished(out, run.digest):
         emit("phase", {"name": "train", "detail": "this student is finished already"})

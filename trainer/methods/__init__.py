@@ -14,7 +14,7 @@ from trainer.methods.selection import (
     select_labelled_rationales,
     select_rationales,
 )
-from trainer.methods.served import served_kl
+from trainer.methods.served import find_served, served_kl
 from trainer.methods.stored import select_signalled, stored_kl
 from trainer.methods.teacher import check_teacher, check_vocabularies
 from trainer.methods.uld import uld
@@ -42,4 +42,5 @@ __all__ = [
     "check_teacher",
     "check_vocabularies",
     "count_left",
+    "find_served",
 ]

@@ -5,6 +5,8 @@ K kept positions, k entries a position.
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -26,11 +28,13 @@ from trainer.student import Losses, Objective, Seen, head_of
 
 CHECKED_ROWS = 16
 """Of which both sides' tokens are compared before the first step."""
+FIRST_PATIENCE_S, FIRST_TIMEOUT_S = 5.0, 10.0
+"""A URL that is wrong is told soon; a teacher that has answered once is waited for longer."""
 
 
-def served_kl(spec: ServedKL, setting: Setting) -> Objective:
-    """A divergence over k + 1 outcomes, on the rows or on the student's own answers."""
-    if not spec.teacher.startswith(("http://", "https://")):
+def find_served(spec: ServedKL) -> ServedTeacher:
+    """The teacher, which has answered a first question; BadInput where it doesn't, soon."""
+    if not _is_url(spec.teacher):
         raise BadInput(
             f"teacher: {spec.teacher} is no URL",
             "Without the service a served teacher is named by its API's URL, ending in /v1.",
@@ -42,6 +46,21 @@ def served_kl(spec: ServedKL, setting: Setting) -> Objective:
         spec.in_flight,
         _key(spec),
     )
+    replace(teacher, patience_s=FIRST_PATIENCE_S, timeout_s=FIRST_TIMEOUT_S).tokenize("a")
+    return teacher
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its port or its IPv6 address is none
+        return False
+
+
+def served_kl(spec: ServedKL, setting: Setting) -> Objective:
+    """A divergence over k + 1 outcomes, on the rows or on the student's own answers."""
+    teacher = find_served(spec)
     setting.emit("phase", {"name": "teacher", "detail": f"{teacher.model} at {teacher.url}"})
     drawing = None
     if spec.student_share > 0:

@@ -1,7 +1,9 @@
 """A teacher in another process: its log-probs, what is sound on them, and what is refused."""
 
+import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tokenizers.models import WordLevel
 from tests.trainer.conftest import make_model, make_records, make_tokenizer, save_model
 from tests.trainer.methods.made import all_rows, dense, kept_targets, learnt, loss_of, made, spec_of
 from tests.trainer.methods.served_teacher import Fake, serving
-from tests.trainer.runs import same, weights
+from tests.trainer.runs import Heard, same, weights
 from trainer.batch import pack
 from trainer.data import TokenRows
 from trainer.errors import BadInput
@@ -106,7 +108,7 @@ def test_a_whole_run_and_a_server_that_comes_back(tmp_path: Path, fake: Fake) ->
     assert slept == [1.0, 2.0, 4.0]
     assert found.ids.shape == (row.completion_tokens, 5)
     fake.away = 10**6
-    with pytest.raises(ConnectionError, match="is away"):
+    with pytest.raises(BadInput, match=r"503.*goes on from its last complete checkpoint"):
         patient.thoughts([row])
     fake.away = 0
 
@@ -160,9 +162,29 @@ def test_a_server_too_short_for_the_students_answers_is_refused(tmp_path: Path, 
     made(served(tmp_path, fake, **drawn, optimization={"max_length": 39}))
 
 
-def test_a_teacher_that_is_no_address_is_told_so(tmp_path: Path, fake: Fake) -> None:
-    with pytest.raises(BadInput, match="teacher: big is no URL"):
-        made(served(tmp_path, fake, teacher="big"))
+@pytest.mark.parametrize("named", ["big", "http://[bad/v1", "http://host:no/v1", "http:///v1"])
+def test_a_teacher_that_is_no_address_is_told_so(tmp_path: Path, fake: Fake, named: str) -> None:
+    with pytest.raises(BadInput, match=f"teacher: {re.escape(named)} is no URL"):
+        made(served(tmp_path, fake, teacher=named))
+
+
+def test_a_teacher_that_is_away_at_the_start_is_told_soon(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is loaded; a student that is finished needs it no more."""
+    slept: list[float] = []
+    restless = partial(ServedTeacher, sleep=slept.append)
+    monkeypatch.setattr("trainer.methods.served.ServedTeacher", restless)
+    spec, rows = served(tmp_path, fake, optimization={"max_steps": 1}), make_records(4)
+    train_on(spec, rows, [], tmp_path / "done", silent)
+    fake.away, heard = 10**6, Heard()
+    train_on(spec, rows, [], tmp_path / "done", heard)
+    assert heard[-1][1]["detail"] == "this student is finished already"
+    heard.clear()
+    with pytest.raises(BadInput, match=r"can't be reached: .*tokenize is away"):
+        train_on(spec, rows, [], tmp_path / "new", heard)
+    assert heard == []
+    assert slept == [1.0, 2.0, 4.0]
 
 
 def test_how_a_server_is_reached_does_not_make_another_run(tmp_path: Path, fake: Fake) -> None:
