@@ -59,6 +59,7 @@ class DistilTrainer(transformers.Trainer):
         sampler: Sampler | None = None,
         after_step: Callable[[nn.Module], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        saves: bool = True,
     ) -> None:
         self.history = History()
         self.student = student
@@ -70,6 +71,7 @@ class DistilTrainer(transformers.Trainer):
         self._emit = emit
         self._sampler = sampler
         self._clock = clock
+        self._saves = saves
         self._began = self._spoken = clock()
         self._tokens = 0.0
         self._terms: dict[str, float] = {}
@@ -268,6 +270,8 @@ class DistilTrainer(transformers.Trainer):
 
     def _write_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Saved aside, hashed, renamed: the library writes in place, and a kill leaves half."""
+        if not self._saves:
+            return
         started = self._clock()
         super()._save_checkpoint(model, trial)
         name = f"checkpoint-{self.state.global_step}"

@@ -125,5 +125,5 @@ def measured(run: Prepared, emit: Emit) -> float:
     with ExitStack() as closing, tempfile.TemporaryDirectory() as place:
         objective = make_objective(run, emit, closing)
         student = Student(run.model, objective, run.spec.optimization.precision)
-        fit(few, student, Path(place), silent, stamp)
+        fit(few, student, Path(place), silent, stamp, saves=False)
     return (stamps[-1] - stamps[0]) / (len(stamps) - 1)

@@ -125,8 +125,10 @@ def fit(
     directory: Path,
     emit: Emit,
     after_step: Callable[[nn.Module], None] | None = None,
+    saves: bool = True,
 ) -> DistilTrainer:
-    """Train by the plan; resumes from the newest valid checkpoint of `directory`."""
+    """Train by the plan; resumes from the newest valid checkpoint of `directory`, and with `saves`
+    writes them there."""
     directory.mkdir(parents=True, exist_ok=True)
     with deferred_sigterm() as stop:
         trainer = DistilTrainer(
@@ -141,6 +143,7 @@ def fit(
             stop,
             make_sampler(run),
             after_step,
+            saves=saves,
         )
         resumed = checkpoint.newest(directory, run.digest, _passed_over(emit))
         detail = f"{run.plan.steps} steps" + (f", resumed from {resumed.name}" if resumed else "")

@@ -1,5 +1,6 @@
 """Adapters, the best weights, early stop, reporting, preflight, and on-policy runs that resume."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -289,6 +290,16 @@ def test_a_dry_run_reports_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     spec = spec_of(tmp_path, "sequence_level", optimization={"report_to": ("wandb",)})
     measured(prepare(spec, make_records(8), [], silent), silent)
     assert not told
+
+
+def test_a_dry_run_writes_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be of the whole student, in a place where nobody has looked for room."""
+    place = tmp_path / "place"
+    kept = contextlib.nullcontext(str(place))
+    monkeypatch.setattr("tempfile.TemporaryDirectory", lambda: kept)
+    spec = spec_of(tmp_path, "sequence_level", optimization={"checkpoint_steps": 1})
+    measured(prepare(spec, make_records(8), [], silent), silent)
+    assert not list(place.iterdir())
 
 
 def test_what_a_method_lacks_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
