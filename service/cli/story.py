@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.cli.client import Event
+from service.cli.learning import sample, terms
 
 
 @dataclass
@@ -13,6 +14,8 @@ class Story:
     job: dict[str, Any] = field(default_factory=dict)
     rates: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Job id -> newest figures of its progress events that its row doesn't hold."""
+    learnt: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Job id -> data of its newest `step` event."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """Data of the `stage` events, newest per index."""
     accuracies: list[dict[str, Any]] = field(default_factory=list)
@@ -32,6 +35,8 @@ class Story:
         data = event.view["data"]
         if event.type in ("progress", "step"):
             self.rates[event.view["job_id"]] = data
+        if event.type == "step":
+            self.learnt[event.view["job_id"]] = data
         elif event.type == "phase":
             # Figures of the phase before say nothing of this one.
             self.rates.pop(event.view["job_id"], None)
@@ -49,6 +54,7 @@ class Story:
         ]
         if progress.get("loss") is not None:
             words.append(f"loss {progress['loss']:.4f}")
+            words += terms(self.learnt.get(job["id"], {}))
         speed = progress.get("tokens_per_s") or progress.get("completion_tokens_per_s")
         if speed:
             words.append(f"{speed:,.0f} tokens/s")
@@ -83,6 +89,8 @@ def describe(event: Event) -> str | None:
             return f"{data.get('name')}: {data.get('detail') or ''}".rstrip(": ")
         case "validation":
             return f"step {data.get('step')}: validation loss {_number(data.get('loss'))}"
+        case "samples":
+            return sample(data)
         case "accuracy":
             return f"accuracy {skills(data.get('skills', {}))}"
         case "stage":

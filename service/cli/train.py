@@ -10,6 +10,7 @@ import yaml
 
 from prompts.yaml_text import read_yaml
 from service.cli.failure import bad_input
+from service.cli.learning import figure, sample, terms
 from service.cli.options import Json, Screen, screen
 from service.cli.trainer import run_trainer
 
@@ -91,13 +92,12 @@ def told(event: dict[str, Any]) -> str | None:
             return f"warning: {event['detail']}"
         case "step":
             place = f"step {event['step']} of {event['steps']}"
-            return f"{place}: loss {_figure(event['loss'])}, {event['tokens_per_s']:,.0f} tokens/s"
+            speed = f"{event['tokens_per_s']:,.0f} tokens/s"
+            return ", ".join([f"{place}: loss {figure(event['loss'])}", *terms(event), speed])
         case "validation":
-            return f"step {event['step']}: validation loss {_figure(event['loss'])}"
+            loss = f"step {event['step']}: validation loss {figure(event['loss'])}"
+            return ", ".join([loss, *terms(event)])
+        case "samples":
+            return sample(event)
         case _:
             return None
-
-
-def _figure(value: float | None) -> str:
-    """The trainer tells a number that isn't finite as null."""
-    return "not finite" if value is None else f"{value:.4f}"

@@ -13,6 +13,7 @@ from service.cli.client import Api, Event
 from service.cli.failure import JOB_FAILED
 from service.cli.follow import exit_code, follow
 from service.cli.options import Screen
+from service.cli.story import Story, describe
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +49,21 @@ class FakeApi(Api):
         for number, at, state in HAPPENED[job_id]:
             view = {"id": number, "job_id": job_id, "type": "state", "data": {"state": state}}
             yield Event(number, "state", view | {"at": f"2026-11-01T{at}Z"})
+
+
+def test_a_training_tells_the_terms_of_its_loss_and_a_sample() -> None:
+    def event(type_: str, **data: Any) -> Event:
+        return Event(1, type_, {"id": 1, "job_id": "job-b", "type": type_, "data": data})
+
+    story = Story()
+    place = {"step": 3, "steps": 9, "epoch": 0.1, "learning_rate": 1e-3, "tokens_per_s": 900.0}
+    story.hear(event("step", **place, loss=0.5, grad_norm=1.5, forward_kl=0.25, entropy=2.0))
+    job = {"id": "job-b", "state": "running", "progress": {"done": 3, "unit": "steps"}}
+    wanted = "loss 0.5000, forward_kl 0.2500, entropy 2.0000, gradient norm 1.5000, 900 tokens/s"
+    assert story.figures(job).endswith(wanted)
+    row = {"id": "r", "prompt": "a", "reference": "b", "student": "c", "ended": True}
+    told = "step 3: to 'a' it answers 'c', the dataset 'b'"
+    assert describe(event("samples", step=3, rows=[row])) == told
 
 
 def test_what_is_replayed_is_told_in_its_order_and_with_its_time() -> None:

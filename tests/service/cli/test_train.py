@@ -111,5 +111,16 @@ def test_what_can_not_be_trained_is_said_with_code_2(cli: Cli, place: Path, tmp_
 def test_an_event_in_a_line() -> None:
     step = {"event": "step", "step": 3, "steps": 9, "loss": None, "tokens_per_s": 1234.4}
     assert told(step) == "step 3 of 9: loss not finite, 1,234 tokens/s"
+    more = {"loss": 0.5, "forward_kl": 0.25, "entropy": None, "grad_norm": 1.5, "epoch": 0.1}
+    said = "loss 0.5000, forward_kl 0.2500, entropy not finite, gradient norm 1.5000, 1,234 tokens"
+    assert told({**step, **more, "learning_rate": 1e-3}) == f"step 3 of 9: {said}/s"
+    measured = {"event": "validation", "step": 3, "loss": 0.5, "forward_kl": 0.25, "entropy": 2.0}
+    wanted = "step 3: validation loss 0.5000, forward_kl 0.2500, entropy 2.0000"
+    assert told(measured) == wanted
+    row = {"prompt": "a " * 50 + "b\nc", "reference": "d", "student": "e " * 99, "ended": True}
+    sampled = told({"event": "samples", "step": 3, "rows": [{**row, "id": "r"}, row]})
+    assert sampled is not None
+    assert sampled.startswith("step 3: to '… a a")
+    assert sampled.endswith("b c' it answers '" + "e " * 60 + "…', the dataset 'd'")
     assert told({"event": "warning", "detail": "beware"}) == "warning: beware"
     assert told({"event": "samples", "rows": []}) is None
