@@ -110,7 +110,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
             str(source), trust_remote_code=False
         )
     except UNREADABLE as error:
-        raise BadInput(f"{source} has no tokenizer that loads", _first(error)) from error
+        raise BadInput(f"{source} has no {_unread(source)} that loads", _first(error)) from error
     return tokenizer
 
 
@@ -178,6 +178,16 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froze
         elif given is not None:
             found.update(int(one) for one in given)
     return frozenset(found)
+
+
+def _unread(source: str | Path) -> str:
+    """What of a directory stands in the way of its tokenizer: transformers looks at both."""
+    try:
+        if Path(source).is_dir():
+            _config(source)
+    except UNREADABLE:
+        return "configuration"
+    return "tokenizer"
 
 
 def _config(source: str | Path) -> PreTrainedConfig:
