@@ -1,5 +1,6 @@
 """Models and tokenizers from a directory or a hub name, refused in words where they can't be."""
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -87,11 +89,26 @@ def make_model(source: str | Path, seed: int) -> PreTrainedModel:
     """A model of a directory's or hub name's configuration in fp32, its weights random by `seed`;
     weights that lie there are left alone. Raises BadInput for a configuration of no language
     model."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _configured(source, torch.device("cpu"))
+
+
+def outline(source: str | Path) -> PreTrainedModel:
+    """Shapes and settings of a directory's or hub name's model, none of its weights, which stand
+    on the meta device. Raises BadInput as `make_model` does."""
+    made = _configured(source, torch.device("meta"))
+    # Not all keep one: the configuration has told what it knows.
+    with contextlib.suppress(*UNREADABLE):
+        made.generation_config = GenerationConfig.from_pretrained(str(source))
+    return made
+
+
+def _configured(source: str | Path, device: torch.device) -> PreTrainedModel:
     _register_lowrank()
     _check_directory(source, ("config.json",))
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with device:
             made = AutoModelForCausalLM.from_config(
                 _grouped(source, _config(source)), dtype=torch.float32, trust_remote_code=False
             )

@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from trainer.data import TokenRows, read_records, show_row
 from trainer.device import training_device
 from trainer.errors import BadInput
 from trainer.events import Emit, silent
-from trainer.loading import read_config, weight_files
+from trainer.loading import outline, stored_dtype
 from trainer.methods import find_served
 from trainer.objectives.head import logits_alive
 from trainer.plan import layout
@@ -64,18 +63,19 @@ def describe(run: Prepared) -> str:
 
 
 def memory(run: Prepared) -> dict[str, float]:
-    """Estimated bytes by what they are for. Activations count about 34 values of the model's
-    width a token and layer (arXiv:2205.05198, attention's own left out); with
-    gradient checkpointing one layer's, and each layer's input."""
+    """Estimated bytes by what they are for. Activations count about 34 bytes for each of the
+    model's width, a token and layer, in 16 bits (arXiv:2205.05198, attention's own left out), twice
+    that in 32; with gradient checkpointing one layer's, and each layer's input."""
     config, optimization = run.model.config, run.spec.optimization
     trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     longest = max(
         (run.rows.rows[number] for number in run.plan.order.rows(0)), key=lambda r: len(r.ids)
     )
     batch = layout(optimization)([longest] * optimization.batch_size)
-    layer = 34 * batch.input_ids.numel() * config.hidden_size * 2
+    wide = 2 if optimization.precision == "fp32" else 1
+    layer = 34 * batch.input_ids.numel() * config.hidden_size * wide
     layers = config.num_hidden_layers
-    kept = layer + layers * batch.input_ids.numel() * config.hidden_size * 4
+    kept = layer + layers * batch.input_ids.numel() * config.hidden_size * 2 * wide
     found = {
         "weights": 4.0 * sum(parameter.numel() for parameter in run.model.parameters()),
         "gradients and AdamW": 12.0 * trained,
@@ -88,21 +88,19 @@ def memory(run: Prepared) -> dict[str, float]:
 
 
 def _teacher_memory(spec: WithTeacher) -> dict[str, float]:
-    """Its files' bytes, as many values as they hold in the width that they are loaded in; what is
-    not narrowed (embeddings, scales) is not told apart."""
+    """As many values as its configuration has, in the width that they are loaded in; what is not
+    narrowed (embeddings, scales) is not told apart."""
     load = spec.teacher_load
-    saved = _BYTES[str(read_config(spec.teacher).get("dtype"))]
+    saved = float(stored_dtype(spec.teacher).itemsize)
     width = {"saved": saved, "fp32": 4.0, "bf16": 2.0}[load.dtype]
     width = width if load.bits is None else load.bits / 8
-    size = sum(path.stat().st_size for path in weight_files(spec.teacher))
     where = "teacher, on the CPU" if load.offload else "teacher"
-    return {where: size / saved * width}
+    values = sum(parameter.numel() for parameter in outline(spec.teacher).parameters())
+    return {where: values * width}
 
 
 _LOGIT_TENSORS = 7.0
 """As many of a chunk's shape are alive at once: measured with the forward KL, fp32, on a GPU."""
-_BYTES = defaultdict(lambda: 4.0, {"bfloat16": 2.0, "float16": 2.0})
-"""Of a value, by a configuration's dtype."""
 
 
 def measured(run: Prepared, emit: Emit) -> float:

@@ -24,6 +24,7 @@ from trainer.loading import (
     load_model,
     load_tokenizer,
     make_model,
+    outline,
     positions,
     read_config,
     stored_dtype,
@@ -56,8 +57,8 @@ class Prepared:
 def prepare(
     spec: TrainSpec, records: list[Record], validation: list[Record], emit: Emit
 ) -> Prepared:
-    """Choose the rows, load the student, render and check, make the plan. What the dataset lacks
-    is said before anything is loaded."""
+    """Choose the rows, render and check them, make the plan, and only then load the student: what
+    dataset, tokenizers and configurations can't do is said before weights are read."""
     optimization, method = spec.optimization, METHODS[spec.method]
     check_reporting(optimization)
     check_validation(optimization, validation)
@@ -65,8 +66,6 @@ def prepare(
     if spec.weight_by == "confidence":
         check_confidence(chosen)
     torch.set_num_threads(optimization.threads or len(os.sched_getaffinity(0)))
-    how = ", its weights at random" if spec.initial == "random" else ""
-    emit("phase", {"name": "load", "detail": f"student {spec.student}{how}"})
     if read_config(spec.student).get("quantization_config"):
         raise BadInput(
             f"{spec.student} is quantized", "Packed weights can't be trained. Start before that."
@@ -74,12 +73,9 @@ def prepare(
     tokenizer = load_tokenizer(spec.student)
     if isinstance(spec, WithTeacher):
         check_teacher(spec, tokenizer, emit)
-    model = _load_student(spec)
-    check_weights(spec.student, model)
-    check_size("student", model, tokenizer)
-    if optimization.packing:
-        check_packing("student", model)
-    ends, limit = end_ids(model, tokenizer), _limit(model, spec, emit)
+    shape = outline(spec.student)
+    check_size("student", shape, tokenizer)
+    ends, limit = end_ids(shape, tokenizer), _limit(shape, spec, emit)
     rows = method.rows(spec, chosen, _encoder(tokenizer, limit, ends, spec.weight_by))
     rows = count_left(rows, records, chosen)
     _check_weighed(rows)
@@ -88,6 +84,12 @@ def prepare(
     _tell_rows(rows, held_rows, limit, emit)
     plan = make_plan(rows.rows, optimization, _ranks())
     digest = digest_of(spec, rows, chosen, held_rows, _ranks())
+    how = ", its weights at random" if spec.initial == "random" else ""
+    emit("phase", {"name": "load", "detail": f"student {spec.student}{how}"})
+    model = _load_student(spec)
+    check_weights(spec.student, model)
+    if optimization.packing:
+        check_packing("student", model)
     _adapt(model, spec, emit)
     both = [*chosen, *held]
     return Prepared(spec, model, tokenizer, rows, held_rows, both, limit, plan, digest)

@@ -1,5 +1,6 @@
 """A teacher in less memory, beside the one in all its digits."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,15 @@ def test_the_estimate_follows_how_it_is_held(tmp_path: Path) -> None:
     assert estimate(dtype="bf16") == estimate() / 2
     assert estimate(bits=8) == estimate() / 4
     assert estimate(bits=4) == estimate() / 8
+
+
+def test_the_estimate_reads_configurations_of_any_age(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "kd")
+    file = tmp_path / "teacher/config.json"
+    held = json.loads(file.read_text())
+
+    def estimate(**named: str) -> float:
+        file.write_text(json.dumps({**held, "dtype": None, **named}))
+        return memory(made(spec)[0])["teacher"]
+
+    assert estimate(dtype="bfloat16") == estimate(torch_dtype="bfloat16") == estimate() / 2

@@ -56,6 +56,18 @@ def test_weights_that_are_no_numbers_are_named(tmp_path: Path, side: str) -> Non
         made(spec)
 
 
+def test_what_the_rows_cant_do_is_said_before_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = spec_of(tmp_path, "kd", optimization={"max_length": 8})
+    monkeypatch.setattr("trainer.loading.AutoModelForCausalLM.from_pretrained", pytest.fail)
+    with pytest.raises(BadInput, match="short enough"):
+        made(short)
+    (tmp_path / "student/chat_template.jinja").write_text("{{ nothing() }}")
+    with pytest.raises(BadInput, match="template"):
+        made(spec_of(tmp_path, "kd"))
+
+
 @pytest.mark.parametrize("side", ["student", "teacher"])
 @pytest.mark.parametrize("lost", ["weights", "layers"])
 def test_weights_that_are_not_there_are_named_and_never_drawn(
@@ -100,7 +112,7 @@ def test_a_configuration_of_odd_values_is_refused_in_words(
         load_model(place)
     with pytest.raises(BadInput, match="configures no language model"):
         configured(place, 0)
-    with pytest.raises(BadInput, match=r"configuration that loads|no JSON object|a language model"):
+    with pytest.raises(BadInput, match=r"configuration that loads|no JSON|no language model"):
         made(spec_of(tmp_path, "sequence_level", student=str(place)))
 
 
