@@ -128,7 +128,7 @@ def learnt(place: Path, method: str, changed: dict[str, Any]) -> float:
 def test_another_value_changes_what_is_learnt_or_is_refused(
     place: Path, method: str, field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.posting.PATIENCE_S", 0.0)
+    monkeypatch.setattr("trainer.methods.served.FIRST_PATIENCE_S", 0.0)
     value = CHANGES[method][field]
     value = value.format(place=place) if value == OTHER else value
     drawn = method == "served_kl" and field in ("sampling_temperature", "samples", "max_new_tokens")
@@ -137,7 +137,7 @@ def test_another_value_changes_what_is_learnt_or_is_refused(
         with pytest.raises((BadInput, ValidationError)):
             learnt(place, method, {field: value})
     elif value == "http://127.0.0.1:9/nobody":
-        with pytest.raises(ConnectionError):
+        with pytest.raises(BadInput, match="can't be reached"):
             learnt(place, method, {field: value})
     else:
         if (method, drawn) not in KNOWN:
