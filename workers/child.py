@@ -79,6 +79,14 @@ def run(
         chain.advance(site, parent)
 
 
+class _StoppedError(Exception):
+    """Somebody wants the job stopped while it waits for what it was to write to."""
+
+    def __init__(self, why: Why, waited_for: str) -> None:
+        super().__init__(waited_for)
+        self.why = why
+
+
 class _Task:
     """One claim of one job."""
 
@@ -102,15 +110,22 @@ class _Task:
     def run(self) -> str | None:
         """The parent to advance, None if there is none or the job isn't over."""
         try:
-            over = self._patiently()
+            over = self._told()
         except LeaseLostError:
             log.warning("%s: taken over by another worker", self._lease.job_id)
             return None
-        except StorageError as error:
-            over = self._finish(State.FAILED, "storage", str(error))
-        except Problem as problem:
-            over = self._finish(State.FAILED, "bad_input", f"{problem.title}: {problem.detail}")
         return self._job.parent_id if over else None
+
+    def _told(self) -> bool:
+        """Whether the job is over; what is wrong with its inputs or the store is told."""
+        try:
+            return self._patiently()
+        except _StoppedError as stopped:
+            return self._stopped(stopped.why, str(stopped))
+        except StorageError as error:
+            return self._finish(State.FAILED, "storage", str(error))
+        except Problem as problem:
+            return self._finish(State.FAILED, "bad_input", f"{problem.title}: {problem.detail}")
 
     def _patiently(self) -> bool:
         """Work; while the bucket doesn't answer, wait: what was made is taken up again."""
@@ -118,14 +133,21 @@ class _Task:
             try:
                 return self._work()
             except StorageAwayError as error:
-                self._write_waiting("storage_away", str(error))
-                time.sleep(DISK_PATIENCE_S)
-                if (why := self._stop()) == "lost":
-                    raise LeaseLostError(self._job.id) from error
-                if why == "cancelled":
-                    return self._finish(State.CANCELLED, "cancelled")
-                if why is not None:
-                    return self._rest() if why == "paused" else self._give_back(str(error))
+                self._wait("storage_away", str(error))
+
+    def _wait(self, kind: str, detail: str) -> None:
+        """A while, for what can't be written to just now."""
+        self._write_waiting(kind, detail)
+        time.sleep(DISK_PATIENCE_S)
+        if (why := self._stop()) is not None:
+            raise _StoppedError(why, detail)
+
+    def _stopped(self, why: Why, detail: str) -> bool:
+        if why == "lost":
+            raise LeaseLostError(self._job.id)
+        if why == "cancelled":
+            return self._finish(State.CANCELLED, "cancelled")
+        return self._rest() if why == "paused" else self._give_back(detail)
 
     def _work(self) -> bool:
         """Whether the job is over."""
@@ -175,12 +197,8 @@ class _Task:
         return self._wished
 
     def _ended_early(self, command: Command, ended: Ended, outputs: Outputs) -> bool:
-        if ended.stopped == "cancelled":
-            return self._finish(State.CANCELLED, "cancelled")
-        if ended.stopped == "paused":
-            return self._rest()
-        if ended.stopped == "stopping":
-            return self._give_back("the worker stopped")
+        if ended.stopped is not None:
+            return self._stopped(ended.stopped, "the worker stopped")
         if ended.code == 2:
             return self._finish(State.FAILED, "bad_input", ended.words)
         if ended.code == 3:
@@ -244,10 +262,9 @@ class _Task:
             try:
                 return self._publish_now(output, inputs)
             except Problem as problem:
-                if problem.status != 507 or self._stop() not in (None, "paused"):
+                if problem.status != 507:
                     raise
-                self._write_waiting("disk_full", problem.detail)
-                time.sleep(DISK_PATIENCE_S)
+                self._wait("disk_full", problem.detail)
 
     def _publish_now(self, output: Output, inputs: list[str]) -> Artifact:
         if self._lease.lost.is_set():
