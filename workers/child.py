@@ -199,14 +199,25 @@ class _Task:
     def _ended_early(self, command: Command, ended: Ended, outputs: Outputs) -> bool:
         if ended.stopped is not None:
             return self._stopped(ended.stopped, "the worker stopped")
-        if ended.code == 2:
-            return self._finish(State.FAILED, "bad_input", ended.words)
+        made = self._made(outputs)
         if ended.code == 3:
-            made = outputs(self._errand)
-            return self._finish(State.FAILED, "gate", _gate(ended, made), self._publish(made))
-        return self._crashed(command, ended)
+            return self._fail("gate", _gate(ended, made), made)
+        # A launcher of several processes has an exit code of its own; the words come through.
+        if ended.code == 2 or ended.error is not None:
+            return self._fail("bad_input", ended.words, made)
+        return self._crashed(command, ended, made)
 
-    def _crashed(self, command: Command, ended: Ended) -> bool:
+    def _made(self, outputs: Outputs) -> list[Output]:
+        """What was whole when the job failed: stages that are done, a student not yet measured."""
+        if self._job.kind == "report":
+            return []
+        made = outputs(self._errand)
+        return made if all(output.source.is_dir() for output in made) else []
+
+    def _fail(self, reason: str, detail: str, made: list[Output]) -> bool:
+        return self._finish(State.FAILED, reason, detail, self._publish(made) if made else {})
+
+    def _crashed(self, command: Command, ended: Ended, made: list[Output]) -> bool:
         detail = f"{command.name} ended with {ended.code}"
         facts = {"detail": detail, "attempt": self._job.attempts, "log": list(ended.log)}
         self._write(lambda session: events.emit(session, self._lease.job_id, "crash", facts))
@@ -214,7 +225,7 @@ class _Task:
             return self._give_back(detail, counted=True)
         lines = "\n".join(ended.log[-8:])
         said = f"{detail}, {self._job.attempts} times. The end of its log:\n{lines}"
-        return self._finish(State.FAILED, "crashed", said)
+        return self._fail("crashed", said, made)
 
     def _rest(self) -> bool:
         """Paused at its checkpoint; back into the queue if nobody wants that any more."""

@@ -112,7 +112,6 @@ def compress_outputs(errand: Errand) -> list[Output]:
     assert isinstance(spec, CompressJob)
     with errand.site.sessions.reading() as session:
         inputs = Inputs(errand.site.store, session, errand.used)
-        compress_paths(spec.compress, inputs)
         base = _model_name(inputs, spec.compress.model or "model")
     outputs: list[Output] = []
     places: dict[str, int] = {}
@@ -160,12 +159,9 @@ def _measured(report: StageReport) -> dict[str, Any]:
 
 
 def _model_name(inputs: Inputs, reference: str) -> str:
-    """A stage's model is called by the model that the chain started from."""
-    return (
-        Path(inputs.model(reference)).name
-        if "/" in reference
-        else _artifact_name(inputs, reference)
-    )
+    """A stage's model is called by the model that the chain started from: a directory that is gone
+    by now, too."""
+    return Path(reference).name if "/" in reference else _artifact_name(inputs, reference)
 
 
 def _artifact_name(inputs: Inputs, reference: str) -> str:

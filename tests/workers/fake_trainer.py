@@ -24,7 +24,7 @@ def main() -> int:
     given = parser.parse_args()
     print(f"fake {given.command} as {given.mode}", file=sys.stderr, flush=True)
     if given.command == "evaluate":
-        return evaluate(given.model, given.out)
+        return evaluate(given.mode, given.model, given.out)
     if given.command == "report":
         return report(given.chain, given.out)
     return {"train": train, "compress": compress}[given.command](given.mode, given.out)
@@ -38,9 +38,9 @@ def train(mode: str, out: Path) -> int:
     for step in range(first, 3):
         say("step", step=step, loss=1.0 / (step + 1), tokens_per_s=100.0)
     say("validation", step=3, loss=0.25)
-    if mode == "bad":
+    if mode in ("bad", "bad-launched"):
         say("error", title="The vocabularies differ", detail="Choose another teacher.")
-        return 2
+        return 2 if mode == "bad" else 1
     if mode == "crash" or (mode == "crash-once" and first == 0):
         checkpoint.write_text("2")
         print("Traceback: the last words of a crash", file=sys.stderr)
@@ -74,6 +74,9 @@ def compress(mode: str, out: Path) -> int:
         found = stage(index, kind, source, str(target / "model"), passed)
         (target / "report.json").write_text(json.dumps(found))
         say("stage", index=index, kind=kind, report=found)
+        if mode == "bad":
+            say("error", title="the disk is full", detail="Free some.")
+            return 2
         source = str(target / "model")
     return 3 if mode == "gate" else 0
 
@@ -97,7 +100,10 @@ def stage(index: int, kind: str, source: str, model_path: str, passed: bool) -> 
     }
 
 
-def evaluate(path: Path, out: Path) -> int:
+def evaluate(mode: str, path: Path, out: Path) -> int:
+    if mode == "unmeasured":
+        say("error", title="line 1 is no evaluation row", detail="It has no prompt.")
+        return 2
     out.write_text(json.dumps(measurement(str(path))))
     say("accuracy", model=str(path), skills=measurement(str(path))["skills"])
     return 0

@@ -1,5 +1,6 @@
 """What a child job publishes, and what becomes of it while it can't."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,15 @@ from service import jobs, pausing
 from service.site import Site
 from service.tables import State
 from tests.workers.conftest import get_job, new_site, wait_for
-from tests.workers.test_child import fake, put, told, train_spec
+from tests.workers.test_child import (
+    FAKE,
+    artifact,
+    compress_spec,
+    fake,
+    put,
+    told,
+    train_spec,
+)
 from workers import child
 
 
@@ -63,3 +72,64 @@ def test_a_job_paused_while_the_disk_is_full_rests(full: Site) -> None:
     thread.join(30)
 
     assert get_job(full, job_id).state == State.PAUSED
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Site]:
+    """An installation whose leases outlast a busy machine's pauses."""
+    site = new_site(tmp_path / "data", lease_s=30.0, min_free_bytes=0)
+    yield site
+    site.sessions.engine.dispose()
+
+
+def evaluation(site: Site) -> dict[str, str]:
+    path = site.settings.data_dir / "eval.jsonl"
+    path.write_text("{}\n")
+    return {"data": str(path)}
+
+
+def test_a_student_that_cannot_be_measured_is_published_all_the_same(patient: Site) -> None:
+    job_id = put(patient, train_spec(patient, evaluate=evaluation(patient)))
+
+    child.run(patient, job_id, trainer=fake("unmeasured"))
+
+    job = get_job(patient, job_id)
+    assert (job.state, job.reason) == (State.FAILED, "bad_input")
+    assert job.detail == "line 1 is no evaluation row: It has no prompt."
+    assert artifact(patient, job.result["model"]).name == "small"
+
+
+def test_stages_that_were_done_before_a_chain_failed_are_published(patient: Site) -> None:
+    job_id = put(patient, compress_spec(patient))
+
+    child.run(patient, job_id, trainer=fake("bad"))
+
+    job = get_job(patient, job_id)
+    assert (job.state, job.reason) == (State.FAILED, "bad_input")
+    assert [artifact(patient, each).name for each in job.result["models"]] == ["m-wanda"]
+    assert job.result["model"] == job.result["models"][0]
+
+
+def test_stages_are_published_though_what_they_were_made_from_is_gone(patient: Site) -> None:
+    spec = compress_spec(patient)
+    spec["compress"]["evaluate"] = evaluation(patient)
+    job_id = put(patient, spec)
+    words = "import os, sys; os.remove(sys.argv.pop(1)); sys.path.insert(0, sys.argv.pop(1))"
+    words += "; import fake_trainer; sys.exit(fake_trainer.main())"
+    gone = str(patient.settings.data_dir / "eval.jsonl")
+
+    child.run(patient, job_id, trainer=(sys.executable, "-c", words, gone, str(FAKE.parent), "ok"))
+
+    job = get_job(patient, job_id)
+    assert (job.state, job.detail) == (State.SUCCEEDED, None)
+    assert len(job.result["models"]) == 2
+
+
+def test_a_launcher_that_hides_the_exit_code_hides_no_bad_input(patient: Site) -> None:
+    job_id = put(patient, train_spec(patient))
+
+    child.run(patient, job_id, trainer=fake("bad-launched"))
+
+    job = get_job(patient, job_id)
+    assert (job.state, job.reason, job.attempts) == (State.FAILED, "bad_input", 1)
+    assert job.detail == "The vocabularies differ: Choose another teacher."
