@@ -25,6 +25,7 @@ from prompts.tables import file_lines
 from service import teachers, tokenizers
 from service.affordable import budget_faults
 from service.asked_trainings import served_faults
+from service.evaluation import question_fault
 from service.problems import Fault, Problem, bad_input
 from service.signals import in_process_fault, signal_fault, tokenizer_fault
 from service.site import Site
@@ -310,7 +311,18 @@ class _Checker:
     def _evaluation(self, location: str, spec: EvalSpec | None) -> EvalSpec | None:
         if spec is None:
             return None
-        return spec.model_copy(update={"data": self._place(f"{location}.data", spec.data)})
+        where, before = f"{location}.data", len(self.faults)
+        data = self._place(where, spec.data)
+        if len(self.faults) == before:
+            self._questions(where, data)
+        return spec.model_copy(update={"data": data})
+
+    def _questions(self, location: str, data: str) -> None:
+        """Models are measured last: a file that can't be asked is refused first."""
+        file = None if Path(data).is_absolute() else self._file(location, data)
+        path = Path(data) if file is None else self._site.store.path(file)
+        if (problem := question_fault(path)) is not None:
+            self._fault(location, problem)
 
     def _place(self, location: str, reference: str) -> str:
         """A file of the server's by its path, or an uploaded one's id."""

@@ -1,21 +1,17 @@
 """What a model can do and what it costs: held-out questions, speed, bytes, distance."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prompts.parse import parse_answer
-from prompts.record import Frozen, Message
 from prompts.spec import CotBuild
-from prompts.verify import GoldError, gold_answer, same_number
+from prompts.verify import gold_answer, same_number
 from trainer.compress.size import count_parameters
 from trainer.data import TokenRow, collate, render_prompts
 from trainer.errors import BadInput
@@ -25,23 +21,11 @@ from trainer.measurement import Accuracy, Measurement, wilson
 from trainer.memory import peak_bytes, restart_peak
 from trainer.objectives import capped, forward_kl, keep, upcast
 from trainer.spec import EvalSpec
+from trainer.spec.questions import EvalRow as EvalRow
+from trainer.spec.questions import read_rows as read_rows
 from trainer.student import last_hidden, soft_cap
 
 _ANSWER: str = CotBuild.model_fields["answer_pattern"].default
-
-
-class EvalRow(Frozen):
-    """One question of an evaluation file."""
-
-    id: str
-    skill: str
-    prompt: tuple[Message, ...] = Field(min_length=1)
-    answer: str
-    kind: str | None = None
-    """What it asks for (icl, cot, if), for readers."""
-    check: Literal["numeric", "exact", "exact_last_line"]
-    """numeric: the number after the last 'answer is' or '####', else the last line, equals; exact:
-    the whole answer, white space around it aside; exact_last_line: its last line."""
 
 
 def measure(
@@ -82,22 +66,6 @@ def measure(
         kl=kl,
         kl_tokens=kl_tokens,
     )
-
-
-def read_rows(path: Path, limit_per_skill: int | None = None) -> list[EvalRow]:
-    """The first `limit_per_skill` rows of each skill. BadInput names the line that is wrong."""
-    kept: list[EvalRow] = []
-    count: dict[str, int] = defaultdict(int)
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        row = _row(path, number, line)
-        count[row.skill] += 1
-        if limit_per_skill is None or count[row.skill] <= limit_per_skill:
-            kept.append(row)
-    if not kept:
-        raise BadInput(f"{path} holds no evaluation rows", "One JSON object per line is needed.")
-    return kept
 
 
 def is_right(row: EvalRow, text: str) -> bool:
@@ -240,32 +208,3 @@ def _skills(
         text = tokenizer.decode(list(ids), skip_special_tokens=True)
         right[row.skill].append(is_right(row, str(text)))
     return {skill: wilson(sum(each), len(each)) for skill, each in sorted(right.items())}
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise BadInput(f"there is no evaluation file at {path}", "Check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} can't be read as UTF-8 text", str(error)) from error
-
-
-def _row(path: Path, number: int, line: str) -> EvalRow:
-    try:
-        row = EvalRow.model_validate(json.loads(line))
-        if row.check == "numeric":
-            gold_answer(row.answer)
-        return row
-    except ValidationError as error:
-        problem = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]
-        )
-    except GoldError as error:
-        problem = str(error)
-    except ValueError as error:
-        problem = f"not JSON ({error})"
-    raise BadInput(
-        f"{path} line {number} is not an evaluation row",
-        f"{problem}. Each line is an object with id, skill, prompt, answer and check.",
-    )

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,23 @@ def test_an_evaluation_file_must_be_there(site: Site, tmp_path: Path) -> None:
     for data in ("file-x", str(tmp_path / "x.jsonl")):
         found = faults(site, kind="compress", compress=compress | {"evaluate": {"data": data}})
         assert "compress.evaluate.data" in found
+
+
+def test_an_evaluation_file_is_read_before_a_training_is_paid_for(
+    site: Site, tmp_path: Path
+) -> None:
+    question = [{"role": "user", "content": "1 + 1\u2028= ?"}]
+    row = {"id": "1", "skill": "cot", "prompt": question, "answer": "2"}
+    train = {"method": "sequence_level", "student": "a/b", "dataset": "d"}
+    here = tmp_path / "held-out.jsonl"
+    here.write_text(json.dumps(row))
+    for lacking in (add_file(site, json.dumps(row), here.name), str(here)):
+        found = faults(site, kind="train", train=train, evaluate={"data": lacking})
+        assert found["evaluate.data"].startswith("held-out.jsonl line 1 is not an evaluation row")
+        assert "check: Field required" in found["evaluate.data"]
+    here.write_text(json.dumps(row | {"check": "numeric"}, ensure_ascii=False), "utf-8")
+    found = faults(site, kind="train", train=train, evaluate={"data": str(here)})
+    assert set(found) == {"train.dataset"}
 
 
 def test_a_report_is_of_a_job_with_models(site: Site) -> None:

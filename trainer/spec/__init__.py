@@ -22,6 +22,7 @@ from trainer.spec.compress import (
 from trainer.spec.evaluation import DatasetEval, EvalSpec
 from trainer.spec.optimization import Optimization
 from trainer.spec.quantization import PACKED, QuantizationAware, SchemeName
+from trainer.spec.questions import BadQuestions, EvalRow, read_rows
 from trainer.spec.train import (
     ForwardKL,
     MetaIct,
@@ -41,9 +42,11 @@ from trainer.spec.training import Lora, WithTeacher
 
 __all__ = [
     "PACKED",
+    "BadQuestions",
     "CompressSpec",
     "DatasetEval",
     "DepthPrune",
+    "EvalRow",
     "EvalSpec",
     "Evaluate",
     "ForwardKL",
@@ -77,4 +80,5 @@ __all__ = [
     "WandaPrune",
     "WidthPrune",
     "WithTeacher",
+    "read_rows",
 ]
