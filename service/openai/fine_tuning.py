@@ -39,6 +39,16 @@ REFUSED = {
 }
 HYPERPARAMETERS = {"n_epochs": "epochs", "batch_size": "batch_size"}
 """OpenAI's hyperparameters that are fields of `optimization`, whose own names are taken too."""
+SAID = {
+    "method": "`type`",
+    "student": "`model`",
+    "dataset": "`training_file`",
+    "name": "`suffix`",
+    "optimization": "`hyperparameters`",
+}
+"""Fields of a training that a request has in places of their own."""
+MOST = 1e100
+"""Of a multiplier: whole numbers beyond what a float holds come in JSON too."""
 EXAMPLES: dict[str, Any] = {
     "supervised": {
         "value": {"model": "examples/demo/models/student", "training_file": "file-2m556dr78jbs"}
@@ -166,10 +176,13 @@ def train_fields(wanted: TuningRequest) -> tuple[dict[str, Any], str]:
     kind = str(method.pop("type", "supervised"))
     if kind in NOT_HERE:
         raise bad_input([Fault("method.type", f"{kind}: {NOT_HERE[kind]}")])
-    own = dict(method.pop(kind, None) or {})
+    own = _object(method.pop(kind, None), f"method.{kind}")
     if method:
         raise bad_input([Fault(f"method.{next(iter(method))}", f"doesn't go with type {kind!r}")])
-    given = (wanted.hyperparameters or {}) | (own.pop("hyperparameters", None) or {})
+    inner = _object(own.pop("hyperparameters", None), f"method.{kind}.hyperparameters")
+    given = (wanted.hyperparameters or {}) | inner
+    if twice := [name for name in SAID if name in own]:
+        raise bad_input([Fault(f"method.{kind}.{twice[0]}", f"say it as {SAID[twice[0]]}")])
     seed = {} if wanted.seed is None else {"seed": wanted.seed}
     train = {
         "method": METHODS.get(kind, kind),
@@ -180,13 +193,20 @@ def train_fields(wanted: TuningRequest) -> tuple[dict[str, Any], str]:
     return {"kind": "train", "train": train | own}, kind
 
 
+def _object(given: Any, location: str) -> dict[str, Any]:
+    if not isinstance(given, dict | None):
+        raise bad_input([Fault(location, "must be an object")])
+    return dict(given or {})
+
+
 def optimization(hyperparameters: dict[str, Any]) -> dict[str, Any]:
     """Hyperparameters under the trainer's names; `auto` leaves its default."""
     given = {name: value for name, value in hyperparameters.items() if value != "auto"}
     fields = {HYPERPARAMETERS.get(name, name): value for name, value in given.items()}
     multiplier = fields.pop(MULTIPLIER, None)
     if multiplier is not None:
-        if not isinstance(multiplier, int | float) or multiplier <= 0:
+        number = isinstance(multiplier, int | float) and not isinstance(multiplier, bool)
+        if not number or not 0 < multiplier < MOST:
             raise bad_input([Fault(f"hyperparameters.{MULTIPLIER}", "must be a number above 0")])
         fields["learning_rate"] = Optimization().learning_rate * multiplier
     unknown = sorted(fields.keys() - Optimization.model_fields.keys())

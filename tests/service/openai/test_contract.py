@@ -232,6 +232,20 @@ def test_a_fine_tuning_job_is_queued_paused_and_cancelled(client: OpenAI, site: 
         ({"method": {"type": "magic"}}, "method.type"),
         ({"method": {"type": "supervised", "dpo": {}}}, "method.dpo"),
         ({"method": {"type": "supervised", "supervised": {"beta": 1}}}, "method.supervised.beta"),
+        ({"method": {"type": "supervised", "supervised": "x"}}, "method.supervised"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": "auto"}}},
+            "method.supervised.hyperparameters",
+        ),
+        (
+            {"method": {"type": "supervised", "supervised": {"student": "other"}}},
+            "method.supervised.student",
+        ),
+        ({"hyperparameters": {"learning_rate_multiplier": True}}, "hyperparameters.learning_rate"),
+        (
+            {"hyperparameters": {"learning_rate_multiplier": 10**400}},
+            "hyperparameters.learning_rate",
+        ),
         ({"validation_file": "file-1"}, "validation_file"),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations"),
         ({"metadata": {"a": "b"}}, "metadata"),
