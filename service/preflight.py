@@ -24,7 +24,7 @@ from prompts.spec.asked import asked_teachers, asks_nobody, embedder_of
 from prompts.tables import file_lines
 from service import teachers, tokenizers
 from service.affordable import budget_faults
-from service.asked_trainings import served_faults
+from service.asked_trainings import built_faults, served_faults
 from service.evaluation import question_fault
 from service.problems import Fault, Problem, bad_input
 from service.signals import in_process_fault, signal_fault, tokenizer_fault
@@ -94,11 +94,14 @@ class _Checker:
                 return self._recipe(spec)
 
     def _recipe(self, spec: RecipeJob) -> RecipeJob:
+        for field, problem in built_faults(spec):
+            self._fault(field, problem)
+        alone = spec.build is None and spec.train is None
         parts = {
             "serve": spec.serve and self._serve("serve.", spec.serve),
             "build": spec.build and self._build("build", spec.build, spec.serve),
             "train": spec.train and self._train(spec.train, required=False),
-            "compress": spec.compress and self._compress(spec.compress, required=False),
+            "compress": spec.compress and self._compress(spec.compress, required=alone),
             "evaluate": self._evaluation("evaluate", spec.evaluate),
         }
         return spec.model_copy(update=parts)
@@ -320,8 +323,8 @@ class _Checker:
     def _questions(self, location: str, data: str) -> None:
         """Models are measured last: a file that can't be asked is refused first."""
         file = None if Path(data).is_absolute() else self._file(location, data)
-        path = Path(data) if file is None else self._site.store.path(file)
-        if (problem := question_fault(path)) is not None:
+        problem = question_fault(Path(data) if file is None else self._site.store.path(file))
+        if problem is not None:
             self._fault(location, problem)
 
     def _place(self, location: str, reference: str) -> str:
