@@ -16,7 +16,7 @@ def arguments(
     optimization: Optimization, plan: Plan, directory: Path, validates: bool
 ) -> TrainingArguments:
     """The library's own switches; what it would do by itself and we do elsewhere is off."""
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(directory),
         max_steps=plan.steps,
         per_device_train_batch_size=1,
@@ -37,6 +37,10 @@ def arguments(
         report_to=list(optimization.report_to),
         remove_unused_columns=False,
     )
+    # A process trains on one GPU: several would make the library wrap the student in DataParallel,
+    # which hands one GPU's rows to copies of the student on the others.
+    made._n_gpu = min(made.n_gpu, 1)
+    return made
 
 
 PACKAGES: dict[Tracker, tuple[str, ...]] = {

@@ -132,7 +132,7 @@ class DistilTrainer(transformers.Trainer):
         summed = self.total(float(total))
         if not math.isfinite(summed):
             raise self._diverged("loss", summed)
-        return torch.tensor(summed)
+        return torch.tensor(summed, device=self.args.device)  # the library refuses another
 
     @torch.no_grad()
     def _learnt(self, model: nn.Module, batches: list[Batch]) -> list[Batch]:
