@@ -36,12 +36,13 @@ def two_tasks(spec: StepByStep, records: Sequence[Record], encode: Encode) -> To
     rationales = encode(
         [_asked(row, spec.rationale_prefix, row.reasoning or "", "rationale") for row in records]
     )
-    whole = labels.completion_tokens + rationales.completion_tokens
-    shares = ((labels, spec.label_share), (rationales, 1 - spec.label_share))
+    tasks = ((labels, spec.label_share), (rationales, 1 - spec.label_share))
+    shares = [(made, share) for made, share in tasks if share > 0]
+    whole = sum(made.completion_tokens for made, _ in shares)
     rows: list[TokenRow] = []
     for made, share in shares:
         factor = share * whole / max(1, made.completion_tokens)
-        rows += [replace(row, weight=row.weight * factor) for row in made.rows if share > 0]
+        rows += [replace(row, weight=row.weight * factor) for row in made.rows]
     longest = max(labels.longest, rationales.longest)
     return TokenRows(tuple(rows), labels.too_long + rationales.too_long, longest)
 

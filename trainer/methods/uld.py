@@ -54,24 +54,26 @@ def uld(spec: UniversalLogit, setting: Setting) -> Objective:
 def aligned(ours: list[int], theirs: list[int]) -> list[int]:
     """For each token the number of the other side's that begins at the same character, or -1.
 
-    Positions are beginnings of tokens. There the same text lies behind both models, so their
-    next-token distributions say something about the same thing.
+    Positions are beginnings of tokens, -1 of those that begin within a character. Elsewhere the
+    same text lies behind both models, so their next-token distributions say something about the
+    same thing.
     """
-    begins = {place: number for number, place in reversed(list(enumerate(theirs)))}
+    begins = {place: number for number, place in reversed(list(enumerate(theirs))) if place >= 0}
     return [begins.pop(place, -1) for place in ours]
 
 
 def beginnings(row: TokenRow, content: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Where each completion token begins in the answer's text, in characters; the end token
-    begins at its length. Special tokens and white space before the answer begin before it."""
+    begins at its length. Special tokens and white space before the answer begin before it. -1 for
+    a token that begins within a character: behind some of its bytes there is no text yet."""
     lengths = _lengths(row.ids[row.prompt_tokens :].tolist(), tokenizer)
     return [min(length, len(content.strip())) for length in lengths]
 
 
 def _lengths(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Characters that stand before each token, white space around them aside. Only the last whole
-    characters are decoded anew for each, or a long answer would take quadratically long; where that
-    doesn't come to the same text, all of it is."""
+    """Characters that stand before each token, white space around them aside; -1 where the last of
+    them isn't whole. Only the last whole characters are decoded anew for each, or a long answer
+    would take quadratically long; where that doesn't come to the same text, all of it is."""
 
     def decoded(first: int, end: int) -> str:
         return str(tokenizer.decode(ids[first:end], skip_special_tokens=True))
@@ -80,12 +82,17 @@ def _lengths(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     for number in range(len(ids)):
         window = decoded(first, number)
         before = whole + window[len(decoded(first, read)) :]
-        lengths.append(len(before.strip()))
+        lengths.append(_length(before))
         if not window.endswith("\ufffd"):  # a character's bytes are all there
             whole, first, read = before, read, number
     if before != decoded(0, max(0, len(ids) - 1)):
-        return [len(decoded(0, number).strip()) for number in range(len(ids))]
+        return [_length(decoded(0, number)) for number in range(len(ids))]
     return lengths
+
+
+def _length(text: str) -> int:
+    """Tokenizers of bytes write what isn't a whole character yet as U+FFFD."""
+    return -1 if text.endswith("\ufffd") else len(text.strip())
 
 
 def _pairs(

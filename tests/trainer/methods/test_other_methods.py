@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from prompts.record import Kind, Message
@@ -59,6 +59,17 @@ def test_step_by_step_asks_twice_and_weighs_the_tasks(tmp_path: Path) -> None:
         means.append(cross_entropy(dense(run.model, batch), kept_targets(batch)).mean().item())
     expected = 0.3 * means[0] + 0.7 * means[1]
     assert loss_of(student, all_rows(run))[0].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("share", "task"), [(1.0, "label"), (0.0, "rationale")])
+def test_step_by_step_at_the_ends_of_label_share_is_one_tasks_mean(
+    tmp_path: Path, share: float, task: str
+) -> None:
+    run, student = made(spec_of(tmp_path, "step_by_step", label_share=share), LABELLED)
+    assert {row.row.partition("#")[2] for row in run.rows.rows} == {task}
+    batch = all_rows(run)
+    mean = cross_entropy(dense(run.model, batch), kept_targets(batch)).mean().item()
+    assert loss_of(student, batch)[0].item() == pytest.approx(mean, rel=1e-5)
 
 
 def test_step_by_steps_label_may_have_a_prefix(tmp_path: Path) -> None:
@@ -252,6 +263,23 @@ def test_places_behind_the_same_text_are_aligned() -> None:
     """'The answer' as [The, answer, end] and as its characters, the space one of them."""
     assert aligned([0, 3, 10], [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 10]) == [0, 3, 10]
     assert aligned([0, 2, 5], [0, 3, 5]) == [0, -1, 2]
+
+
+def test_a_token_that_begins_within_a_character_has_no_place() -> None:
+    """Behind half of a character's bytes no other text lies, though it is as many characters."""
+    text, found = "aé中b", []
+    for merges in ([], [("Ã", "©"), ("a", "Ã©"), ("ä", "¸"), ("ä¸", "Ń")]):
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        words = {one: n for n, one in enumerate(["</s>", *letters, *("".join(m) for m in merges)])}
+        inner = Tokenizer(models.BPE(words, merges))
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
+        ids = [0, *tokenizer(text)["input_ids"], 0]
+        found.append(beginnings(TokenRow("r", np.asarray(ids, dtype=np.int32), 1), text, tokenizer))
+    assert found == [[0, 1, -1, 2, -1, -1, 3, 4], [0, 2, 3, 4]]
+    assert aligned(*found) == [0, -1, -1, 1, -1, -1, 2, 3]
+    assert aligned(*reversed(found)) == [0, 3, 6, 7]
 
 
 def test_uld_of_a_teacher_with_the_same_tokenizer_compares_every_place(tmp_path: Path) -> None:
