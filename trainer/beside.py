@@ -23,11 +23,10 @@ def answer(
     records: Sequence[Record],
     spec: DatasetEval,
 ) -> Answers:
-    """Greedy answers to the rows' prompts, no longer than the model holds."""
+    """Greedy answers to the rows' prompts, each no longer than the model holds behind its own."""
     prompts = render_asked(records, tokenizer)
-    limit = new_tokens(model, prompts, spec)
-    ends = end_ids(model, tokenizer)
-    return answer_greedily(model, prompts, limit, spec.batch_size, ends)
+    ends, held = end_ids(model, tokenizer), held_tokens(model) or NO_LIMIT
+    return answer_greedily(model, prompts, spec.max_new_tokens, spec.batch_size, ends, held)
 
 
 def texts_of(answers: Answers, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -103,6 +102,6 @@ def speed_in_vllm(
 
 
 def new_tokens(model: PreTrainedModel, prompts: Sequence[Sequence[int]], spec: DatasetEval) -> int:
-    """How long an answer may be."""
+    """How long an answer may be where all have one limit."""
     room = (held_tokens(model) or NO_LIMIT) - max(map(len, prompts))
     return max(1, min(spec.max_new_tokens, room))

@@ -16,7 +16,14 @@ from trainer.compress.size import count_parameters
 from trainer.data import TokenRow, collate, render_prompts
 from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
-from trainer.loading import end_ids, held_tokens, load_model, load_tokenizer, weight_files
+from trainer.loading import (
+    NO_LIMIT,
+    end_ids,
+    held_tokens,
+    load_model,
+    load_tokenizer,
+    weight_files,
+)
 from trainer.measurement import Accuracy, Measurement, wilson
 from trainer.memory import peak_bytes, restart_peak
 from trainer.objectives import capped, forward_kl, keep, upcast
@@ -175,10 +182,8 @@ def _ask(
 ) -> Answers:
     positions = held_tokens(model)
     prompts = fitting_prompts(rows, tokenizer, positions)
-    longest = max(map(len, prompts))
-    limit = spec.max_new_tokens if positions is None else positions - longest
-    ends = end_ids(model, tokenizer)
-    return answer_greedily(model, prompts, min(limit, spec.max_new_tokens), spec.batch_size, ends)
+    ends, held = end_ids(model, tokenizer), NO_LIMIT if positions is None else positions
+    return answer_greedily(model, prompts, spec.max_new_tokens, spec.batch_size, ends, held)
 
 
 def fitting_prompts(

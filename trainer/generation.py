@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from trainer.loading import NO_LIMIT
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -55,8 +57,10 @@ def answer_greedily(
     max_new_tokens: int,
     batch_size: int,
     end_ids: frozenset[int],
+    max_length: int = NO_LIMIT,
 ) -> Answers:
-    """The most likely token each time, until an end token or the limit.
+    """The most likely token each time, until an end token, the limit, or where a prompt and its
+    answer come to max_length tokens.
 
     Prompts of like length go together, padded on the left; rows that ended leave the batch.
     """
@@ -65,7 +69,9 @@ def answer_greedily(
     answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(prompts), batch_size):
         chosen = by_length[start : start + batch_size]
-        made, first = _answer_batch(model, [prompts[i] for i in chosen], max_new_tokens, end_ids)
+        given = [prompts[i] for i in chosen]
+        rooms = [min(max_new_tokens, max_length - len(prompt)) for prompt in given]
+        made, first = _answer_batch(model, given, rooms, end_ids)
         prefill_seconds += first
         for index, answer in zip(chosen, made, strict=True):
             answers[index] = answer
@@ -86,17 +92,17 @@ def answer_greedily(
 def _answer_batch(
     model: PreTrainedModel,
     prompts: list[Sequence[int]],
-    max_new_tokens: int,
+    rooms: list[int],
     end_ids: frozenset[int],
 ) -> tuple[list[list[int]], float]:
-    """The answers, and the seconds until each had its first token."""
+    """The answers, each of at most its room's tokens, and the seconds until each had its first."""
     started, first = time.monotonic(), 0.0
     answers: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
     step_ids, mask = left_padded(prompts, model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
-    for step in range(max_new_tokens):
+    for step in range(max(rooms)):
         logits = model(
             input_ids=step_ids,
             attention_mask=mask,
@@ -110,7 +116,11 @@ def _answer_batch(
             first = time.monotonic() - started
         for row, token in zip(alive, chosen, strict=True):
             answers[row].append(token)
-        going = [index for index, token in enumerate(chosen) if token not in end_ids]
+        going = [
+            index
+            for index, (row, token) in enumerate(zip(alive, chosen, strict=True))
+            if token not in end_ids and len(answers[row]) < rooms[row]
+        ]
         if not going:
             break
         picked = torch.tensor(going, device=model.device)

@@ -26,6 +26,8 @@ class Sampler:
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
     max_new_tokens: int
+    max_length: int
+    """Tokens of a prompt and its answer together."""
 
     def ask(self, student: Wrapped) -> list[dict[str, Any]]:
         """A dict for each row: id, prompt, reference (the dataset's answer), student, ended.
@@ -42,7 +44,12 @@ class Sampler:
         prompts = [row.ids[: row.prompt_tokens].tolist() for row in self.rows]
         with gathered(student.model):
             return answer_greedily(
-                student.model, prompts, self.max_new_tokens, len(prompts), self.end_ids
+                student.model,
+                prompts,
+                self.max_new_tokens,
+                len(prompts),
+                self.end_ids,
+                self.max_length,
             )
 
     def _told(self, row: TokenRow, ids: tuple[int, ...], ended: bool) -> dict[str, Any]:
@@ -65,13 +72,8 @@ def make_sampler(run: Prepared) -> Sampler | None:
     if count == 0:
         return None
     rows = tuple(held[i * len(held) // count] for i in range(count))
-    room = run.max_length - max(row.prompt_tokens for row in rows)
-    return Sampler(
-        rows,
-        run.tokenizer,
-        end_ids(run.model, run.tokenizer),
-        min(run.spec.optimization.sample_tokens, room),
-    )
+    ends, most = end_ids(run.model, run.tokenizer), run.spec.optimization.sample_tokens
+    return Sampler(rows, run.tokenizer, ends, most, run.max_length)
 
 
 def clipped(text: str) -> str:

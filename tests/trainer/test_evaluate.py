@@ -212,6 +212,20 @@ def test_a_prompt_beyond_the_model_is_refused(tmp_path: Path) -> None:
         measure(directory, EvalSpec(data=str(path)))
 
 
+def test_a_long_prompt_shortens_no_answer_but_its_own(tmp_path: Path) -> None:
+    """A model of 24 positions: 10 new tokens fit behind the short prompt, 2 behind the long one."""
+    directory = save_model(tmp_path / "model", make_model(max_position_embeddings=24))
+    path = tmp_path / "e.jsonl"
+    words = [" ".join(f"w{n}" for n in range(count)) for count in (2, 18)]
+    asked = [line(n, prompt=[{"role": "user", "content": text}]) for n, text in enumerate(words)]
+    spec = EvalSpec(data=str(path), max_new_tokens=10)
+    made = []
+    for lines in ([asked[0]], [asked[1]], asked):
+        path.write_text("\n".join(lines))
+        made.append(measure(directory, spec).generated_tokens)
+    assert made == [10, 2, 12]
+
+
 @pytest.mark.parametrize("what", ["empty", "no weights", "broken", "file"])
 def test_what_is_no_model_is_refused_in_words(tmp_path: Path, what: str) -> None:
     directory = tmp_path / "model"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.conftest import make_records
+from tests.trainer.conftest import make_record, make_records
 from tests.trainer.methods.made import all_rows, dense, made, spec_of
 from tests.trainer.runs import Heard, Killed, dying_after, same
 from tests.trainer.test_run_options import FEW, run
@@ -100,6 +100,15 @@ def test_rows_and_tokens_are_as_many_as_asked_for(tmp_path: Path) -> None:
     (cut,) = told(sample_tokens=1)
     assert all(len(row["student"].split()) <= 1 for row in cut["rows"])
     assert not all(row["ended"] for row in cut["rows"])
+
+
+def test_a_long_prompt_shortens_no_sample_but_its_own(tmp_path: Path) -> None:
+    held = [make_record(0, "w1", "w2 ."), make_record(1, " ".join(["w3"] * 56), "w4 .")]
+    spec = spec_of(tmp_path, "sequence_level", optimization={**FEW, "max_steps": 1})
+    heard = Heard()
+    train_on(spec, make_records(16), held, tmp_path / "out", heard)
+    short, long = ([*row["student"].split()] for row in heard.of("samples")[0]["rows"])
+    assert len(long) <= 4 < len(short)
 
 
 def test_looking_changes_nothing_and_survives_a_kill(tmp_path: Path) -> None:
