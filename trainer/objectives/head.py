@@ -150,9 +150,10 @@ class _ChunkedHead(torch.autograd.Function):
         ]
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         sums = torch.zeros(1 + len(terms) + len(watched), dtype=wide, device=hidden.device)
+        computed = (_cast(hidden), _cast(weight), None if bias is None else _cast(bias))
         for start in range(0, hidden.shape[0], size):
             part = slice(start, start + size)
-            sums += _one_chunk(inputs, cap, terms, watched, part, grads)
+            sums += _one_chunk(computed, cap, terms, watched, part, grads)
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(each := sums[1:].clone())
         return sums[0].clone(), each
@@ -161,6 +162,15 @@ class _ChunkedHead(torch.autograd.Function):
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if grad is None else grad * above[0] for grad in ctx.saved_tensors)
         return (*scaled, None, None, None, None)
+
+
+def _cast(tensor: Tensor) -> Tensor:
+    """As autocast would have it, once: of what wants a gradient it keeps each cast that it makes
+    until it ends, and chunks would leave it as many copies of the head."""
+    kind = tensor.device.type
+    if not torch.is_autocast_enabled(kind) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
 
 
 def _one_chunk(

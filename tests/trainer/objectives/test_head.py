@@ -1,10 +1,12 @@
 """The chunked head against the dense one, in fp64."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.trainer.objectives.cases import draw
 from trainer.objectives import (
@@ -144,6 +146,36 @@ def test_heads_padded_to_different_sizes_are_compared_on_what_they_share() -> No
     first, _ = head_loss(hidden, Head(weight), {"kl": (1.0, padded)}, 1.0)
     second, _ = head_loss(hidden, Head(weight), {"kl": (1.0, exact)}, 1.0)
     assert first.item() == pytest.approx(second.item())
+
+
+def test_under_autocast_the_head_is_cast_once_for_all_chunks() -> None:
+    """Autocast keeps each cast of what wants a gradient: one a chunk would grow with the tokens."""
+
+    class Casts(TorchDispatchMode):
+        made = 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            found = func(*args, **(kwargs or {}))
+            cast = "_to_copy" in str(func) and found.dtype == torch.bfloat16
+            self.made += cast and found.shape == (V, D)
+            return found
+
+    whole: list[Tensor] = []
+    for chunk in (None, 2):
+        inputs = [draw(*shape, seed=1).float() for shape in ((K, D), (V, D), (V,))]
+        hidden, weight, bias = (t.requires_grad_() for t in inputs)
+        terms = {"cross_entropy": (1.0, cross_entropy_term(torch.arange(K) % V))}
+        with torch.autocast("cpu", dtype=torch.bfloat16), Casts() as casts:
+            loss, _ = head_loss(hidden, Head(weight, bias), terms, 4.0, chunk)
+        loss.backward()
+        assert casts.made == 1
+        grads = [t.grad for t in inputs if t.grad is not None]
+        assert [one.dtype for one in grads] == [torch.float32] * 3
+        for ours, theirs in zip(grads, whole or grads, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
+        whole = grads
 
 
 def test_16_bits_are_widened_and_nothing_is_narrowed() -> None:
