@@ -11,16 +11,17 @@ from sqlalchemy.orm import Session
 from prompts.plan import Encoded, EncodeError, Opening
 from prompts.record import Message, Record
 from prompts.template import compile_template
-from prompts.tools import template_turn
+from prompts.tools import Tool, as_sent, template_turn
 from service.asking import TeacherError
 from service.problems import Problem
 from service.store import Store, light
 
-Counter = Callable[[tuple[Message, ...]], int]
+Counter = Callable[[tuple[Message, ...], tuple[Tool, ...]], int]
 
 
 def token_counter(store: Store, session: Session, model: str | None) -> Counter | None:
-    """Counts the tokens of a conversation under the chat template of the teacher's `model`.
+    """Counts the tokens of a conversation, its functions among them, under the chat template of the
+    teacher's `model`.
 
     None if its tokenizer is not on this machine or has no chat template: then the teacher itself
     refuses what is too long, and the row is rejected with its words.
@@ -35,9 +36,11 @@ def token_counter(store: Store, session: Session, model: str | None) -> Counter 
     if tokenizer.chat_template is None:
         return None
 
-    def count(messages: tuple[Message, ...]) -> int:
+    def count(messages: tuple[Message, ...], tools: tuple[Tool, ...]) -> int:
         turns = [template_turn(message) for message in messages]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(
+            turns, tools=as_sent(tools) or None, tokenize=False, add_generation_prompt=True
+        )
         # The template writes the special tokens itself.
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 

@@ -28,7 +28,7 @@ from prompts.spec.asked import writer_of
 from prompts.spec.selectors import SIMILAR
 from prompts.split import input_key
 from prompts.template import Template, TemplateError, compile_template
-from prompts.tools import tools_of
+from prompts.tools import Tool, tools_of
 from prompts.turns import earlier_turns
 from prompts.verify import Verifier
 
@@ -144,12 +144,12 @@ class Plan:
         """As many of the best demonstrations as the token limit allows, by bisection."""
         count = self.teacher.count_tokens
         assert count is not None  # `make_plan` has seen to it.
-        bare = count(self._prompt(seed, ()))
+        bare = count(self._prompt(seed, ()), ())
         fits, over = 0, len(chosen) + 1
         while over - fits > 1:
             middle = (fits + over) // 2
             shown = arrange(spec, seed, chosen[:middle])
-            if count(self._prompt(seed, shown)) - bare <= limit:
+            if count(self._prompt(seed, shown), ()) - bare <= limit:
                 fits = middle
             else:
                 over = middle
@@ -178,14 +178,14 @@ class Plan:
             if overlap is not None:
                 where = f"{overlap.how} with {overlap.row!r} of {known.name}"
                 return Reason.CONTAMINATED, f"{where}: {overlap.words}"
-        too_long = self._too_long(row.prompt)
+        too_long = self._too_long(row.prompt, row.tools)
         return None if too_long is None else (Reason.PROMPT_TOO_LONG, too_long)
 
-    def _too_long(self, prompt: tuple[Message, ...]) -> str | None:
+    def _too_long(self, prompt: tuple[Message, ...], tools: tuple[Tool, ...]) -> str | None:
         context, count = self.teacher.context_tokens, self.teacher.count_tokens
         if context is None or count is None:
             return None
-        tokens, limit = count(prompt), self.spec.sampling.max_tokens
+        tokens, limit = count(prompt, tools), self.spec.sampling.max_tokens
         if tokens + limit <= context:
             return None
         return f"{tokens} prompt tokens and max_tokens {limit} exceed the context of {context}"
@@ -243,7 +243,8 @@ class Plan:
             again = self._read(row, known[HINT, 0])
             told = Draft(again, hinted=True)
             return told if again.fault is None else Fault(*again.fault, told)
-        return draft if self._too_long(hinted) else (self._ask(row, HINT, 0, hinted),)
+        too_long = self._too_long(hinted, row.tools)
+        return draft if too_long else (self._ask(row, HINT, 0, hinted),)
 
     def _judge(self, row: Row, known: dict[tuple[int, int], Call], draft: Draft) -> Step:
         judges, reply = judges_of(self.spec.checks), draft.sample.reply

@@ -54,8 +54,9 @@ class TeacherFacts:
     revision: str | None = None
     context_tokens: int | None = None
     """None: unknown; then no prompt is refused for its length."""
-    count_tokens: Callable[[tuple[Message, ...]], int] | None = None
-    """Tokens of a conversation under the teacher's chat template, generation prompt included."""
+    count_tokens: Callable[[tuple[Message, ...], tuple[Tool, ...]], int] | None = None
+    """Tokens of a conversation and the functions that may be called in it, under the teacher's chat
+    template, generation prompt included."""
     encode: Callable[[Record], Encoded] | None = None
     """A row under the teacher's chat template, for builds that rescore. Raises EncodeError."""
     opening: Opening | None = None

@@ -89,7 +89,9 @@ def test_a_seed_without_gold_answer_is_not_compared() -> None:
 
 @pytest.mark.parametrize(("context", "asked"), [(300, True), (299, False), (None, True)])
 def test_a_prompt_that_does_not_fit_is_not_asked(context: int | None, asked: bool) -> None:
-    teacher = TeacherFacts("teacher", context_tokens=context, count_tokens=lambda messages: 44)
+    teacher = TeacherFacts(
+        "teacher", context_tokens=context, count_tokens=lambda messages, tools: 44
+    )
     row = make_plan(spec_of("cot"), None, teacher).next(SEED, [])
     if asked:
         assert isinstance(row, tuple)
@@ -101,7 +103,7 @@ def test_a_prompt_that_does_not_fit_is_not_asked(context: int | None, asked: boo
 
 
 def test_what_was_paid_for_is_judged_even_if_it_would_not_be_asked_now() -> None:
-    teacher = TeacherFacts("teacher", context_tokens=10, count_tokens=lambda messages: 44)
+    teacher = TeacherFacts("teacher", context_tokens=10, count_tokens=lambda messages, tools: 44)
     plan = make_plan(spec_of("cot"), None, teacher)
     assert isinstance(plan.next(SEED, said(SEED, "The answer is 7.")), Record)
 

@@ -10,6 +10,7 @@ from prompts.intake import check_build, read_pool
 from prompts.plan import Request, TeacherFacts, make_plan
 from prompts.record import Message
 from prompts.spec import CotBuild, IclBuild, InstructionBuild, Sampling, Shots, Split
+from prompts.tools import Tool
 from tests.prompts.making import ask, labelled, lines_of, spec_of
 
 ELSEWHERE = {
@@ -126,7 +127,7 @@ def outcome(kind: str, **fields: Any) -> Any:
     ]
 
 
-def words_in(messages: tuple[Message, ...]) -> int:
+def words_in(messages: tuple[Message, ...], tools: tuple[Tool, ...]) -> int:
     return sum(len(re.split(r"[\s,=]+", message.content)) for message in messages)
 
 

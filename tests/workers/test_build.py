@@ -9,9 +9,11 @@ import pytest
 
 from prompts.dataset import read_manifest, read_rejected
 from prompts.record import Record
+from prompts.spec import InstructionBuild
 from service import events, jobs
 from service.durable import Write, write_durably
 from service.site import Site
+from service.spec import BuildJob
 from service.tables import Chunk, State
 from tests.workers.conftest import (
     LEASE_S,
@@ -25,6 +27,7 @@ from tests.workers.conftest import (
     run_build,
     submit,
     sums,
+    upload,
     wait_for,
 )
 from workers import drain
@@ -34,6 +37,30 @@ from workers.lease import Lease
 
 def run(site: Site, job_id: str, write: Write = write_durably) -> None:
     run_build(site, job_id, write)
+
+
+def model_of_words(tmp_path: Path) -> Path:
+    """A model's directory for a teacher whose tokens are words; functions are part of a prompt."""
+    # Here, not above: they take seconds to import, and these tests alone need them.
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    model = tmp_path / "model"
+    words = Tokenizer(WordLevel({"[UNK]": 0, "What": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = WhitespaceSplit()
+    template = (
+        "{% for tool in tools or () %}{{ tool.function.description }} {% endfor %}"
+        "{% for message in messages %}{{ message.content }} {% endfor %}"
+    )
+    PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template).save_pretrained(model)
+    (model / "config.json").write_text("{}")
+    return model
+
+
+def described(words: str) -> dict[str, Any]:
+    return {"function": {"name": "look", "description": words}}
 
 
 @pytest.mark.slow
@@ -235,20 +262,8 @@ def test_a_full_disk_holds_the_build_up_and_loses_nothing(site: Site, stub: Stub
 def test_a_prompt_beyond_the_context_is_not_asked(
     site: Site, stub: StubTeacher, tmp_path: Path
 ) -> None:
-    # Here, not above: they take seconds to import, and this test alone needs them.
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import PreTrainedTokenizerFast
-
-    model = tmp_path / "model"
-    words = Tokenizer(WordLevel({"[UNK]": 0, "What": 1}, unk_token="[UNK]"))
-    words.pre_tokenizer = WhitespaceSplit()
-    template = "{% for message in messages %}{{ message.content }} {% endfor %}"
-    PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template).save_pretrained(model)
-    (model / "config.json").write_text("{}")
     probe = {"ok": True, "context_tokens": 300}
-    register(site, stub.url, model=str(model), probe=probe)
+    register(site, stub.url, model=str(model_of_words(tmp_path)), probe=probe)
     seeds = sums(20)
     seeds[7]["question"] = "What " * 60 + seeds[7]["question"]
     job_id = submit(site, seeds)
@@ -257,6 +272,25 @@ def test_a_prompt_beyond_the_context_is_not_asked(
     (long,) = (row for row in read_rejected(dataset_of(site, job_id)) if row.id == "s00007")
     assert "exceed the context of 300" in long.detail
     assert stub.stats()["requests"] == 19
+
+
+def test_the_functions_of_a_row_count_as_its_prompt(
+    site: Site, stub: StubTeacher, tmp_path: Path
+) -> None:
+    probe = {"ok": True, "context_tokens": 300}
+    register(site, stub.url, model=str(model_of_words(tmp_path)), probe=probe)
+    seeds = [
+        {"id": f"i{words}", "instruction": f"Is it {words}?", "own": [described("It " * words)]}
+        for words in (3, 60)
+    ]
+    fields = {"seeds": upload(site, seeds), "tools": "own"}
+    spec = InstructionBuild.model_validate({"kind": "if", "teacher": "stub"} | fields)
+    job_id = jobs.submit(site, BuildJob(kind="build", build=spec)).id
+    run(site, job_id)
+    (long,) = read_rejected(dataset_of(site, job_id))
+    assert (long.id, long.reason) == ("i60", "prompt_too_long")
+    assert long.detail.startswith("63 prompt tokens")
+    assert stub.stats()["requests"] == 1
 
 
 def test_a_limit_asks_for_the_first_seeds_only(site: Site, stub: StubTeacher) -> None:

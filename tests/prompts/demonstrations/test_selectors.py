@@ -17,6 +17,7 @@ from prompts.plan import TeacherFacts, make_plan
 from prompts.record import Message, Reason, Record, Rejected, Seed
 from prompts.split import input_key
 from prompts.template import compile_template
+from prompts.tools import Tool
 from tests.prompts.making import ask, labelled, requests_of, said, spec_of
 
 WORDS = ("red apple", "green apple", "red car", "blue car", "blue boat", "green boat")
@@ -220,7 +221,7 @@ def test_orders() -> None:
     assert by_order["random"] not in (by_order["as_selected"], by_order["reversed"])
 
 
-def count_words(messages: tuple[Message, ...]) -> int:
+def count_words(messages: tuple[Message, ...], tools: tuple[Tool, ...]) -> int:
     return sum(len(message.content.split()) for message in messages)
 
 
