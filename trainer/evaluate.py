@@ -18,6 +18,7 @@ from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
 from trainer.loading import (
     NO_LIMIT,
+    check_weights,
     end_ids,
     held_tokens,
     load_model,
@@ -41,17 +42,21 @@ def measure(
     reference: str | Path | None = None,
     kl_rows: Sequence[TokenRow] = (),
     threads: int | None = None,
+    strict: bool = False,
 ) -> Measurement:
     """Measure a model directory on the rows of `spec.data`, greedily.
 
     With a `reference` model, also the mean KL(reference || model) over the completion tokens of
-    `kl_rows`, in nats. Raises BadInput for what isn't a model or an evaluation file.
+    `kl_rows`, in nats. Raises BadInput for what isn't a model or an evaluation file; where
+    `strict`, also for weights that are no numbers: of a stage's model, its gate tells that.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     rows = read_rows(Path(spec.data), spec.limit_per_skill)
     tokenizer = load_tokenizer(model_dir)
     model = load_model(model_dir)
+    if strict:
+        check_weights(model_dir, model)
     restart_peak(model.device)
     answers = _ask(model, tokenizer, rows, spec)
     peak = peak_bytes(model.device)

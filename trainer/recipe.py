@@ -140,7 +140,7 @@ def evaluate(
     from trainer.evaluate import measure
 
     emit("phase", {"name": "evaluate", "detail": model})
-    measurement = measure(model, spec, threads=threads)
+    measurement = measure(model, spec, threads=threads, strict=True)
     write(target, measurement.model_dump_json(indent=1))
     skills = {name: skill.model_dump() for name, skill in measurement.skills.items()}
     emit("accuracy", {"model": model, "skills": skills})

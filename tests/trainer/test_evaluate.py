@@ -15,8 +15,10 @@ from trainer.assess import read_rows as read_dataset_rows
 from trainer.data import collate, encode
 from trainer.errors import BadInput
 from trainer.evaluate import EvalRow, compare, is_right, listen, mean_kl, measure, read_rows
+from trainer.events import silent
 from trainer.generation import answer_greedily
 from trainer.loading import load_model
+from trainer.recipe import evaluate
 from trainer.spec import EvalSpec
 
 END = frozenset({3})
@@ -224,6 +226,18 @@ def test_a_long_prompt_shortens_no_answer_but_its_own(tmp_path: Path) -> None:
         path.write_text("\n".join(lines))
         made.append(measure(directory, spec).generated_tokens)
     assert made == [10, 2, 12]
+
+
+def test_weights_that_are_no_numbers_are_not_measured(tmp_path: Path) -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.up_proj.weight")[0, 0] = torch.nan
+    directory = save_model(tmp_path / "model", model)
+    (tmp_path / "e.jsonl").write_text(line(1))
+    spec = EvalSpec(data=str(tmp_path / "e.jsonl"), max_new_tokens=5)
+    with pytest.raises(BadInput, match=r"model has weights that are not finite.*mlp\.up_proj"):
+        evaluate(str(directory), spec, tmp_path / "measurement.json", silent)
+    assert measure(directory, spec).skills["s"].correct == 0  # a stage's gate tells of its own
 
 
 @pytest.mark.parametrize("what", ["empty", "no weights", "broken", "file"])
