@@ -36,6 +36,7 @@ from trainer.loading import (
 )
 from trainer.measurement import Assessment, Estimate, bootstrap
 from trainer.memory import peak_bytes, restart_peak
+from trainer.methods.selection import complete
 from trainer.methods.teacher import check_vocabularies
 from trainer.objectives import capped, forward_kl, keep, upcast
 from trainer.spec import DatasetEval
@@ -71,7 +72,7 @@ def assess(
     are no numbers, and a teacher with another vocabulary.
     """
     torch.set_num_threads(spec.threads or len(os.sched_getaffinity(0)))
-    records, checks = _records(spec), _checks(spec)
+    (records, unfinished), checks = _records(spec), _checks(spec)
     engine = engine_for(spec, vllm_python)
     verifier = _verifier(checks.spec)
     emit("phase", {"name": "evaluate", "detail": f"{model_dir} on {len(records)} rows"})
@@ -95,6 +96,7 @@ def assess(
         split=spec.split,
         rows=len(records),
         left_out=rows.too_long,
+        unfinished=unfinished,
         parameters=count_parameters(model),
         weight_bytes=sum(path.stat().st_size for path in weight_files(model_dir)),
         tokens_per_s=answers.tokens_per_s,
@@ -207,20 +209,18 @@ def _exponential(loss: Estimate) -> Estimate | None:
     return Estimate(value=value, low=low, high=high, rows=loss.rows)
 
 
-def _records(spec: DatasetEval) -> list[Record]:
-    """Complete rows, evenly spread over the split."""
-    found = [
-        record
-        for record in read_records(Path(spec.dataset), spec.split)
-        if record.finish_reason != "length"
-    ]
+def _records(spec: DatasetEval) -> tuple[list[Record], int]:
+    """Complete rows, evenly spread over the split; how many of the split are not."""
+    records = read_records(Path(spec.dataset), spec.split)
+    found = complete(records)
     if len(found) < 2:
         raise BadInput(
             f"{spec.dataset} has {len(found)} complete rows in its {spec.split} split",
             "Two at least are needed for an interval. Name another split.",
         )
     taken = min(spec.limit, len(found))
-    return [found[index * len(found) // taken] for index in range(taken)]
+    spread = [found[index * len(found) // taken] for index in range(taken)]
+    return spread, len(records) - len(found)
 
 
 def _checks(spec: DatasetEval) -> Checks:

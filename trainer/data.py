@@ -69,9 +69,9 @@ class TokenRows:
         """Tokens trained on in one epoch."""
         return sum(row.completion_tokens for row in self.rows)
 
-    def left_out(self, max_length: int) -> str:
-        """What was left out, and why, in words."""
-        told = [f"{self.too_long} longer than {max_length} tokens"]
+    def left_out(self, max_length: int | None) -> str:
+        """What was left out, and why, in words. None: no row is too long."""
+        told = [] if max_length is None else [f"{self.too_long} longer than {max_length} tokens"]
         told += [f"{self.cut} cut off by their token limit"] if self.cut else []
         told += [f"{self.unsuited} that the method can't learn from"] if self.unsuited else []
         return f"{', '.join(told)} left out"

@@ -110,6 +110,8 @@ class Assessment(Frozen):
     rows: int
     left_out: int
     """Rows longer than the model holds."""
+    unfinished: int = 0
+    """Rows of the split whose own answer met its token limit: left out."""
     perplexity: Estimate | None
     """Of completion tokens."""
     exact_match: Estimate

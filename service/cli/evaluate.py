@@ -104,6 +104,8 @@ def notes(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['rows']} rows of the {found['split']} split; intervals resample rows."]
     if found["left_out"]:
         lines.append(f"{found['left_out']} rows are longer than the model holds and left out.")
+    if found["unfinished"]:
+        lines.append(f"{found['unfinished']} rows were cut off by their token limit and left out.")
     if found["cut"]:
         lines.append(f"{found['cut']} answers met the limit of new tokens and count as they stood.")
     titles = {name: title for name, (title, _) in FIGURES.items()}

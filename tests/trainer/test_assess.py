@@ -34,6 +34,7 @@ from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
 from trainer.measurement import bootstrap
 from trainer.memory import peak_bytes, restart_peak
+from trainer.methods.selection import complete
 from trainer.spec import DatasetEval
 
 CPU = torch.device("cpu")
@@ -42,7 +43,8 @@ PATTERN = r"answer is (\S+)"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of chains of thought with gold answers, a model, and a teacher."""
+    """A dataset of chains of thought with gold answers, and one that was cut off; a model, and a
+    teacher."""
     folder = tmp_path_factory.mktemp("place")
     rows = []
     for number in range(12):
@@ -51,6 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         answer = str(number % 10)
         more: dict[str, Any] = {"split": "test", "answer": answer, "gold": answer}
         rows.append(make_record(number, " ".join(words), text, **more))
+    rows.append(make_record(12, "w1", "w2", split="test", finish_reason="length"))
     write_chunk(folder / "chunk.parquet", rows)
     build = {"kind": "cot", "name": "d", "teacher": "t", "seeds": "s", "template": "{{ q }}"}
     recipe = {"kind": "build", "build": {**build, "answer_pattern": PATTERN}}
@@ -69,7 +72,7 @@ def rows_of(place: Path) -> tuple[TokenRow, ...]:
     from trainer.data import read_records
 
     tokenizer, model = load_tokenizer(place / "model"), load_model(place / "model")
-    records = read_records(place / "dataset", "test")
+    records = complete(read_records(place / "dataset", "test"))
     return encode(records, tokenizer, 128, end_ids(model, tokenizer)).rows
 
 
@@ -103,6 +106,7 @@ def test_likelihood_and_distance_are_those_of_each_row_alone(place: Path) -> Non
         assert figure.low <= figure.value <= figure.high
         assert figure.low < figure.high
         assert figure.rows == 12
+    assert found.unfinished == 1
     assert found.verifier == "numeric"
     assert found.weight_bytes == (place / "model/model.safetensors").stat().st_size
 
@@ -329,6 +333,7 @@ def test_the_command(
         "decode tokens/s, transformers",
         "dataset",
         "5 rows of the test split",
+        "1 rows were cut off by their token limit and left out",
         "no teacher was",
     ):
         assert part in said

@@ -30,6 +30,7 @@ from trainer.loading import (
     load_tokenizer,
     read_config,
 )
+from trainer.methods.selection import complete, count_left
 from trainer.spec import CompressSpec, StageSpec
 from trainer.spec.compress import PACKING
 from trainer.student import check_head
@@ -79,8 +80,8 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
         questions = read_rows(Path(spec.evaluate.data), spec.evaluate.limit_per_skill)
         fitting_prompts(questions, tokenizer, held_tokens(model))
     train, held = read_records(dataset, "train"), read_records(dataset, "validation")
-    rows = _encoded(train, tokenizer, model)
-    held_rows = _encoded(held, tokenizer, model) if held else ()
+    rows = _encoded("rows", train, tokenizer, model, emit)
+    held_rows = _encoded("validation rows", held, tokenizer, model, emit) if held else ()
     if not rows:
         raise BadInput(f"{dataset} has no train rows", "Calibration looks at them. Build some.")
     given = Material(start, model, tokenizer, dataset, train, rows, held_rows)
@@ -179,11 +180,19 @@ def _check_quantization(index: int, stage: StageSpec) -> None:
 
 
 def _encoded(
-    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    name: str,
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    emit: Emit,
 ) -> tuple[TokenRow, ...]:
-    complete = [record for record in records if record.finish_reason != "length"]
-    limit = held_tokens(model) or NO_LIMIT
-    return encode(complete, tokenizer, limit, end_ids(model, tokenizer)).rows
+    """Rows that the model can be asked whole; how many are not is told."""
+    chosen, held = complete(records), held_tokens(model)
+    made = encode(chosen, tokenizer, held or NO_LIMIT, end_ids(model, tokenizer))
+    rows = count_left(made, records, chosen)
+    if rows.too_long + rows.cut:
+        emit("phase", {"name": name, "detail": f"{len(rows.rows)} rows; {rows.left_out(held)}"})
+    return rows.rows
 
 
 def serving_prompts(

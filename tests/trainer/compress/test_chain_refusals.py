@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.trainer.compress.chains import HEAL, inputs, make_spec
+from tests.trainer.compress.chains import HEAL, Events, inputs, make_spec
 from tests.trainer.compress.world import write_dataset, write_questions
 from trainer.compress import chain
 from trainer.compress.chain import run
@@ -277,3 +277,13 @@ def test_a_model_that_is_quantized_already_is_refused(
     (quantized / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(BadInput, match="is quantized"):
         run(make_spec({**inputs, "model": str(quantized)}, {"kind": "depth"}), tmp_path, silent)
+
+
+def test_rows_that_are_not_looked_at_are_told(inputs: dict[str, str], tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data", cut=3)
+    events = Events()
+    spec = make_spec({**inputs, "dataset": str(dataset)}, {"kind": "magnitude"})
+    assert len(make_plan(spec, events, None).train_rows) == 37
+    told = {fields["name"]: fields["detail"] for event, fields in events if event == "phase"}
+    assert "37 rows; 0 longer than 128 tokens, 3 cut off by their token limit" in told["rows"]
+    assert "validation rows" not in told  # all of them are

@@ -23,9 +23,10 @@ def write_model(directory: Path, **changes: object) -> Path:
     return save_model(directory, make_llama(**changes).to(torch.bfloat16))
 
 
-def write_dataset(directory: Path, train: int = 40, validation: int = 10) -> Path:
-    """Rows of two splits, as a build publishes them."""
+def write_dataset(directory: Path, train: int = 40, validation: int = 10, cut: int = 0) -> Path:
+    """Rows of two splits, as a build publishes them; the first `cut` met their token limit."""
     rows = make_records(train + validation)
+    rows[:cut] = [row.model_copy(update={"finish_reason": "length"}) for row in rows[:cut]]
     held = [row.model_copy(update={"split": "validation"}) for row in rows[train:]]
     chunk = directory.parent / "chunk.parquet"
     everything: list[Record] = [*rows[:train], *held]
