@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from trainer.compress.gate import GateFailed
-from trainer.errors import BadInput, Terminated
+from trainer.errors import BadInput, Lost, Terminated
 from trainer.events import Emit, claim_stdout, silent
 from trainer.recipe import evaluate, read_spec, run_recipe, tell_problems, write
 from trainer.spec import CompressSpec, DatasetEval, EvalSpec, TrainSpec
@@ -40,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (BadInput, GateFailed) as error:
         emit("error", {"title": error.title, "detail": error.detail})
         return 2 if isinstance(error, BadInput) else 3
+    except Lost as error:
+        emit("error", {"title": error.title, "detail": error.detail})
+        print(error, file=sys.stderr)  # the end of the log is what a crash is told by
+        return 1
     except Terminated:
         return 143
     emit("done", {"result": result})

@@ -18,5 +18,17 @@ class Diverged(BadInput):
     """The loss or its gradient left the finite numbers; a seeded run does so every time."""
 
 
+class Lost(Exception):  # noqa: N818
+    """Something that the run leans on went away; the same run may go on from its checkpoint.
+
+    `title` and `detail` as those of `BadInput`; exit code 1, which is tried again.
+    """
+
+    def __init__(self, title: str, detail: str) -> None:
+        super().__init__(f"{title}: {detail}")
+        self.title = title
+        self.detail = detail
+
+
 class Terminated(Exception):  # noqa: N818
     """SIGTERM came; what could be saved is saved. Exit code 143."""

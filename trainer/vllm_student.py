@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer.compress.vllm_server import ServerFailed, find_engine, serve
-from trainer.errors import BadInput
+from trainer.compress.vllm_server import ServerFailed, find_engine, log_tail, serve
+from trainer.errors import BadInput, Lost
 from trainer.posting import Refused, post
 from trainer.rollout import Drawing, Sample
 from trainer.spec.rollouts import VllmRollouts
@@ -30,6 +30,8 @@ DRIFT_NATS = 0.3
 weights come to less than half of it, other weights to much more."""
 CHECKED_FIRST, CHECKED_EVERY = 3, 50
 """Drawings whose drift is looked at."""
+PATIENCE_S = 30.0
+"""How long the server is waited for where nobody answers: it runs on this machine."""
 MOST_BARRED = 1024
 """Tokens that vLLM rules out for an answer."""
 
@@ -42,6 +44,8 @@ class VllmStudent:
     """Without /v1."""
     folder: Path
     """Where the server reads its weights."""
+    log: Path
+    """What it writes."""
     end_ids: frozenset[int]
     in_flight: int
     head: int
@@ -93,7 +97,13 @@ class VllmStudent:
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            return post(self.url + path, body)
+            return post(self.url + path, body, patience_s=PATIENCE_S)
+        except ConnectionError as error:
+            raise Lost(
+                "the student's vLLM is gone",
+                f"Its log says last: {log_tail(self.log)}. Run it again: it goes on from its last "
+                "checkpoint.",
+            ) from error
         except Refused as error:
             raise BadInput(
                 f"the student's vLLM refuses {path} with {error.status}",
@@ -186,7 +196,7 @@ def serve_student(
             with serve(
                 engine, folder, dtype, max_length, log, options=options, variables=variables
             ) as server:
-                yield VllmStudent(server.url, folder, end_ids, spec.in_flight, head)
+                yield VllmStudent(server.url, folder, log, end_ids, spec.in_flight, head)
         except ServerFailed as error:
             raise BadInput("vllm: the student can't be served", str(error)) from error
 

@@ -48,6 +48,8 @@ def run_trainer(words: list[str], what: str, heard: Heard) -> dict[str, Any]:
             "Run it again: a training that had begun goes on where it was; all else begins anew."
         )
         raise Failure({"title": f"{what} was stopped", "detail": detail}, INTERRUPTED)
+    if last.get("event") == "error":
+        raise Failure({"title": last["title"], "detail": last["detail"]}, JOB_FAILED)
     detail = logged.strip()[-2000:] or f"it ended with code {code}"
     raise Failure({"title": f"{what} failed", "detail": detail}, JOB_FAILED)
 

@@ -85,6 +85,20 @@ def test_a_bad_spec_is_an_error_event_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_went_away_is_an_error_event_and_a_crash_that_may_be_tried_again() -> None:
+    """A process of its own, for the command takes standard output for itself."""
+    code = (
+        "import sys; from trainer import __main__ as one; from trainer.errors import Lost\n"
+        "def lost(*_): raise Lost('the server is gone', 'Run it again.')\n"
+        "one._COMMANDS['train'] = lost; sys.exit(one.main(['train', '--spec', 'none']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    said = {"title": "the server is gone", "detail": "Run it again."}
+    assert events(ended.stdout) == [{"event": "error", **said}]
+    assert ended.stderr.splitlines()[-1] == "the server is gone: Run it again."
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_sigterm_ends_with_143_and_the_next_start_goes_on(

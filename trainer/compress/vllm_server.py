@@ -105,6 +105,13 @@ def serve(
             _stop(process)
 
 
+def log_tail(log: Path) -> str:
+    """The last lines that look like an error, else the last lines."""
+    lines = log.read_text("utf-8", errors="replace").splitlines()
+    errors = [line for line in lines if "Error" in line]
+    return " | ".join((errors or lines)[-4:])[-1200:]
+
+
 def _probe(python: Path) -> Engine | None:
     """What is installed there, vLLM itself not imported: that takes half a minute."""
     done = subprocess.run(
@@ -152,9 +159,9 @@ def _wait(
     body = {"model": model.name, "prompt": [1], "max_tokens": 1}
     while True:
         if process.poll() is not None:
-            raise ServerFailed(f"vLLM ended with {process.returncode}: {_tail(log)}")
+            raise ServerFailed(f"vLLM ended with {process.returncode}: {log_tail(log)}")
         if time.monotonic() > deadline:
-            raise ServerFailed(f"vLLM did not answer in time: {_tail(log)}")
+            raise ServerFailed(f"vLLM did not answer in time: {log_tail(log)}")
         try:
             answer = httpx.post(f"{url}/v1/completions", json=body, timeout=30)
         except httpx.TransportError:
@@ -181,13 +188,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for child in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
-
-
-def _tail(log: Path) -> str:
-    """The last lines that look like an error, else the last lines."""
-    lines = log.read_text("utf-8", errors="replace").splitlines()
-    errors = [line for line in lines if "Error" in line]
-    return " | ".join((errors or lines)[-4:])[-1200:]
 
 
 def _free_port() -> int:

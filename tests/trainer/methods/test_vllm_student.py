@@ -19,7 +19,7 @@ from tests.trainer.runs import weights
 from trainer import vllm_student
 from trainer.compress.vllm_server import Engine as VllmEngine
 from trainer.compress.vllm_server import Server
-from trainer.errors import BadInput
+from trainer.errors import BadInput, Lost
 from trainer.events import silent
 from trainer.methods import on_policy
 from trainer.rollout import Drawing, draw
@@ -79,7 +79,8 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
     def started(spec: Any, model: Any, tokenizer: Any, ends: Any, *rest: Any) -> Iterator[Any]:
         folder, head = tmp_path / "served", len(model.lm_head.weight)
         folder.mkdir(exist_ok=True)
-        yield VllmStudent(fake.url.removesuffix("/v1"), folder, ends, spec.in_flight, head)
+        url, log = fake.url.removesuffix("/v1"), tmp_path / "vllm.log"
+        yield VllmStudent(url, folder, log, ends, spec.in_flight, head)
 
     monkeypatch.setattr(on_policy, "serve_student", started)
     with serving(fake):
@@ -144,7 +145,7 @@ def test_rows_of_a_head_that_are_no_token_are_ruled_out(tmp_path: Path, engine: 
 
 
 def test_drift_is_looked_at_now_and_then(tmp_path: Path) -> None:
-    server = VllmStudent("http://127.0.0.1:9", tmp_path, END, 1, 61)
+    server = VllmStudent("http://127.0.0.1:9", tmp_path, tmp_path / "log", END, 1, 61)
     looked = []
     for number in range(1, 101):
         server.drawings = number
@@ -195,6 +196,18 @@ def test_what_can_not_be_is_refused(
     given: Any = ({}, None, None, END, 64, "fp32")
     with pytest.raises(BadInput, match="for one process only"), serve_student(*given):
         pass
+
+
+def test_a_server_that_dies_is_told_with_what_its_log_says_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_student, "PATIENCE_S", 0.0)
+    (tmp_path / "log").write_text("INFO all is well\nRuntimeError: out of memory\n")
+    server = VllmStudent("http://127.0.0.1:9", tmp_path, tmp_path / "log", END, 1, 61)
+    with pytest.raises(Lost) as told:
+        server.draw([[2, 8]], Drawing(5), [1])
+    assert told.value.title == "the student's vLLM is gone"
+    assert "last: RuntimeError: out of memory. Run it again: it goes on" in told.value.detail
 
 
 def test_weights_are_written_as_the_library_reads_them(tmp_path: Path) -> None:
