@@ -84,11 +84,21 @@ def _bring(site: Site, job_id: str, directory: Path, tell: Tell) -> None:
 
 
 def _newest_step(directory: Path) -> int:
-    return max((_step(path) for path in checkpoint.listing(directory)), default=-1)
+    return max(map(checkpoint.step_of, checkpoint.listing(directory)), default=-1)
 
 
-def _step(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
+def _last_written(directory: Path) -> Path | None:
+    """By the clock: of a later step may be another run's, or a damaged one."""
+    written = {path: _written_ns(path) for path in checkpoint.listing(directory)}
+    return max(written, key=lambda path: written[path], default=None)
+
+
+def _written_ns(path: Path) -> int:
+    """When a checkpoint was sealed; 0 where it never was, or is being deleted."""
+    try:
+        return (path / checkpoint.MANIFEST).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _folder(site: Site, job_id: str) -> Path:
@@ -136,15 +146,15 @@ class _Copies:
                 self._trouble = str(error)
 
     def _send(self) -> None:
-        newest = checkpoint.listing(self._directory)[-1:]
-        if not newest or self._lease.lost.is_set():
+        last = _last_written(self._directory)
+        if last is None or self._lease.lost.is_set():
             return
-        name = f"{self._lease.epoch:06}-{_step(newest[0]):09}"
+        name = f"{self._lease.epoch:06}-{checkpoint.step_of(last):09}"
         folder, shared = _folder(self._site, self._lease.job_id), self._site.store.shared
         if name == self._sent:
             return
         try:
-            if not self._linked(folder / name, newest):
+            if not self._linked(folder / name, last):
                 self._news.set()
                 return
             shared.publish(folder / name, disk.digests(folder / name))
@@ -155,16 +165,16 @@ class _Copies:
             if older < name:
                 shared.remove(folder / older)
 
-    def _linked(self, target: Path, newest: list[Path]) -> bool:
+    def _linked(self, target: Path, last: Path) -> bool:
         """Give a checkpoint, and the best weights it may name, second names that the trainer
-        doesn't delete. False if it may have begun to: it keeps the newest, always."""
+        doesn't delete. False if it may have begun to: it keeps the last written, always."""
         try:
-            for sealed in (*newest, *self._directory.glob("best-*")):
+            for sealed in (last, *self._directory.glob("best-*")):
                 for file in disk.files(sealed):
                     _link(file, target / file.relative_to(self._directory))
         except FileNotFoundError:
             return False
-        return checkpoint.listing(self._directory)[-1:] == newest
+        return _last_written(self._directory) == last
 
 
 def _link(source: Path, target: Path) -> None:

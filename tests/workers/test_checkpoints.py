@@ -49,12 +49,17 @@ class Run:
         with checkpoints.copied(self.site, self.lease, self.out, self.tell) as hear:
             for step in steps:
                 for name in (f"best-{step - 1}", f"checkpoint-{step}"):
-                    written = self.directory / checkpoint.WRITING / name
-                    written.mkdir(parents=True)
-                    (written / "weights.pt").write_text(f"weights of {name}")
-                    checkpoint.seal(written, self.directory / name, DIGEST)
+                    self.seal(name)
                 checkpoint.thin(self.directory, keep, DIGEST, step)
                 hear("phase", {"name": "checkpoint", "detail": f"step {step}"})
+
+    def seal(self, name: str, digest: str = DIGEST) -> Path:
+        """Write one, whole."""
+        written = self.directory / checkpoint.WRITING / name
+        written.mkdir(parents=True)
+        (written / "weights.pt").write_text(f"weights of {name}")
+        checkpoint.seal(written, self.directory / name, digest)
+        return self.directory / name
 
     def take_up(self) -> list[str]:
         """What is there to go on from, by name."""
@@ -90,6 +95,17 @@ def test_the_newest_checkpoint_is_found_on_another_host(
     assert here.warnings() == there.warnings() == []
     checkpoints.forget(here.site, here.lease.job_id)
     assert copies(s3_server, bucket) == set()
+
+
+def test_the_checkpoint_just_written_is_sent_whatever_later_ones_lie_there(
+    host: NewHost, s3_server: S3Server, bucket: str
+) -> None:
+    here, there = Run(host("here"), lease_of(epoch=1)), Run(host("there"), lease_of(epoch=2))
+    here.seal("checkpoint-80", "of another run")
+    (here.seal("checkpoint-90") / checkpoint.MANIFEST).unlink()
+    here.write(5)
+    assert copies(s3_server, bucket) == {"000001-000000005"}
+    assert there.take_up() == ["best-4", "checkpoint-5"]
 
 
 def test_what_is_here_is_not_brought_again(host: NewHost, line: Line) -> None:
