@@ -17,6 +17,12 @@ def terms(data: Mapping[str, Any]) -> list[str]:
     return [f"{name} {figure(value)}" for name, value in told.items() if _is_figure(value)]
 
 
+def validation(data: Mapping[str, Any]) -> str:
+    """A measurement of the validation rows."""
+    loss = f"step {data.get('step')}: validation loss {figure(data.get('loss'))}"
+    return ", ".join([loss, *terms(data)])
+
+
 def sample(data: Mapping[str, Any]) -> str | None:
     """The first held-out prompt of a measurement, the same each time, and both answers to it."""
     if not data.get("rows"):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.cli.client import Event
-from service.cli.learning import sample, terms
+from service.cli.learning import sample, terms, validation
 
 
 @dataclass
@@ -88,7 +88,7 @@ def describe(event: Event) -> str | None:
         case "phase":
             return f"{data.get('name')}: {data.get('detail') or ''}".rstrip(": ")
         case "validation":
-            return f"step {data.get('step')}: validation loss {_number(data.get('loss'))}"
+            return validation(data)
         case "samples":
             return sample(data)
         case "accuracy":
@@ -130,7 +130,3 @@ def skills(measured: dict[str, Any]) -> str:
         for skill, found in measured.items()
         if found.get("n")
     )
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) else "?"

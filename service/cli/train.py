@@ -10,7 +10,7 @@ import yaml
 
 from prompts.yaml_text import read_yaml
 from service.cli.failure import bad_input
-from service.cli.learning import figure, sample, terms
+from service.cli.learning import figure, sample, terms, validation
 from service.cli.options import Json, Screen, screen
 from service.cli.trainer import run_trainer
 
@@ -95,8 +95,7 @@ def told(event: dict[str, Any]) -> str | None:
             speed = f"{event['tokens_per_s']:,.0f} tokens/s"
             return ", ".join([f"{place}: loss {figure(event['loss'])}", *terms(event), speed])
         case "validation":
-            loss = f"step {event['step']}: validation loss {figure(event['loss'])}"
-            return ", ".join([loss, *terms(event)])
+            return validation(event)
         case "samples":
             return sample(event)
         case _:

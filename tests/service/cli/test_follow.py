@@ -61,6 +61,9 @@ def test_a_training_tells_the_terms_of_its_loss_and_a_sample() -> None:
     job = {"id": "job-b", "state": "running", "progress": {"done": 3, "unit": "steps"}}
     wanted = "loss 0.5000, forward_kl 0.2500, entropy 2.0000, gradient norm 1.5000, 900 tokens/s"
     assert story.figures(job).endswith(wanted)
+    measured = event("validation", step=3, loss=0.5, forward_kl=0.25, entropy=2.0)
+    wanted = "step 3: validation loss 0.5000, forward_kl 0.2500, entropy 2.0000"
+    assert describe(measured) == wanted
     row = {"id": "r", "prompt": "a", "reference": "b", "student": "c", "ended": True}
     told = "step 3: to 'a' it answers 'c', the dataset 'b'"
     assert describe(event("samples", step=3, rows=[row])) == told
