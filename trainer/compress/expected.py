@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from trainer.compress.anatomy import Anatomy, find_anatomy
 from trainer.compress.layout import find_layers, find_linears
+from trainer.compress.masks import find_masked
 from trainer.compress.schemes import SCHEMES
 from trainer.errors import BadInput
 
@@ -167,7 +168,7 @@ class Expected:
 
 
 def describe(model: PreTrainedModel) -> Expected:
-    """The model as it stands."""
+    """The model as it stands, with the zeros of a mask that an earlier run may have left."""
     layout = find_layers(model)
     linears = find_linears(layout.layers[0])
     try:
@@ -175,8 +176,10 @@ def describe(model: PreTrainedModel) -> Expected:
     except BadInput:
         anatomy = None  # stages that need no more than layers and linears still work
     within = sum(p.numel() for p in layout.layers[0].parameters())
+    masked = find_masked(layout.layers)
     counted = {
-        name: Linear(*_shape(linear), linear.bias is not None) for name, linear in linears.items()
+        name: Linear(*_shape(linear), linear.bias is not None, masked=name in masked)
+        for name, linear in linears.items()
     }
     in_linears = sum(p.numel() for linear in linears.values() for p in linear.parameters())
     whole = sum(p.numel() for p in model.parameters())

@@ -1,6 +1,6 @@
 """Which weights of a matrix [m, n] stay, given a score for each: m outputs, n inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -86,6 +86,16 @@ def told_lost(linears: Sequence[Mapping[str, nn.Linear]]) -> tuple[str, ...]:
         f"a mask's zeros are gone: {share:.0%} of the weights that it decomposed were zero, and "
         "the factors are dense",
     )
+
+
+def find_masked(layers: Iterable[nn.Module]) -> set[str]:
+    """Names, within a layer, of linears that have a mask's zeros in some layer."""
+    return {
+        name
+        for layer in layers
+        for name, linear in find_linears(layer).items()
+        if int((linear.weight == 0).sum()) >= LEAST_SHARE * linear.weight.numel()
+    }
 
 
 def find_zeros(model: PreTrainedModel) -> dict[str, Tensor]:

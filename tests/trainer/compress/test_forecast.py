@@ -10,11 +10,11 @@ from torch import nn
 from tests.trainer.compress.families import FAMILIES, make
 from tests.trainer.compress.models import token_rows
 from tests.trainer.compress.test_anatomy import phi3
-from trainer.compress import svd, width
+from trainer.compress import magnitude, svd, width
 from trainer.compress.expected import describe, obstacles
 from trainer.compress.forecast import forecast
 from trainer.errors import BadInput
-from trainer.spec import CompressSpec, SvdFactorize, WidthPrune
+from trainer.spec import CompressSpec, MagnitudePrune, SvdFactorize, WidthPrune
 
 WIDE = {"hidden_size": 128, "intermediate_size": 160, "head_dim": 32}
 FOUR = {"kind": "ptq", "scheme": "W4A16", "algorithm": "rtn", "group_size": 16}
@@ -158,6 +158,22 @@ def test_a_mask_is_gone_where_its_linears_are_factorized() -> None:
         forecast(spec(MASK, {**EVERYTHING, "targets": ("q_proj", "up_proj")}, ADAPTERS), model)
     with pytest.raises(BadInput, match="would fill the zeros that a mask left"):
         forecast(spec(EVERYTHING, MASK, ADAPTERS), model)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.0)])
+def test_a_first_model_that_is_masked_already_is_planned_as_one(shares: tuple[float, ...]) -> None:
+    """By an earlier run, in one of its layers or in all of them."""
+    model, before = make("llama", **WIDE), make("llama", **WIDE)
+    before.model.layers[0].mlp.up_proj.weight.data[0, 0] = 0.0  # rounding makes a few
+    magnitude.apply(MagnitudePrune(**MASK, layer_sparsities=shares), model, ())
+    with pytest.raises(BadInput, match="would fill the zeros that a mask left"):
+        forecast(spec(ADAPTERS), model)
+    (filled,) = forecast(spec(EVERYTHING), model)
+    assert "the zeros that a mask left are filled in all linears" in filled.notes
+    (kept,) = forecast(spec({"kind": "depth"}), model)
+    assert "no engine is faster by its zeros" in kept.notes
+    forecast(spec(ADAPTERS), before)
+    assert not describe(before).sparse
 
 
 def test_folding_fills_the_zeros_of_attention_alone() -> None:
