@@ -36,6 +36,15 @@ from trainer.student import last_hidden, soft_cap
 _ANSWER: str = CotBuild.model_fields["answer_pattern"].default
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A question, and what a model said to it."""
+
+    row: EvalRow
+    text: str
+    right: bool
+
+
 def measure(
     model_dir: str | Path,
     spec: EvalSpec,
@@ -50,6 +59,18 @@ def measure(
     `kl_rows`, in nats. Raises BadInput for what isn't a model or an evaluation file; where
     `strict`, also for weights that are no numbers: of a stage's model, its gate tells that.
     """
+    return examine(model_dir, spec, reference, kl_rows, threads, strict)[0]
+
+
+def examine(
+    model_dir: str | Path,
+    spec: EvalSpec,
+    reference: str | Path | None = None,
+    kl_rows: Sequence[TokenRow] = (),
+    threads: int | None = None,
+    strict: bool = False,
+) -> tuple[Measurement, tuple[Answered, ...]]:
+    """`measure`, and the answers that it counted, in order of the rows."""
     if threads is not None:
         torch.set_num_threads(threads)
     rows = read_rows(Path(spec.data), spec.limit_per_skill)
@@ -63,9 +84,10 @@ def measure(
     kl, kl_tokens = None, 0
     if reference is not None and kl_rows:
         kl, kl_tokens = mean_kl(load_model(reference), model, kl_rows)
-    return Measurement(
+    answered = _judged(rows, answers, tokenizer)
+    measurement = Measurement(
         model=str(model_dir),
-        skills=_skills(rows, answers, tokenizer),
+        skills=_skills(answered),
         parameters=count_parameters(model),
         weight_bytes=sum(path.stat().st_size for path in weight_files(model_dir)),
         generated_tokens=answers.tokens,
@@ -78,6 +100,7 @@ def measure(
         kl=kl,
         kl_tokens=kl_tokens,
     )
+    return measurement, answered
 
 
 def is_right(row: EvalRow, text: str) -> bool:
@@ -210,11 +233,17 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _skills(
+def _judged(
     rows: Sequence[EvalRow], answers: Answers, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Accuracy]:
+) -> tuple[Answered, ...]:
+    texts = [str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in answers.ids]
+    return tuple(
+        Answered(row, text, is_right(row, text)) for row, text in zip(rows, texts, strict=True)
+    )
+
+
+def _skills(answered: Sequence[Answered]) -> dict[str, Accuracy]:
     right: dict[str, list[bool]] = defaultdict(list)
-    for row, ids in zip(rows, answers.ids, strict=True):
-        text = tokenizer.decode(list(ids), skip_special_tokens=True)
-        right[row.skill].append(is_right(row, str(text)))
+    for one in answered:
+        right[one.row.skill].append(one.right)
     return {skill: wilson(sum(each), len(each)) for skill, each in sorted(right.items())}

@@ -76,10 +76,10 @@ def make_sampler(run: Prepared) -> Sampler | None:
     return Sampler(rows, run.tokenizer, ends, most, run.max_length)
 
 
-def clipped(text: str) -> str:
+def clipped(text: str, characters: int = TEXT_CHARACTERS) -> str:
     """The text, or its beginning and its end with a mark between."""
-    half = TEXT_CHARACTERS // 2
-    return text if len(text) <= TEXT_CHARACTERS else f"{text[:half]} … {text[-half:]}"
+    half = characters // 2
+    return text if len(text) <= characters else f"{text[:half]} … {text[-half:]}"
 
 
 def thinned(measurements: list[dict[str, Any]]) -> list[dict[str, Any]]:

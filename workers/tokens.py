@@ -38,8 +38,9 @@ def token_counter(store: Store, session: Session, model: str | None) -> Counter 
 
     def count(messages: tuple[Message, ...], tools: tuple[Tool, ...]) -> int:
         turns = [template_turn(message) for message in messages]
+        functions: list[Any] | None = as_sent(tools) or None
         text = tokenizer.apply_chat_template(
-            turns, tools=as_sent(tools) or None, tokenize=False, add_generation_prompt=True
+            turns, tools=functions, tokenize=False, add_generation_prompt=True
         )
         # The template writes the special tokens itself.
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -26,6 +26,7 @@ from trainer.compress.report import (
     HealFacts,
     ModelFacts,
     ServingComparison,
+    SideBySide,
     StageReport,
     SweepPoint,
 )
@@ -50,6 +51,7 @@ class Found:
     kl_from_source: float
     kl_tokens: int
     from_source: Distance
+    answers: tuple[SideBySide, ...]
 
 
 def run(
@@ -174,6 +176,7 @@ def _run_stage(
         after=found.after,
         kl_from_source=found.kl_from_source,
         from_source=found.from_source,
+        answers=found.answers,
         kl_tokens=found.kl_tokens,
         kl_split=plan.measuring.split,
         details=made.details,
@@ -195,11 +198,12 @@ def _measure(
 ) -> Found:
     """Both sides of the stage. A source is not measured again: an earlier report has its facts."""
     if not reports:
-        before = plan.measuring.of_start()
+        before, first = plan.measuring.of_start()
     else:
         before = reports[0].before if point.before is None else reports[point.before].after
-    after, from_source = plan.measuring.of_made(source, model)
-    return Found(before, after, *from_source.mean_kl, estimate_distance(from_source))
+        first = reports[0].answers
+    after, from_source, answers = plan.measuring.of_made(source, model, first)
+    return Found(before, after, *from_source.mean_kl, estimate_distance(from_source), answers)
 
 
 def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFacts | None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer.compress.report import ModelFacts
+from trainer.compress.answers import beside_first, chosen
+from trainer.compress.report import ModelFacts, SideBySide
 from trainer.compress.size import measure_shape
 from trainer.data import TokenRow
 from trainer.errors import BadInput
-from trainer.evaluate import Compared, Said, compare, kl_between, listen, measure
+from trainer.evaluate import Compared, Said, compare, examine, kl_between, listen
 from trainer.loading import load_model
 from trainer.measurement import Distance, Estimate, bootstrap
 from trainer.spec import EvalSpec
@@ -46,27 +47,35 @@ class Measuring:
     digest: str
     """Of the rows and questions."""
 
-    def of_start(self) -> ModelFacts:
-        """The facts of the chain's first model, which has KL 0 from itself."""
+    def of_start(self) -> tuple[ModelFacts, tuple[SideBySide, ...]]:
+        """The facts of the chain's first model, which has KL 0 from itself, and its answers."""
         return self._facts(self.start, compare(self._first, self._first))
 
-    def of_made(self, source: Path, model_dir: Path) -> tuple[ModelFacts, Compared]:
-        """A made model's facts, and how it compares with its source: it is asked once for both."""
+    def of_made(
+        self, source: Path, model_dir: Path, first: Sequence[SideBySide] = ()
+    ) -> tuple[ModelFacts, Compared, tuple[SideBySide, ...]]:
+        """A made model's facts, how it compares with its source, for both of which it is asked
+        once, and its answers beside those of the first model."""
         said = self._said(model_dir)
         from_start = compare(self._first, said)
         alike = source == self.start
         from_source = from_start if alike else compare(self._said(source), said)
-        return self._facts(model_dir, from_start), from_source
+        facts, answers = self._facts(model_dir, from_start)
+        return facts, from_source, beside_first(first, answers)
 
-    def _facts(self, model_dir: Path, from_start: Compared) -> ModelFacts:
-        return ModelFacts(
+    def _facts(
+        self, model_dir: Path, from_start: Compared
+    ) -> tuple[ModelFacts, tuple[SideBySide, ...]]:
+        measured, said = examine(model_dir, self.evaluate) if self.evaluate else (None, ())
+        facts = ModelFacts(
             path=str(model_dir),
             shape=measure_shape(model_dir),
-            measurement=measure(model_dir, self.evaluate) if self.evaluate else None,
+            measurement=measured,
             kl_from_start=from_start.mean_kl[0],
             from_start=estimate_distance(from_start),
             perplexity=estimate_perplexity(from_start),
         )
+        return facts, chosen(said)
 
     def kl(self, reference: Path, model_dir: Path) -> tuple[float, int]:
         """Mean KL(reference || model), nats per completion token, and the tokens."""

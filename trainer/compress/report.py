@@ -76,6 +76,31 @@ class ServingComparison(Frozen):
     vllm_version: str
 
 
+class Answer(Frozen):
+    """A model's, greedily, to an evaluation question."""
+
+    text: str
+    right: bool
+
+
+class SideBySide(Frozen):
+    """An evaluation question and its answers; long texts are cut in the middle."""
+
+    id: str
+    prompt: str
+    """Its last message."""
+    gold: str
+    first: Answer
+    """Of the chain's first model."""
+    made: Answer
+    """Of the model that the stage made."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the two models' answers differ."""
+        return self.first != self.made
+
+
 class SweepPoint(Frozen):
     """Where in a sweep a stage stands."""
 
@@ -111,6 +136,9 @@ class StageReport(Frozen):
     """Mean KL(before || after), nats per completion token."""
     from_source: Distance | None = None
     """The same with its interval; None in older reports."""
+    answers: tuple[SideBySide, ...] = ()
+    """To a few evaluation questions, the same ones in each stage; empty without such, and where the
+    chain's first report is an older one."""
     kl_tokens: int = 0
     """Completion tokens that the KLs are means over."""
     kl_split: str | None = None

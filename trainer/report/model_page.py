@@ -19,6 +19,7 @@ from trainer.report.model_tables import (
     taken_over,
     why_unmeasured,
 )
+from trainer.report.said import answers_table
 
 FOLDER = "models"
 TAGS = {"teacher": "teacher", "base": "base", "student": "distillation", "stage": "compression"}
@@ -33,6 +34,8 @@ class ModelPage:
     """Of its files, without an ending."""
     figures: Table
     stage: Table | None
+    answers: Table
+    """Empty where none were kept."""
     front: str
     """Of the card, in YAML."""
 
@@ -52,6 +55,7 @@ def model_pages(chain: Chain, derived: Derived) -> tuple[ModelPage, ...]:
             name=f"{place:02d}-{_slug(row.label)}",
             figures=_figures(model, derived, labels.get(row.source or "")),
             stage=_stage(row),
+            answers=answers_table(row.stage, row.label),
             front=_front(row),
         )
         for place, (row, model) in enumerate(pairs, start=1)

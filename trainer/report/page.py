@@ -16,7 +16,8 @@ from trainer.report.drawing import FORBIDDEN, Plot
 from trainer.report.figures import named_apart
 from trainer.report.model_page import FOLDER, model_pages
 from trainer.report.palette import DARK, LIGHT, css, themed
-from trainer.report.sections import all_tables, samples_table
+from trainer.report.said import samples_table
+from trainer.report.sections import all_tables
 
 SECTIONS = {
     "rows": "dataset",

@@ -4,7 +4,7 @@ from statistics import median
 
 from trainer.report import cells, text
 from trainer.report.cells import Cell, label, missing
-from trainer.report.chain import Chain, SampledRow, Training
+from trainer.report.chain import Chain, Training
 from trainer.report.derive import Derived, part_seconds
 from trainer.report.grid import Table, facts, grid
 from trainer.report.model_tables import (
@@ -14,6 +14,7 @@ from trainer.report.model_tables import (
     stages_table,
     steps_table,
 )
+from trainer.report.said import samples_table
 
 
 def all_tables(chain: Chain, derived: Derived) -> dict[str, Table]:
@@ -114,41 +115,6 @@ def training_table(training: Training | None, why: str | None) -> Table:
             "threads": cells.count(training.threads, untold),
         },
     )
-
-
-SAMPLE_CHARACTERS = 400
-"""Of a longer prompt the end is shown, where the question stands; of an answer the beginning."""
-
-
-def samples_table(training: Training | None) -> Table:
-    """Held-out prompts with the dataset's answer and the student's, early and late."""
-    looks = training.samples if training is not None else ()
-    shown = list(looks[:1] + looks[-1:]) if len(looks) > 1 else list(looks)
-    heads = [f"student, step {look.step}" for look in shown]
-    rows = (
-        [
-            label(_end(first.prompt)),
-            label(_beginning(first.reference)),
-            *(_answer(look.rows[place]) for look in shown),
-        ]
-        for place, first in enumerate(shown[0].rows if shown else ())
-    )
-    return grid("What the student said", ["prompt", "dataset's answer", *heads], rows)
-
-
-def _answer(row: SampledRow) -> Cell:
-    said = label(_beginning(row.student), "it ended at once")
-    if row.ended:
-        return said
-    return said.model_copy(update={"why": "it met the limit of new tokens before its end"})
-
-
-def _beginning(words: str) -> str:
-    return words if len(words) <= SAMPLE_CHARACTERS else f"{words[:SAMPLE_CHARACTERS]} …"
-
-
-def _end(words: str) -> str:
-    return words if len(words) <= SAMPLE_CHARACTERS else f"… {words[-SAMPLE_CHARACTERS:]}"
 
 
 def parts_table(chain: Chain) -> Table:

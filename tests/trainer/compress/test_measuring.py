@@ -91,7 +91,7 @@ def test_outputs_that_are_not_finite_leave_a_report_that_can_be_read(
     model.get_output_embeddings().weight.data[7] = float("inf")
     made = save_model(tmp_path / "made", model)
     plan = make_plan(make_spec(inputs, {"kind": "magnitude"}), silent, None)
-    after, from_source = plan.measuring.of_made(Path(inputs["model"]), made)
+    after, from_source, _ = plan.measuring.of_made(Path(inputs["model"]), made)
     assert after.perplexity is None
     assert after.from_start == estimate_distance(from_source)
     assert after.from_start == Distance(kl=None, top1_agreement=None)
