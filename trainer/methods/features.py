@@ -135,8 +135,10 @@ def _check_heads(spec: Relations, model: PreTrainedModel, layer: int, side: str)
 
 
 def _width(model: PreTrainedModel, name: str, side: str) -> int:
-    """Of a linear, adapted or not: what it makes is looked at, adapters included."""
-    found = dict(model.base_model.named_modules()).get(name)
+    """Of a linear, adapted or not: what it makes is looked at, adapters included. Of a factorized
+    one, its second factor makes it."""
+    modules = dict(model.base_model.named_modules())
+    found = modules.get(f"{name}.left", modules.get(name))
     if isinstance(found, BaseTunerLayer):
         found = found.get_base_layer()
     if not isinstance(found, nn.Linear | NarrowLinear):

@@ -1,11 +1,13 @@
 """Two tasks, demonstrations, features, and other tokenizers."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from retort_lowrank import LowRankLlamaConfig, LowRankLlamaForCausalLM
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -219,6 +221,31 @@ def test_relations_are_those_of_the_adapted_layers(tmp_path: Path) -> None:
     merged = loss_of(student, all_rows(run))[0].item()
     assert adapted.item() == pytest.approx(merged, rel=1e-4)
     assert adapted.item() != pytest.approx(base, rel=1e-2)
+
+
+@pytest.mark.parametrize("lora", [None, {"layers": ["all"]}])
+def test_relations_of_a_factorized_student_are_those_of_its_product(
+    tmp_path: Path, lora: dict[str, Any] | None
+) -> None:
+    spec = spec_of(tmp_path, "kd", **features({"kind": "relation"}), lora=lora)
+    dense_one = make_model(3)
+    names = [f"layers.1.self_attn.{name}_proj" for name in "qv"]
+    config = LowRankLlamaConfig(**{**dense_one.config.to_dict(), "ranks": dict.fromkeys(names, 4)})
+    factorized = LowRankLlamaForCausalLM(config)
+    factorized.load_state_dict(dense_one.state_dict(), strict=False)
+    with torch.no_grad():
+        for name in names:
+            pair = factorized.model.get_submodule(name)
+            product = pair.left.weight @ pair.right.weight
+            dense_one.model.get_submodule(name).weight.copy_(product)
+    losses = []
+    for model in (dense_one, factorized):
+        shutil.rmtree(tmp_path / "student")
+        save_model(tmp_path / "student", model)
+        run, student = made(spec)
+        losses.append(loss_of(student, all_rows(run))[0].item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0] > 0
 
 
 def test_a_student_with_fused_projections_has_no_relations(tmp_path: Path) -> None:
