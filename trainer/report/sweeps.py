@@ -136,7 +136,7 @@ def _sentence(
     if not front:
         return f"{what}: nothing to choose from, no ratio's outputs are finite."
     if len({one.weight_bytes for one in models}) == 1:
-        said_of = _of_equal_bytes(kind, models)
+        said_of = _of_equal_bytes(kind, measure, models)
     elif knee is None:
         said_of = f"on the front are {front}; it has no knee, no ratio stands out."
     else:
@@ -150,15 +150,18 @@ def _sentence(
     return f"{what}: {said_of}{aside if lost else ''}"
 
 
-def _of_equal_bytes(kind: str, models: Sequence[SweptModel]) -> str:
+def _of_equal_bytes(kind: str, measure: str, models: Sequence[SweptModel]) -> str:
     why = ""
     if kind in MASKS:
         why = ", since zeros are stored as any number"
     if kind == "tensor":
         why = ", since factors are stored multiplied out"
-    best = next(one.label for one in models if one.on_front)
-    size = text.size(models[0].weight_bytes)
-    return f"all ratios take {size}{why}; {best} is best by itself, not for its bytes."
+    front = [one for one in models if one.on_front]
+    best = ", ".join(one.label for one in front)
+    verdict = f"{best} is best by itself, not for its bytes"
+    if len(front) > 1:
+        verdict = f"{best} are level at {said(front[0], measure)}, none is best"
+    return f"all ratios take {text.size(models[0].weight_bytes)}{why}; {verdict}."
 
 
 def said(one: SweptModel, measure: str) -> str:

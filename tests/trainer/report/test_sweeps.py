@@ -83,6 +83,14 @@ def test_other_sweeps_of_the_same_bytes_say_their_own_reason() -> None:
     assert "all ratios take 900 B; svd 0.39 is best" in factors.sentence
 
 
+def test_ratios_of_the_same_bytes_and_quality_are_level() -> None:
+    points = [(0.2, 160, 900), (0.4, 160, 900), (0.6, 100, 900)]
+    (sweep,) = derive(chain(points, "wanda")).sweeps
+    assert sweep.sentence.endswith("; wanda 0.2, wanda 0.4 are level at 80.0%, none is best.")
+    (distance,) = derive(chain(points, "wanda", asked=False)).sweeps
+    assert "wanda 0.2, wanda 0.4 are level at KL 0.2" in distance.sentence
+
+
 def broken(given: Chain, *places: int) -> Chain:
     """The models there with outputs that are not finite, as their reports tell it."""
     rows = list(given.models)
