@@ -85,6 +85,15 @@ def test_a_bad_row_is_named(tmp_path: Path, bad: str, problem: str) -> None:
         read_rows(path)
 
 
+def test_lines_end_where_jsons_do(tmp_path: Path) -> None:
+    """JSON's strings may hold other separators of lines as they are."""
+    path = tmp_path / "e.jsonl"
+    words = "w1\u2028w2\u0085w3"
+    asked = json.loads(line(1, prompt=[{"role": "user", "content": words}]))
+    path.write_text(f"{json.dumps(asked, ensure_ascii=False)}\r\n\n{line(2)}\n", "utf-8")
+    assert [row.prompt[0].content for row in read_rows(path)] == [words, "w1 w2"]
+
+
 def test_no_rows_no_file_no_text(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no evaluation file"):
         read_rows(tmp_path / "nowhere")
