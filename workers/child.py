@@ -339,7 +339,8 @@ def command_line(trainer: Sequence[str], command: Command, processes: int) -> li
 
 
 def _gate(ended: Ended, made: list[Output]) -> str:
-    refused = [output for output in made if not output.passed]
+    # A point of a sweep that loses too much ends nothing.
+    refused = [each for each in made if not each.passed and each.summary["stage"]["sweep"] is None]
     said = [
         f"{output.summary['stage']['kind']}: {'; '.join(output.summary['stage']['failures'])}"
         for output in refused

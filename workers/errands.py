@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from service.jobs import spec_of
 from service.site import Site
 from service.spec import CompressJob, TrainJob
@@ -139,8 +141,16 @@ def compress_outputs(errand: Errand) -> list[Output]:
 def stage_reports(out: Path) -> list[StageReport]:
     """The reports of the stages that are done, in order. A stage without a readable one isn't."""
     found = [read_json(path) for path in out.glob("stage-*/report.json")]
-    reports = [StageReport.model_validate(report) for report in found if report is not None]
+    reports = [report for told in found if told and (report := _report(told)) is not None]
     return sorted(reports, key=lambda report: report.index)
+
+
+def _report(told: dict[str, Any]) -> StageReport | None:
+    """None for one with a figure that was no number where there must be one."""
+    try:
+        return StageReport.model_validate(told)
+    except ValidationError:
+        return None
 
 
 def measure(errand: Errand, role: str, model: str, spec: EvalSpec) -> Iterator[Command]:

@@ -43,6 +43,7 @@ def gather(
         models = model_rows(errand, session, parts, model_ends)
         lineage = _lineage(session, [*errand.used, *published(found)])
         training = _training(session, parts)
+        notes = _notes(session, found)
     skills = {skill for row in models if row.measurement for skill in row.measurement.skills}
     return report.Chain(
         id=job.id,
@@ -56,7 +57,7 @@ def gather(
         lineage=lineage,
         machine=_machine(),
         versions=_versions(),
-        notes=_notes(found),
+        notes=notes,
         why=_missing(dataset, training),
     )
 
@@ -210,9 +211,15 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _notes(found: list[Job]) -> tuple[str, ...]:
+def _notes(session: Session, found: list[Job]) -> tuple[str, ...]:
+    """Attempts, and what the trainer warned of, once: stages that were left out among it."""
     again = [job for job in found if job.attempts > 1 and job.kind != "build"]
-    return tuple(f"{job.kind} {job.id} took {job.attempts} attempts" for job in again)
+    notes = [f"{job.kind} {job.id} took {job.attempts} attempts" for job in again]
+    for job in (job for job in found if job.kind in ("train", "compress")):
+        warned = select(Event.data).where(Event.job_id == job.id, Event.type == "warning")
+        for data in session.scalars(warned.order_by(Event.id)):
+            notes.append(f"{job.kind}: {data.get('detail')}")
+    return tuple(dict.fromkeys(notes))
 
 
 def _missing(

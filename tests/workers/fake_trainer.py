@@ -70,15 +70,21 @@ def compress(mode: str, out: Path) -> int:
     for index, kind in enumerate(("wanda", "svd")):
         target = out / f"stage-{index}-{kind}"
         model(target / "model", {})
-        passed = not (mode == "gate" and kind == "svd")
+        passed = not (mode == "gate" and kind == "svd") and mode != "swept"
         found = stage(index, kind, source, str(target / "model"), passed)
+        if mode == "swept" and kind == "wanda":
+            found["sweep"] = {"stage": 0, "field": "sparsity", "ratio": 0.9}
+        if mode == "unreadable" and kind == "svd":
+            found["seconds"] = None
         (target / "report.json").write_text(json.dumps(found))
         say("stage", index=index, kind=kind, report=found)
         if mode == "bad":
             say("error", title="the disk is full", detail="Free some.")
             return 2
         source = str(target / "model")
-    return 3 if mode == "gate" else 0
+    if mode == "gate":
+        say("warning", detail="stage 2 (ptq) was left out")
+    return 0 if mode == "ok" else 3
 
 
 def stage(index: int, kind: str, source: str, model_path: str, passed: bool) -> dict[str, object]:

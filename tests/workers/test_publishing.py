@@ -21,6 +21,7 @@ from tests.workers.test_child import (
     told,
     train_spec,
 )
+from trainer.report.chain import Chain
 from workers import child
 
 
@@ -133,3 +134,37 @@ def test_a_launcher_that_hides_the_exit_code_hides_no_bad_input(patient: Site) -
     job = get_job(patient, job_id)
     assert (job.state, job.reason, job.attempts) == (State.FAILED, "bad_input", 1)
     assert job.detail == "The vocabularies differ: Choose another teacher."
+
+
+def test_a_gate_is_told_without_the_points_of_a_sweep(patient: Site) -> None:
+    job_id = put(patient, compress_spec(patient))
+
+    child.run(patient, job_id, trainer=fake("swept"))
+
+    job = get_job(patient, job_id)
+    assert (job.state, job.reason) == (State.FAILED, "gate")
+    assert job.detail == "svd: accuracy fell by 20 points, 10 are allowed"
+    assert len(job.result["models"]) == 2
+
+
+def test_a_stage_whose_report_lacks_a_number_ends_the_job_in_words(patient: Site) -> None:
+    job_id = put(patient, compress_spec(patient))
+
+    child.run(patient, job_id, trainer=fake("unreadable"))
+
+    job = get_job(patient, job_id)
+    assert (job.state, job.reason) == (State.FAILED, "gate")
+    assert [artifact(patient, each).name for each in job.result["models"]] == ["m-wanda"]
+
+
+def test_a_report_tells_which_stages_were_left_out(patient: Site) -> None:
+    job_id = put(patient, compress_spec(patient))
+    child.run(patient, job_id, trainer=fake("gate"))
+    report_id = put(patient, {"kind": "report", "job": job_id})
+
+    child.run(patient, report_id, trainer=fake("ok"))
+
+    report = artifact(patient, get_job(patient, report_id).result["report"])
+    chain = Chain.model_validate_json((patient.store.path(report) / "chain.json").read_text())
+    assert chain.notes == ("compress: stage 2 (ptq) was left out",)
+    assert [row.stage.passed for row in chain.models if row.stage] == [True, False]
