@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 TRAINER = (sys.executable, "-m", "trainer")
 CRASHES_ALLOWED = 3
+TERMINATED = 143
+"""After SIGTERM: a machine that goes down sends it to all, and the worker may hear of it later."""
 CLAIMS_ALLOWED = 10
 """A job that takes its workers down with it is given up in the end."""
 DISK_PATIENCE_S = 5.0
@@ -202,6 +204,8 @@ class _Task:
         made = self._made(outputs)
         if ended.code == 3:
             return self._fail("gate", _gate(ended, made), made)
+        if ended.code == TERMINATED:
+            return self._give_back(f"{command.name} was ended from outside", counted=True)
         # A launcher of several processes has an exit code of its own; the words come through.
         if ended.code == 2 or ended.error is not None:
             return self._fail("bad_input", ended.words, made)

@@ -45,6 +45,8 @@ def train(mode: str, out: Path) -> int:
         checkpoint.write_text("2")
         print("Traceback: the last words of a crash", file=sys.stderr)
         return 1
+    if mode == "terminated":
+        return 143
     if mode in ("wait", "stubborn"):
         wait(mode, checkpoint)
     model(out / "model", {"steps": 3, "seconds": 1.5, "dataset": {"rows": 7, "too_long": 1}})

@@ -168,3 +168,15 @@ def test_a_report_tells_which_stages_were_left_out(patient: Site) -> None:
     chain = Chain.model_validate_json((patient.store.path(report) / "chain.json").read_text())
     assert chain.notes == ("compress: stage 2 (ptq) was left out",)
     assert [row.stage.passed for row in chain.models if row.stage] == [True, False]
+
+
+def test_a_trainer_that_was_ended_from_outside_did_not_crash(patient: Site) -> None:
+    job_id = put(patient, train_spec(patient))
+
+    for _ in range(child.CRASHES_ALLOWED):
+        child.run(patient, job_id, trainer=fake("terminated"))
+
+    assert get_job(patient, job_id).state == State.QUEUED
+    assert told(patient, job_id, "crash") == []
+    child.run(patient, job_id, trainer=fake("ok"))
+    assert get_job(patient, job_id).state == State.SUCCEEDED
