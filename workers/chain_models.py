@@ -59,13 +59,13 @@ def ends(inputs: Inputs, found: list[Job]) -> dict[str, ModelEnd]:
 def model_rows(
     errand: Errand, session: Session, parts: Parts, model_ends: dict[str, ModelEnd]
 ) -> list[report.ModelRow]:
-    """Teacher, base, student, stages as they ran."""
+    """Teacher, base, student, what else a compression started from, stages as they ran."""
     rows = [_end_row(errand, role, end) for role, end in model_ends.items()]
     base = model_ends["base"].reference if "base" in model_ends else None
     student = _student_row(session, parts, base)
     if student is not None:
         rows.append(student)
-    return rows + _stage_rows(errand, session, parts)
+    return rows + _start_row(session, parts, {row.id for row in rows}) + _stage_rows(session, parts)
 
 
 def _end_row(errand: Errand, role: str, end: ModelEnd) -> report.ModelRow:
@@ -108,28 +108,52 @@ def _teacher_tokens(parts: Parts) -> int | None:
     return int(spent.get("prompt_tokens", 0) + spent.get("completion_tokens", 0))
 
 
-def _stage_rows(errand: Errand, session: Session, parts: Parts) -> list[report.ModelRow]:
-    if parts.compress is None:
+def _start_row(session: Session, parts: Parts, known: set[str]) -> list[report.ModelRow]:
+    """A model that was given to a compression: its first stage has measured it."""
+    stages, start = _stages(session, parts), _start(parts)
+    if not stages or start in known or stages[0][1].index > 0:
         return []
-    spec = parts.compress.spec["compress"]
-    start = session.get(Artifact, spec.get("model") or "")
-    ids = {start.path: start.id} if start is not None else {}
+    artifact = session.get(Artifact, start)
+    measured = stages[0][1].before.measurement
+    return [
+        report.ModelRow(
+            id=start,
+            label=artifact.name if artifact is not None else Path(start).name,
+            role="base" if parts.train is None else "stage",
+            measurement=measured,
+            why={} if measured else {"measurement": "the compression has no evaluate"},
+        )
+    ]
+
+
+def _stage_rows(session: Session, parts: Parts) -> list[report.ModelRow]:
+    ids: dict[str, str] = {}
     rows = []
-    for model_id in parts.compress.result.get("models", []):
-        artifact = session.get_one(Artifact, model_id)
-        stage = StageReport.model_validate(artifact.summary["stage"])
-        ids[stage.model] = artifact.id
+    for model_id, stage in _stages(session, parts):
+        if stage.index == 0:
+            ids[stage.source] = _start(parts)
+        ids[stage.model] = model_id
         rows.append(
             report.ModelRow(
-                id=artifact.id,
+                id=model_id,
                 label=stage.label,
                 role="stage",
-                # Of an artifact: where it lay on the host that ran the stage.
-                source=ids.get(stage.source) or ids.get("/".join(Path(stage.source).parts[-2:])),
+                source=ids.get(stage.source),
                 stage=stage,
             )
         )
     return rows
+
+
+def _stages(session: Session, parts: Parts) -> list[tuple[str, StageReport]]:
+    """Id and report of each stage that was published, in order."""
+    made = parts.compress.result.get("models", []) if parts.compress is not None else []
+    found = [(id, session.get_one(Artifact, id).summary["stage"]) for id in made]
+    return [(id, StageReport.model_validate(stage)) for id, stage in found]
+
+
+def _start(parts: Parts) -> str:
+    return str(parts.compress.spec["compress"].get("model")) if parts.compress is not None else ""
 
 
 def _teacher(session: Session, parts: Parts) -> str | None:

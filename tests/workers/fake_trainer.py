@@ -100,7 +100,7 @@ def stage(index: int, kind: str, source: str, model_path: str, passed: bool) -> 
         "spec": {"kind": kind},
         "source": source,
         "model": model_path,
-        "before": {"path": source, "shape": shape},
+        "before": {"path": source, "shape": shape, "measurement": measurement(source)},
         "after": {"path": model_path, "shape": shape, "measurement": measurement(model_path)},
         "calibration_rows": 1,
         "seconds": 1.0,

@@ -277,7 +277,7 @@ def test_a_report_knows_the_whole_chain(patient: Site) -> None:
     assert [part.kind for part in chain.parts] == ["train", "compress"]
     assert [row.role for row in chain.models] == ["base", "student", "stage", "stage"]
     assert all(row.measurement or row.stage for row in chain.models)
-    assert [row.source for row in chain.models[2:]] == [None, chain.models[2].id]
+    assert [row.source for row in chain.models[2:]] == [student, chain.models[2].id]
     assert chain.training is not None
     assert chain.training.steps[-1].step == 2
     assert student in {node.id for node in chain.lineage}

@@ -17,6 +17,7 @@ from tests.workers.test_child import (
     artifact,
     compress_spec,
     fake,
+    model_directory,
     put,
     told,
     train_spec,
@@ -180,3 +181,18 @@ def test_a_trainer_that_was_ended_from_outside_did_not_crash(patient: Site) -> N
     assert told(patient, job_id, "crash") == []
     child.run(patient, job_id, trainer=fake("ok"))
     assert get_job(patient, job_id).state == State.SUCCEEDED
+
+
+def test_a_report_of_a_compression_alone_lists_what_it_started_from(patient: Site) -> None:
+    job_id = put(patient, compress_spec(patient))
+    child.run(patient, job_id, trainer=fake("ok"))
+    report_id = put(patient, {"kind": "report", "job": job_id})
+
+    child.run(patient, report_id, trainer=fake("ok"))
+
+    report = artifact(patient, get_job(patient, report_id).result["report"])
+    chain = Chain.model_validate_json((patient.store.path(report) / "chain.json").read_text())
+    start, wanda, svd = chain.models
+    assert (start.label, start.role, start.id) == ("m", "base", model_directory(patient, "m"))
+    assert start.measurement is not None
+    assert (wanda.source, svd.source) == (start.id, wanda.id)
