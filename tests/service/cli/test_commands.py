@@ -69,8 +69,10 @@ def test_run_with_a_key_submits_once(site: Site, api: str, cli: Cli, tmp_path: P
 def test_set_changes_values_and_paths_become_absolute(
     site: Site, api: str, cli: Cli, tmp_path: Path
 ) -> None:
-    add_model(tmp_path / "models" / "small")
-    text = "compress: {model: ./models/small, stages: [{kind: wanda}, {kind: svd}]}\n"
+    model = add_model(tmp_path / "models" / "small")
+    with site.sessions.writing.begin() as session:
+        site.store.publish(session, "dataset", "d", model, summary={}, inputs=[])
+    text = "compress: {model: ./models/small, dataset: d, stages: [{kind: wanda}, {kind: svd}]}\n"
     changes = ("--set", "compress.stages.0.sparsity=0.25", "--set", "compress.serve_check=false")
 
     said = cli("run", recipe(tmp_path, text), "--url", api, "--json", *changes)
