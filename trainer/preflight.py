@@ -14,7 +14,7 @@ from trainer.errors import BadInput
 from trainer.events import Emit, silent
 from trainer.loading import outline, stored_dtype
 from trainer.methods import find_served
-from trainer.objectives.head import logits_alive
+from trainer.objectives.head import positions_at_once
 from trainer.plan import layout
 from trainer.preparation import Prepared, make_objective, prepare
 from trainer.space import memory_named
@@ -67,6 +67,7 @@ def memory(run: Prepared) -> dict[str, float]:
     model's width, a token and layer, in 16 bits (arXiv:2205.05198, attention's own left out), twice
     that in 32; with gradient checkpointing one layer's, and each layer's input."""
     config, optimization = run.model.config, run.spec.optimization
+    device, vocabulary = training_device(), config.vocab_size
     trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     longest = max(
         (run.rows.rows[number] for number in run.plan.order.rows(0)), key=lambda r: len(r.ids)
@@ -80,7 +81,7 @@ def memory(run: Prepared) -> dict[str, float]:
         "weights": 4.0 * sum(parameter.numel() for parameter in run.model.parameters()),
         "gradients and AdamW": 12.0 * trained,
         "activations, about": kept if optimization.gradient_checkpointing else layer * layers,
-        "logits": _LOGIT_TENSORS * 4 * logits_alive(training_device()),
+        "logits": _LOGIT_TENSORS * 4 * vocabulary * positions_at_once(device, vocabulary),
     }
     if isinstance(run.spec, WithTeacher):
         found |= _teacher_memory(run.spec)
