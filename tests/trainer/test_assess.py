@@ -308,6 +308,12 @@ def test_a_teacher_with_another_vocabulary_is_refused(place: Path, tmp_path: Pat
         assess(place / "model", spec(place, teacher=str(other)), silent)
 
 
+def test_rows_beyond_the_teacher_are_left_out_too(place: Path, tmp_path: Path) -> None:
+    short = save_model(tmp_path / "short", make_model(1, max_position_embeddings=20))
+    found = assess(place / "model", spec(place, teacher=str(short)), silent)
+    assert found.left_out == sum(len(row.ids) > 20 for row in rows_of(place)) > 0
+
+
 def retort(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
 ) -> tuple[int, str]:

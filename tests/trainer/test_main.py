@@ -216,7 +216,9 @@ def test_a_report_tells_of_this_recipes_stages_alone(
         try:
             run_recipe(tmp_path / "recipe.yaml", tmp_path / "out", silent)
         finally:
-            models = json.loads((tmp_path / "out/chain.json").read_text())["models"]
+            given_model, *models = json.loads((tmp_path / "out/chain.json").read_text())["models"]
+            assert (given_model["id"], given_model["role"]) == (str(student_dir), "base")
+            assert models[0]["source"] == str(student_dir)
             told.append([(model["label"], model["stage"]["index"]) for model in models])
         return told[-1]
 

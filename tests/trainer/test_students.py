@@ -47,6 +47,16 @@ def test_a_configuration_alone_is_a_student_with_random_weights(tmp_path: Path) 
         run(spec_of(tmp_path, "kd", optimization=ONE), tmp_path / "d")
 
 
+def test_random_weights_end_where_the_rows_do(tmp_path: Path) -> None:
+    """A chat model's generation configuration may name an end that its configuration doesn't."""
+    spec = spec_of(tmp_path, "sequence_level", initial="random")
+    file = tmp_path / "student/generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [3, 7]}))
+    run, _ = made(spec)
+    assert run.model.generation_config is not None
+    assert run.model.generation_config.eos_token_id == [3, 7]
+
+
 def test_weights_that_lie_beside_the_configuration_are_left_alone(tmp_path: Path) -> None:
     calm = {**ONE, "learning_rate": 1e-12, "seed": 1}
     spec = spec_of(tmp_path, "sequence_level", initial="random", optimization=calm)

@@ -25,7 +25,8 @@ from tests.trainer.runs import (
     sequence_level,
     weights,
 )
-from trainer.checkpoint import listing
+from trainer.best import load_best, save_best
+from trainer.checkpoint import listing, owner, problem
 from trainer.errors import BadInput, Diverged, Terminated
 from trainer.events import silent
 from trainer.loading import load_model, load_tokenizer
@@ -185,6 +186,20 @@ def test_a_half_written_checkpoint_is_never_seen(base: Path, plain: Path, tmp_pa
     shutil.copytree(tmp_path / "cut/checkpoints/checkpoint-3", half)
     (half / "optimizer.pt").write_bytes(b"half")
     assert same(weights(plain / "model"), run(spec, tmp_path / "cut"))
+    later = tmp_path / "cut/checkpoints/checkpoint-6"
+    assert problem(later, owner(later) or "") is None
+
+
+def test_best_weights_are_whole_where_half_of_them_had_been_written(tmp_path: Path) -> None:
+    """By a process that died once it had sealed them, before they were renamed."""
+    half = tmp_path / ".writing/best-3"
+    half.mkdir(parents=True)
+    (half / "weights.pt").write_bytes(b"half")
+    (half / "manifest.json").write_text("{}")
+    save_best(tmp_path, 3, {"w": torch.ones(2)}, "d")
+    found = load_best(tmp_path, 3, "d")
+    assert not isinstance(found, str), found
+    assert torch.equal(found["w"], torch.ones(2))
 
 
 def test_another_runs_checkpoints_are_not_taken(base: Path, tmp_path: Path) -> None:

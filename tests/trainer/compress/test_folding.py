@@ -1,5 +1,7 @@
 """Folded attention: exact where it can be, and never without SVD beside it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,25 @@ def test_cp_keeps_the_best_of_its_starts() -> None:
     alone = folding.cp(tensor, 0.25, starts=1, seed=0)
     assert alone.residuals[0] >= made.residuals[0]
     assert folding.cp(tensor, 0.25, starts=1, seed=5).residuals != alone.residuals
+
+
+def test_starts_of_cp_that_come_to_nothing_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor, real = np.random.default_rng(3).normal(size=(6, 4, 2, 3)), folding.parafac
+
+    def failing(given: np.ndarray, random_state: int, **options: Any) -> Any:
+        if random_state == 0:
+            raise np.linalg.LinAlgError("singular")
+        made = real(given, random_state=random_state, **options)
+        if random_state == 1:
+            made.factors[0][:] = np.nan
+        return made
+
+    monkeypatch.setattr(folding, "parafac", failing)
+    made = folding.cp(tensor, 0.25, starts=3, seed=0)
+    assert len(made.residuals) == 1
+    assert np.isfinite(made.tensor).all()
+    with pytest.raises(BadInput, match="none of 2 starts"):
+        folding.cp(tensor, 0.25, starts=2, seed=0)
 
 
 @pytest.mark.slow

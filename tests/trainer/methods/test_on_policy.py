@@ -153,13 +153,13 @@ def test_own_answers_are_packed_too(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["gkd", "minillm"])
-@pytest.mark.parametrize("theirs", [61, 128])
+@pytest.mark.parametrize(("ours", "theirs"), [(128, 61), (128, 128), (61, 128)])
 def test_rows_of_a_head_that_are_no_token_are_never_drawn(
-    tmp_path: Path, method: str, theirs: int
+    tmp_path: Path, method: str, ours: int, theirs: int
 ) -> None:
     """Heads are padded, each size of a family as it likes: the teacher may not know what lies
     beyond the tokenizer."""
-    save_model(tmp_path / "student", make_model(vocab_size=128))
+    save_model(tmp_path / "student", make_model(vocab_size=ours))
     save_model(tmp_path / "teacher", make_model(1, vocab_size=theirs))
     run, student = made(spec_of(tmp_path, method, max_new_tokens=8, samples=2))
     (batch,) = learnt(student, [all_rows(run)])
@@ -178,6 +178,18 @@ def test_what_is_noted_is_the_share_among_what_can_be_drawn() -> None:
         share = q[one.ids[0]]
         assert one.drawn_from[0] == pytest.approx((share / q[:20].sum()).log().item(), abs=1e-4)
         assert one.student[0] == pytest.approx(share.log().item(), abs=1e-4)
+
+
+def test_so_it_is_where_the_teachers_head_alone_has_more() -> None:
+    model, teacher = make_model(), make_model(1, vocab_size=128)
+    drawing = Drawing(1, samples=200, teacher_mix=0.5, known=61)
+    samples = draw(model, [PROMPTS[0]], drawing, END, even(200, 1), teacher)
+    with torch.no_grad():
+        ids = torch.tensor([PROMPTS[0]])
+        q, p = (one(input_ids=ids).logits[0, -1].softmax(-1)[:61] for one in (model, teacher))
+    mixture = (q + p) / (q + p).sum()
+    for one in samples:
+        assert one.drawn_from[0] == pytest.approx(mixture[one.ids[0]].log().item(), abs=1e-4)
 
 
 def test_lambda_is_the_share_of_steps_with_own_answers() -> None:

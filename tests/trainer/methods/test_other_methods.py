@@ -33,7 +33,7 @@ from tests.trainer.methods.made import (
 )
 from tests.trainer.test_adapters import phi3
 from trainer.adapters import merge_lora
-from trainer.batch import pack, pad
+from trainer.batch import pack, pad, silence
 from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.loading import load_model
@@ -362,6 +362,18 @@ def test_uld_takes_a_teacher_that_a_kl_refuses(tmp_path: Path) -> None:
     assert loss_of(hotter[1], all_rows(run))[0] != loss
     with pytest.raises(BadInput, match="different vocabularies"):
         made(spec_of(tmp_path, "kd").model_copy(update={"teacher": str(tmp_path / "letters")}))
+
+
+def test_uld_asks_nothing_of_a_pass_without_rows(tmp_path: Path) -> None:
+    """Its tokens are the student's, and may be none of the teacher's."""
+    save_model(tmp_path / "few", make_model(2, vocab_size=300), letters())
+    spec = spec_of(tmp_path, "uld").model_copy(update={"teacher": str(tmp_path / "few")})
+    save_model(tmp_path / "student", make_model(vocab_size=600))
+    run, student = made(spec)
+    batch = silence(all_rows(run))
+    batch.input_ids[:] = 599
+    loss, _ = student(lambda one: one.loss(batch, 1.0))
+    assert loss.item() == 0
 
 
 def test_rows_longer_than_the_teacher_holds_in_its_own_tokens_are_named(tmp_path: Path) -> None:
