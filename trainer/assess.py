@@ -32,6 +32,7 @@ from trainer.loading import (
     held_tokens,
     load_model,
     load_tokenizer,
+    positions,
     weight_files,
 )
 from trainer.measurement import Assessment, Estimate, bootstrap
@@ -79,7 +80,8 @@ def assess(
     tokenizer, model = load_tokenizer(model_dir), load_model(model_dir)
     check_weights(model_dir, model)
     check_teacher(spec, tokenizer)
-    limit = held_tokens(model) or NO_LIMIT
+    held = [held_tokens(model), positions(spec.teacher) if spec.teacher else None]
+    limit = min((one for one in held if one is not None), default=NO_LIMIT)
     rows = encode(records, tokenizer, limit, end_ids(model, tokenizer))
     kept = {row.row for row in rows.rows}
     records = [record for record in records if record.id in kept]

@@ -18,7 +18,8 @@ WEIGHTS = "weights.pt"
 def save_best(directory: Path, step: int, weights: dict[str, Tensor], digest: str) -> None:
     """Whole, or not at all."""
     written = directory / checkpoint.WRITING / _name(step)
-    written.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(written, ignore_errors=True)
+    written.mkdir(parents=True)
     torch.save(weights, written / WEIGHTS)
     checkpoint.seal(written, directory / _name(step), digest)
 

@@ -18,6 +18,7 @@ WRITING = ".writing"
 
 def seal(written: Path, target: Path, digest: str) -> None:
     """Hash and flush the files of `written`, then rename it to `target`."""
+    (written / MANIFEST).unlink(missing_ok=True)  # of a process that died before it could rename
     files = {path.name: file_sha256(path) for path in sorted(written.iterdir()) if path.is_file()}
     manifest = {"version": 1, "digest": digest, "files": files}
     (written / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")

@@ -97,11 +97,7 @@ def make_model(source: str | Path, seed: int) -> PreTrainedModel:
 def outline(source: str | Path) -> PreTrainedModel:
     """Shapes and settings of a directory's or hub name's model, none of its weights, which stand
     on the meta device. Raises BadInput as `make_model` does."""
-    made = _configured(source, torch.device("meta"))
-    # Not all keep one: the configuration has told what it knows.
-    with contextlib.suppress(*UNREADABLE):
-        made.generation_config = GenerationConfig.from_pretrained(str(source))
-    return made
+    return _configured(source, torch.device("meta"))
 
 
 def _configured(source: str | Path, device: torch.device) -> PreTrainedModel:
@@ -115,6 +111,9 @@ def _configured(source: str | Path, device: torch.device) -> PreTrainedModel:
     except (*UNREADABLE, RuntimeError) as error:
         raise BadInput(f"{source} configures no language model", _first(error)) from error
     model: PreTrainedModel = made.eval()
+    # Not all keep one: the configuration has told what it knows.
+    with contextlib.suppress(*UNREADABLE):
+        model.generation_config = GenerationConfig.from_pretrained(str(source))
     return model
 
 

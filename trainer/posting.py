@@ -32,9 +32,11 @@ def post(
     sleep: Callable[[float], None] = time.sleep,
     patience_s: float = PATIENCE_S,
     timeout_s: float = TIMEOUT_S,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
-    """The answer, a JSON object. Raises Refused, and ConnectionError where nobody answers."""
-    waited, pause = 0.0, 1.0
+    """The answer, a JSON object. Raises Refused, and ConnectionError where nobody has answered for
+    `patience_s`; what was asked by then is waited for, `timeout_s` at most."""
+    begun, waited, pause = clock(), 0.0, 1.0
     while True:
         try:
             return _once(url, body, key, timeout_s)
@@ -46,7 +48,7 @@ def post(
             problem: Exception = error
         except (OSError, HTTPException) as error:
             problem = error
-        if waited >= patience_s:
+        if max(waited, clock() - begun) >= patience_s:
             raise ConnectionError(f"{url} is away: {problem}") from problem
         sleep(pause)
         waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE_S)

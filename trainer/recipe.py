@@ -173,6 +173,8 @@ def _keeping(rows: list[ModelRow], emit: Emit) -> Emit:
         emit(event, fields)
         if event == "stage":
             stage = StageReport.model_validate(fields["report"])
+            if not rows:
+                rows.append(_given(stage))
             rows.append(
                 ModelRow(
                     id=stage.model,
@@ -184,6 +186,18 @@ def _keeping(rows: list[ModelRow], emit: Emit) -> Emit:
             )
 
     return told
+
+
+def _given(first: StageReport) -> ModelRow:
+    """The model that a compression alone was given: its first stage has measured it."""
+    measured = first.before.measurement
+    return ModelRow(
+        id=first.source,
+        label=Path(first.source).name,
+        role="base",
+        measurement=measured,
+        why={} if measured else {"measurement": "the recipe has no evaluate"},
+    )
 
 
 def _report(

@@ -80,7 +80,7 @@ def draw(
         size = min(drawing.known, *(one.shape[-1] for one in logprobs))
         each = [one[:, :size] for one in logprobs]
         mixture = _mixture(each, drawing.teacher_mix)
-        if size < logprobs[0].shape[-1]:
+        if any(size < one.shape[-1] for one in logprobs):
             mixture = mixture.log_softmax(-1)  # the shares of what can be drawn
         chosen = inverted(mixture, chances[alive, place, None])
         _note(made, alive, chosen, mixture, each)

@@ -5,6 +5,7 @@ Queries and outputs of a layer make one tensor [D, h, 2, H], keys and values ano
 a spare core; folded, all heads share factors. Compared with an SVD at equal parameters, always.
 """
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -125,11 +126,11 @@ def tucker_cost(shape: tuple[int, ...], ranks: tuple[int, int]) -> int:
 
 def cp(tensor: Array, parameter_ratio: float, starts: int, seed: int) -> Decomposed:
     """A sum of rank-one tensors by alternating least squares, which is unstable: the best of
-    several random starts."""
+    several random starts, without those that come to nothing. BadInput where all do."""
     rank = cp_rank(tensor.shape, parameter_ratio)
     found = []
     for start in range(starts):
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.suppress(np.linalg.LinAlgError):
             warnings.simplefilter("ignore")
             factors = parafac(
                 tensor,
@@ -139,8 +140,13 @@ def cp(tensor: Array, parameter_ratio: float, starts: int, seed: int) -> Decompo
                 n_iter_max=CP_ITERATIONS,
                 tol=1e-7,
             )
-        made = tensorly.cp_to_tensor(factors)
-        found.append((residual(tensor, made), start, made))
+            made = tensorly.cp_to_tensor(factors)
+            if math.isfinite(left := residual(tensor, made)):
+                found.append((left, start, made))
+    if not found:
+        raise BadInput(
+            f"none of {starts} starts of CP ends in numbers", "Use form: tucker, or more starts."
+        )
     found.sort(key=lambda each: each[:2])
     return Decomposed(
         found[0][2], rank * sum(tensor.shape), tuple(float(each[0]) for each in found)

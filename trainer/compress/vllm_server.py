@@ -101,6 +101,8 @@ def serve(
             url = f"http://127.0.0.1:{port}"
             _wait(process, url, model, log, started + ready_s)
             yield Server(url, time.monotonic() - started)
+        except httpx.HTTPError as error:  # of a question that was asked meanwhile
+            raise ServerFailed(f"vLLM no longer answers ({error}): {log_tail(log)}") from error
         finally:
             _stop(process)
 

@@ -40,8 +40,9 @@ def uld(spec: UniversalLogit, setting: Setting) -> Objective:
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
         found = [pairs[row.row] for row in batch.rows] if batch.kept else []
-        theirs = pad([pair.row for pair in found]).to(batch.input_ids.device) if found else batch
-        kept = teacher.kept(theirs)
+        # Of no row the teacher is asked nothing: the batch's tokens are the student's alone.
+        asked = pad([pair.row for pair in found or list(pairs.values())[:1]])
+        kept = teacher.kept(asked.to(batch.input_ids.device))[: None if found else 0]
         places = torch.tensor(_joined(found), dtype=torch.long, device=kept.device)
         distance = sorted_distance_term(kept, teacher.head, places, spec.kd_temperature)
         terms = dict(cross_entropy_losses(seen, targets, batch).terms)
