@@ -68,9 +68,9 @@ def measure(limit: int, width: int, vocabulary: int, count: int, rounds: int) ->
     require_equal(model, rows, limit, ends)
     sides: dict[str, Callable[[torch.Generator], int]] = {
         "ours": partial(ours, student, rows, limit, ends),
-        "drawing": partial(drawing, student, rows, limit, ends),
+        "drawing": partial(drawing, model, None, rows, limit, ends),
         "dense": partial(dense, model, teacher, rows, limit, ends),
-        "mixed": partial(mixed, model, teacher, rows, limit, ends),
+        "mixed": partial(drawing, model, teacher, rows, limit, ends),
     }
     peer = find_trl()
     if peer is not None:
@@ -100,35 +100,11 @@ def ours(
     generator: torch.Generator,
 ) -> int:
     """A step; the tokens that it drew."""
-    samples = our_answers(student, rows, limit, ends, generator)
+    even, prompts, wanted = chances(rows, limit, generator), _prompts(rows), Drawing(limit)
+    samples: list[Sample] = student(lambda one: draw(one.model, prompts, wanted, ends, even))
     batch = pad([answered(rows[one.prompt], one.ids) for one in samples]).to(PLACE)
     stepped(student, batch)
     return batch.kept
-
-
-def our_answers(
-    student: Student,
-    rows: list[TokenRow],
-    limit: int,
-    ends: frozenset[int],
-    generator: torch.Generator,
-) -> list[Sample]:
-    """Our part of a step before there is anything to learn from."""
-    even = chances(rows, limit, generator)
-    prompts, wanted = _prompts(rows), Drawing(limit)
-    samples: list[Sample] = student(lambda one: draw(one.model, prompts, wanted, ends, even))
-    return samples
-
-
-def drawing(
-    student: Student,
-    rows: list[TokenRow],
-    limit: int,
-    ends: frozenset[int],
-    generator: torch.Generator,
-) -> int:
-    """The first part of our step alone; the tokens that it drew."""
-    return sum(len(one.ids) for one in our_answers(student, rows, limit, ends, generator))
 
 
 def dense(
@@ -170,17 +146,18 @@ def trl(
     return int((inputs["labels"] >= 0).sum())
 
 
-def mixed(
+def drawing(
     model: LlamaForCausalLM,
-    teacher: LlamaForCausalLM,
+    teacher: LlamaForCausalLM | None,
     rows: list[TokenRow],
     limit: int,
     ends: frozenset[int],
     generator: torch.Generator,
 ) -> int:
-    """Drawing alone, with the teacher mixed in; the tokens drawn."""
-    drawing, even = Drawing(limit, teacher_mix=0.2), chances(rows, limit, generator)
-    samples = draw(model, _prompts(rows), drawing, ends, even, teacher)
+    """Drawing alone, with the teacher mixed in where there is one; the tokens drawn."""
+    wanted = Drawing(limit, teacher_mix=0.2 if teacher else 0.0)
+    even = chances(rows, limit, generator)
+    samples = draw(model, _prompts(rows), wanted, ends, even, teacher)
     return sum(len(one.ids) for one in samples)
 
 

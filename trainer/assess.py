@@ -35,7 +35,7 @@ from trainer.loading import (
     positions,
     weight_files,
 )
-from trainer.measurement import Assessment, Estimate, bootstrap
+from trainer.measurement import Assessment, Estimate, bootstrap, exponential
 from trainer.memory import peak_bytes, restart_peak
 from trainer.methods.selection import complete
 from trainer.methods.teacher import check_vocabularies
@@ -184,7 +184,7 @@ def _figures(
     loss = bootstrap(read.nats, read.tokens, spec.resamples)
     compared = spec.teacher is not None
     return {
-        "perplexity": _exponential(loss),
+        "perplexity": exponential(loss),
         "exact_match": bootstrap([float(a == b) for a, b in pairs], ones, spec.resamples),
         "rouge_l": bootstrap([rouge_l(a, b) for a, b in pairs], ones, spec.resamples),
         "accuracy": bootstrap(right, [1.0] * len(right), spec.resamples) if right else None,
@@ -201,14 +201,6 @@ def _why(figures: dict[str, Estimate | None], spec: DatasetEval) -> dict[str, st
         "top1_agreement": "no teacher was named",
     }
     return {name: why for name, why in reasons.items() if figures[name] is None}
-
-
-def _exponential(loss: Estimate) -> Estimate | None:
-    try:
-        value, low, high = (math.exp(nats) for nats in (loss.value, loss.low, loss.high))
-    except OverflowError:
-        return None
-    return Estimate(value=value, low=low, high=high, rows=loss.rows)
 
 
 def _records(spec: DatasetEval) -> tuple[list[Record], int]:

@@ -28,9 +28,7 @@ from trainer.loading import (
 from trainer.measurement import Accuracy, Measurement, wilson
 from trainer.memory import peak_bytes, restart_peak
 from trainer.objectives import capped, forward_kl, keep, upcast
-from trainer.spec import EvalSpec
-from trainer.spec.questions import EvalRow as EvalRow
-from trainer.spec.questions import read_rows as read_rows
+from trainer.spec import EvalRow, EvalSpec, read_rows
 from trainer.student import last_hidden, soft_cap
 
 _ANSWER: str = CotBuild.model_fields["answer_pattern"].default
@@ -48,25 +46,20 @@ class Answered:
 def measure(
     model_dir: str | Path,
     spec: EvalSpec,
-    reference: str | Path | None = None,
-    kl_rows: Sequence[TokenRow] = (),
     threads: int | None = None,
     strict: bool = False,
 ) -> Measurement:
     """Measure a model directory on the rows of `spec.data`, greedily.
 
-    With a `reference` model, also the mean KL(reference || model) over the completion tokens of
-    `kl_rows`, in nats. Raises BadInput for what isn't a model or an evaluation file; where
-    `strict`, also for weights that are no numbers: of a stage's model, its gate tells that.
+    Raises BadInput for what isn't a model or an evaluation file; where `strict`, also for weights
+    that are no numbers: of a stage's model, its gate tells that.
     """
-    return examine(model_dir, spec, reference, kl_rows, threads, strict)[0]
+    return examine(model_dir, spec, threads, strict)[0]
 
 
 def examine(
     model_dir: str | Path,
     spec: EvalSpec,
-    reference: str | Path | None = None,
-    kl_rows: Sequence[TokenRow] = (),
     threads: int | None = None,
     strict: bool = False,
 ) -> tuple[Measurement, tuple[Answered, ...]]:
@@ -81,9 +74,6 @@ def examine(
     restart_peak(model.device)
     answers = _ask(model, tokenizer, rows, spec)
     peak = peak_bytes(model.device)
-    kl, kl_tokens = None, 0
-    if reference is not None and kl_rows:
-        kl, kl_tokens = mean_kl(load_model(reference), model, kl_rows)
     answered = _judged(rows, answers, tokenizer)
     measurement = Measurement(
         model=str(model_dir),
@@ -97,8 +87,6 @@ def examine(
         decode_tokens_per_s=answers.decode_tokens_per_s,
         peak_memory_bytes=peak,
         cut=answers.cut,
-        kl=kl,
-        kl_tokens=kl_tokens,
     )
     return measurement, answered
 
@@ -158,12 +146,7 @@ def mean_kl(
     batch_size: int = 16,
 ) -> tuple[float, int]:
     """Mean KL(reference || model) in nats per completion token, and over how many tokens."""
-    return kl_between(*(listen(each, rows, batch_size) for each in (reference, model)))
-
-
-def kl_between(reference: Said, model: Said) -> tuple[float, int]:
-    """`mean_kl` of what both say of the same rows."""
-    return compare(reference, model).mean_kl
+    return compare(*(listen(each, rows, batch_size) for each in (reference, model))).mean_kl
 
 
 @dataclass(frozen=True)

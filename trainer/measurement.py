@@ -48,9 +48,8 @@ class Measurement(Frozen):
     cut: int = 0
     """Answers that met the limit of new tokens before their end."""
     kl: float | None = None
-    """Mean KL(reference || model), nats per completion token, if a reference was given."""
     kl_tokens: int = 0
-    """Completion tokens that mean is over."""
+    """Set in older measurements alone: a stage's report has its KL."""
 
     @property
     def mean_accuracy(self) -> float:
@@ -139,6 +138,15 @@ class Assessment(Frozen):
     cut: int
     """Answers that met the limit of new tokens before their end."""
     why: dict[str, str] = Field(default_factory=dict)
+
+
+def exponential(figure: Estimate) -> Estimate | None:
+    """e to a figure, and to its interval's ends; None where one is beyond any number."""
+    try:
+        value, low, high = (math.exp(each) for each in (figure.value, figure.low, figure.high))
+    except OverflowError:
+        return None
+    return Estimate(value=value, low=low, high=high, rows=figure.rows)
 
 
 def bootstrap(

@@ -14,12 +14,12 @@ from tests.trainer.conftest import make_model, make_records, make_tokenizer, sav
 from trainer.assess import read_rows as read_dataset_rows
 from trainer.data import collate, encode
 from trainer.errors import BadInput
-from trainer.evaluate import EvalRow, compare, is_right, listen, mean_kl, measure, read_rows
+from trainer.evaluate import compare, is_right, listen, mean_kl, measure
 from trainer.events import silent
 from trainer.generation import answer_greedily
 from trainer.loading import load_model
 from trainer.recipe import evaluate
-from trainer.spec import EvalSpec
+from trainer.spec import EvalRow, EvalSpec, read_rows
 
 END = frozenset({3})
 

@@ -127,10 +127,12 @@ def test_a_student_is_published_with_how_it_was_measured(patient: Site) -> None:
     assert not (work(patient, job_id) / "out").exists()
 
 
-def test_bad_input_ends_the_job_in_the_trainers_words(patient: Site) -> None:
+@pytest.mark.parametrize("how", ["bad", "bad-launched"])
+def test_bad_input_ends_the_job_in_the_trainers_words(patient: Site, how: str) -> None:
+    """Also where a launcher of several processes puts an exit code of its own in its place."""
     job_id = put(patient, train_spec(patient))
 
-    child.run(patient, job_id, trainer=fake("bad"))
+    child.run(patient, job_id, trainer=fake(how))
 
     job = get_job(patient, job_id)
     assert (job.state, job.reason, job.attempts) == (State.FAILED, "bad_input", 1)
@@ -265,15 +267,9 @@ def test_a_report_knows_the_whole_chain(patient: Site) -> None:
     compress["compress"]["model"] = student
     compress_id = put(patient, compress, parent_id=recipe, part="compress")
     child.run(patient, compress_id, trainer=fake("ok"))
-    wanted = {"kind": "report", "job": recipe, "evaluate": evaluate}
-    report_id = put(patient, wanted)
 
-    child.run(patient, report_id, trainer=fake("ok"))
+    chain = reported(patient, recipe, evaluate=evaluate)
 
-    job = get_job(patient, report_id)
-    assert (job.state, job.detail) == (State.SUCCEEDED, None)
-    report = artifact(patient, job.result["report"])
-    chain = Chain.model_validate_json((patient.store.path(report) / "chain.json").read_text())
     assert [part.kind for part in chain.parts] == ["train", "compress"]
     assert [row.role for row in chain.models] == ["base", "student", "stage", "stage"]
     assert all(row.measurement or row.stage for row in chain.models)
@@ -290,14 +286,21 @@ def test_a_report_knows_jobs_that_were_submitted_one_by_one(patient: Site) -> No
     compress["compress"]["model"] = get_job(patient, train).result["model"]
     compress_id = put(patient, compress)
     child.run(patient, compress_id, trainer=fake("ok"))
-    report_id = put(patient, {"kind": "report", "job": compress_id})
 
-    child.run(patient, report_id, trainer=fake("ok"))
+    chain = reported(patient, compress_id)
 
-    report = artifact(patient, get_job(patient, report_id).result["report"])
-    chain = Chain.model_validate_json((patient.store.path(report) / "chain.json").read_text())
     assert [part.kind for part in chain.parts] == ["train", "compress"]
     assert [row.role for row in chain.models] == ["base", "student", "stage", "stage"]
+
+
+def reported(site: Site, job_id: str, **more: Any) -> Chain:
+    """What a report on a job tells."""
+    report_id = put(site, {"kind": "report", "job": job_id, **more})
+    child.run(site, report_id, trainer=fake("ok"))
+    job = get_job(site, report_id)
+    assert (job.state, job.detail) == (State.SUCCEEDED, None)
+    report = artifact(site, job.result["report"])
+    return Chain.model_validate_json((site.store.path(report) / "chain.json").read_text())
 
 
 def recipe_spec(site: Site) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from tests.workers.test_child import (
     fake,
     model_directory,
     put,
+    reported,
     told,
     train_spec,
 )
-from trainer.report.chain import Chain
 from workers import child
 
 
@@ -127,16 +127,6 @@ def test_stages_are_published_though_what_they_were_made_from_is_gone(patient: S
     assert len(job.result["models"]) == 2
 
 
-def test_a_launcher_that_hides_the_exit_code_hides_no_bad_input(patient: Site) -> None:
-    job_id = put(patient, train_spec(patient))
-
-    child.run(patient, job_id, trainer=fake("bad-launched"))
-
-    job = get_job(patient, job_id)
-    assert (job.state, job.reason, job.attempts) == (State.FAILED, "bad_input", 1)
-    assert job.detail == "The vocabularies differ: Choose another teacher."
-
-
 def test_a_gate_is_told_without_the_points_of_a_sweep(patient: Site) -> None:
     job_id = put(patient, compress_spec(patient))
 
@@ -161,12 +151,9 @@ def test_a_stage_whose_report_lacks_a_number_ends_the_job_in_words(patient: Site
 def test_a_report_tells_which_stages_were_left_out(patient: Site) -> None:
     job_id = put(patient, compress_spec(patient))
     child.run(patient, job_id, trainer=fake("gate"))
-    report_id = put(patient, {"kind": "report", "job": job_id})
 
-    child.run(patient, report_id, trainer=fake("ok"))
+    chain = reported(patient, job_id)
 
-    report = artifact(patient, get_job(patient, report_id).result["report"])
-    chain = Chain.model_validate_json((patient.store.path(report) / "chain.json").read_text())
     assert chain.notes == ("compress: stage 2 (ptq) was left out",)
     assert [row.stage.passed for row in chain.models if row.stage] == [True, False]
 
@@ -186,12 +173,9 @@ def test_a_trainer_that_was_ended_from_outside_did_not_crash(patient: Site) -> N
 def test_a_report_of_a_compression_alone_lists_what_it_started_from(patient: Site) -> None:
     job_id = put(patient, compress_spec(patient))
     child.run(patient, job_id, trainer=fake("ok"))
-    report_id = put(patient, {"kind": "report", "job": job_id})
 
-    child.run(patient, report_id, trainer=fake("ok"))
+    chain = reported(patient, job_id)
 
-    report = artifact(patient, get_job(patient, report_id).result["report"])
-    chain = Chain.model_validate_json((patient.store.path(report) / "chain.json").read_text())
     start, wanda, svd = chain.models
     assert (start.label, start.role, start.id) == ("m", "base", model_directory(patient, "m"))
     assert start.measurement is not None

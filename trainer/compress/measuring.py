@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,9 @@ from trainer.compress.report import ModelFacts, SideBySide
 from trainer.compress.size import measure_shape
 from trainer.data import TokenRow
 from trainer.errors import BadInput
-from trainer.evaluate import Compared, Said, compare, examine, kl_between, listen
+from trainer.evaluate import Compared, Said, compare, examine, listen
 from trainer.loading import load_model
-from trainer.measurement import Distance, Estimate, bootstrap
+from trainer.measurement import Distance, Estimate, bootstrap, exponential
 from trainer.spec import EvalSpec
 
 KL_ROWS = 256
@@ -29,8 +28,6 @@ PICKLED = (".bin", ".bin.index.json")
 """Weights in a form that is never read."""
 RESAMPLES = 2000
 """Of an interval; seeded, so that the same rows give the same ends."""
-MOST_NATS = 700.0
-"""A token, above which a perplexity is no number of fp64."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Measuring:
     def kl(self, reference: Path, model_dir: Path) -> tuple[float, int]:
         """Mean KL(reference || model), nats per completion token, and the tokens."""
         said = self._first if reference == self.start else self._said(reference)
-        return kl_between(said, self._said(model_dir))
+        return compare(said, self._said(model_dir)).mean_kl
 
     @cached_property
     @torch.inference_mode()
@@ -112,10 +109,7 @@ def estimate_distance(found: Compared) -> Distance:
 def estimate_perplexity(found: Compared) -> Estimate | None:
     """With its interval over rows; None where it is no number."""
     nats = _estimate(found.nats, found.tokens)
-    if nats is None or nats.high > MOST_NATS:
-        return None
-    value, low, high = (math.exp(each) for each in (nats.value, nats.low, nats.high))
-    return Estimate(value=value, low=low, high=high, rows=nats.rows)
+    return None if nats is None else exponential(nats)
 
 
 def _estimate(sums: Tensor, tokens: Tensor) -> Estimate | None:

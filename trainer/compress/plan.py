@@ -19,7 +19,7 @@ from trainer.compress.trainings import Material, check_training
 from trainer.compress.vllm_server import Engine, find_engine
 from trainer.data import TokenRow, encode, read_records, render_asked
 from trainer.errors import BadInput
-from trainer.evaluate import fitting_prompts, read_rows
+from trainer.evaluate import fitting_prompts
 from trainer.events import Emit
 from trainer.loading import (
     NO_LIMIT,
@@ -31,7 +31,7 @@ from trainer.loading import (
     read_config,
 )
 from trainer.methods.selection import complete, count_left
-from trainer.spec import CompressSpec, StageSpec
+from trainer.spec import CompressSpec, StageSpec, read_rows
 from trainer.spec.compress import PACKING
 from trainer.student import check_head
 

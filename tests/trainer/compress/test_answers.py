@@ -11,10 +11,10 @@ from trainer import evaluate
 from trainer.compress.answers import CHARACTERS, beside_first, chosen
 from trainer.compress.chain import run
 from trainer.compress.report import StageReport
-from trainer.evaluate import Answered, EvalRow, is_right, read_rows
+from trainer.evaluate import Answered, is_right
 from trainer.events import silent
 from trainer.generation import Answers, answer_greedily
-from trainer.spec import EvalSpec
+from trainer.spec import EvalRow, EvalSpec, read_rows
 
 __all__ = ["inputs"]
 
