@@ -178,24 +178,26 @@ def test_lost_and_repeated_doorbells_change_nothing(plant: Plant, stub: StubTeac
 
 
 def test_a_worker_that_slept_past_its_lease_writes_nothing(plant: Plant, stub: StubTeacher) -> None:
-    rows = 400
+    rows, in_flight = 400, 16
     register(plant.site, stub.url)
     stub.faults(delay_s=0.1)
     plant.beat()
     zombie = plant.worker("zombie")
-    job_id = submit(plant.site, sums(rows), max_in_flight=16, chunk_rows=64)
+    job_id = submit(plant.site, sums(rows), max_in_flight=in_flight, chunk_rows=64)
     wait_for(lambda: stub.stats()["answered"] > 100)
     put_to_sleep(zombie, plant.site)
     plant.worker("heir")
     wait_for(lambda: ended(plant.site, job_id), 120)
     wait_for(lambda: not files(plant.site, job_id))
-    before = traces(plant.site, job_id), stub.stats()["requests"]
+    before, asked = traces(plant.site, job_id), stub.stats()["requests"]
     zombie.send_signal(signal.SIGCONT)
     wait_for(lambda: "is done with it" in plant.log("zombie"))
     # It lives: the next build is its to work on, too.
     second = submit(plant.site, sums(20), name="second")
     wait_for(lambda: ended(plant.site, second))
-    assert (traces(plant.site, job_id), stub.stats()["requests"] - 20) == before
+    assert traces(plant.site, job_id) == before
+    # Requests on their way to the socket when it fell asleep still leave; it begins no other.
+    assert 0 <= stub.stats()["requests"] - 20 - asked <= in_flight
     check_each_once(dataset_of(plant.site, job_id), rows)
 
 
