@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
 from examples.compression.text import read_text, write_dataset, write_model
 from trainer.assess import read_rows
 from trainer.compress.chain import run
@@ -30,6 +32,15 @@ from trainer.training import train
 RATE = 2e-3
 SHORT = {"batch_size": 32, "checkpoint_steps": 50, "eval_steps": 1000}
 RESAMPLES = 2000
+PTQ = (
+    ("", "W4A16", ("rtn", "gptq", "awq")),
+    (", 8 bits", "W8A8", ("rtn", "gptq", "smoothquant")),
+    (", 8-bit weights", "W8A16", ("rtn", "gptq")),
+    (", FP8", "FP8", ("rtn",)),
+)
+GROUPED: dict[str, dict[str, Any]] = {
+    "W4A16": {"group_size": 32}, "W8A8": {}, "W8A16": {}, "FP8": {},
+}  # fmt: skip
 Stages = tuple[dict[str, Any], ...]
 
 
@@ -73,7 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--model and --dataset go together")
     size, rows = SIZES[given.size], list[dict[str, Any]]()
     size = replace(size, heal_steps=given.steps or size.heal_steps)
-    methods = dict(groups(size, given.rate))
+    given.out.mkdir(parents=True, exist_ok=True)
+    start = given.model or write_model(given.out / "base", size.width, size.layers)
+    methods = dict(groups(size, given.rate, shape_of(start)))
     if unknown := set(given.only or ()) - methods.keys():
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; {', '.join(methods)}")
     if given.only:
@@ -82,7 +95,6 @@ def main(arguments: list[str] | None = None) -> None:
     if given.model is None:
         source = train_source(given.out, read_text(given.text), size, given.threads)
     questions = EvalSpec(data=str(given.evaluation)) if given.evaluation else None
-    given.out.mkdir(parents=True, exist_ok=True)
     measured = Measured(given.out / "measured.json", size.measured_rows, source, questions)
     for row in make_table(given.out, methods, measured, given.threads):
         rows.append(row)
@@ -90,6 +102,20 @@ def main(arguments: list[str] | None = None) -> None:
         (given.out / "table.md").write_text(as_markdown(rows), "utf-8")
         (given.out / "table.json").write_text(json.dumps(rows, indent=1), "utf-8")
     print(as_markdown(rows))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What structured stages count in."""
+
+    layers: int
+    feed_forward: int
+
+
+def shape_of(model: Path) -> Shape:
+    """Of a model directory, by its configuration."""
+    config = AutoConfig.from_pretrained(model)
+    return Shape(config.num_hidden_layers, config.intermediate_size)
 
 
 @dataclass(frozen=True)
@@ -127,23 +153,49 @@ def make_table(
             yield measured.row(name, _ratio(report), Path(report.model))
 
 
-def groups(size: Size, rate: float) -> Iterator[tuple[str, Stages]]:
+def groups(size: Size, rate: float, shape: Shape) -> Iterator[tuple[str, Stages]]:
     """Methods by the name they have in the table, each family's floor first, training last."""
     zeros, kept = {"sweep": {"ratios": size.zeros}}, {"sweep": {"ratios": size.kept}}
-    short = {**SHORT, "learning_rate": rate, "max_steps": size.heal_steps}
-    heal = {"optimization": short}
-    for kind in ("magnitude", "wanda", "sparsegpt"):
+    masks = ("magnitude", "wanda", "sparsegpt")
+    for kind in masks:
         yield kind, ({"kind": kind, **zeros},)
+    for kind in masks:
+        yield f"{kind}, 2:4", ({"kind": kind, "pattern": "2:4"},)
+    yield from structured(shape, {})
     for name, scaling in (("SVD", "none"), ("ASVD", "activation"), ("SVD-LLM", "whitening")):
         yield name, ({"kind": "svd", "scaling": scaling, **kept},)
     yield "SVD-LLM, ranks by loss", ({"kind": "svd", "ranks": "by_loss", **kept},)
-    four = {"scheme": "W4A16", "group_size": 32}
-    for algorithm in ("rtn", "gptq", "awq"):
-        yield f"PTQ {algorithm}", ({"kind": "ptq", "algorithm": algorithm, **four},)
-    for algorithm in ("rtn", "gptq", "smoothquant"):
-        yield f"PTQ {algorithm}, 8 bits", ({"kind": "ptq", "algorithm": algorithm},)
+    attention = {"targets": ("q_proj", "k_proj", "v_proj", "o_proj"), "scaling": "none", **kept}
+    yield "SVD of attention", ({"kind": "svd", **attention},)
+    for name, form in (("Tucker", "tucker"), ("CP", "cp")):
+        yield f"{name} of attention", ({"kind": "tensor", "form": form, **kept},)
+    for name, scheme, algorithms in PTQ:
+        for algorithm in algorithms:
+            stage = {"kind": "ptq", "scheme": scheme, "algorithm": algorithm, **GROUPED[scheme]}
+            yield f"PTQ {algorithm}{name}", (stage,)
+    yield from trained(size, rate, shape)
+
+
+def structured(shape: Shape, more: dict[str, Any]) -> Iterator[tuple[str, Stages]]:
+    """Layers and units that go, by both scores each; `more` is in every stage."""
+    gone, named = range(1, shape.layers // 2 + 1), ", healed" if "heal" in more else ""
+    for score in ("block_influence", "perplexity") if gone else ():
+        fixed = {"kind": "depth", "importance": score, "on": "start", **more}
+        yield f"depth, {score}{named}", tuple({**fixed, "layers": count} for count in gone)
+    sizes = (shape.feed_forward * 3 // 4, shape.feed_forward // 2)
+    for score in ("activation", "taylor"):
+        fixed = {"kind": "width", "importance": score, "on": "start", **more}
+        yield f"width, {score}{named}", tuple({**fixed, "feed_forward": units} for units in sizes)
+
+
+def trained(size: Size, rate: float, shape: Shape) -> Iterator[tuple[str, Stages]]:
+    """What goes through a training: heals, QAT and QAF."""
+    zeros, kept = {"sweep": {"ratios": size.zeros}}, {"sweep": {"ratios": size.kept}}
+    heal = {"optimization": {**SHORT, "learning_rate": rate, "max_steps": size.heal_steps}}
     yield "sparsegpt, healed", ({"kind": "sparsegpt", "heal": heal, **zeros},)
+    yield from structured(shape, {"heal": heal})
     yield "SVD-LLM, healed", ({"kind": "svd", "heal": heal, **kept},)
+    four = {"scheme": "W4A16", **GROUPED["W4A16"]}
     yield "QAT", ({"kind": "qat", "training": heal, **four},)
     yield "QAF, PEQA", ({"kind": "qaf", "training": heal, **four},)
     adapters = {"kind": "qaf", "rank": 8, "training": heal, **four}
@@ -215,10 +267,18 @@ def _share(found: dict[str, Any]) -> str:
 
 
 def _ratio(report: StageReport) -> str:
+    """What a line's second column says: a share, bits, a pattern, or what went."""
+    spec = report.spec
     if report.sweep is not None:
         return f"{report.sweep.ratio:g}"
-    bits = {"W4A16": "4 bits", "W8A8": "8 bits"}
-    return bits[report.spec["scheme"]]
+    match report.kind:
+        case "depth":
+            return f"{spec['layers']} gone"
+        case "width":
+            return f"{spec['feed_forward']} units"
+        case "ptq" | "qat" | "qaf":
+            return {"W4A16": "4 bits"}.get(spec["scheme"], "8 bits")
+    return str(spec["pattern"])
 
 
 def _held(model: Path, dataset: Path, count: int) -> tuple[TokenRow, ...]:

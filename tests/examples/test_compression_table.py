@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from examples.compression import table
-from examples.compression.table import SIZES, as_markdown, groups
+from examples.compression.table import SIZES, Shape, as_markdown, groups
 from examples.compression.text import GIVEN, LEARNT, make_tokenizer, read_text, write_dataset
 from tests.trainer.compress.world import write_dataset as write_rows
 from tests.trainer.compress.world import write_model as write_student
@@ -44,13 +44,14 @@ def test_every_method_parses_with_its_floor_first() -> None:
     for size in SIZES.values():
         made = {
             name: CompressSpec.model_validate({"stages": stages})
-            for name, stages in groups(size, 1e-4)
+            for name, stages in groups(size, 1e-4, Shape(size.layers, 160))
         }
         names = list(made)
         for floor, better in (("magnitude", "wanda"), ("SVD", "ASVD"), ("PTQ rtn", "PTQ gptq")):
             assert names.index(floor) < names.index(better)
         kinds = {stage.kind for spec in made.values() for stage in spec.stages}
-        assert {"magnitude", "svd", "ptq", "qat", "qaf"} <= kinds
+        structured = {"width"} | ({"depth"} if size.layers > 1 else set())
+        assert structured | {"magnitude", "svd", "tensor", "ptq", "qat", "qaf"} <= kinds
 
 
 def test_the_table_has_a_line_for_each_model() -> None:
