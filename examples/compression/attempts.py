@@ -1,9 +1,10 @@
 """python -m examples.compression.attempts --table DIR: what was tried where a method is above its
-floor, on the model that `examples.compression.table --out DIR` trained on text.
+floor, on the model that `examples.compression.table --out DIR` trained on text, or on a student
+(--model, with --dataset).
 
 Wanda against magnitude, each within rows and over whole matrices; AWQ against rounding to nearest,
-with more rows, smaller groups, and rescaled in some places alone. Nats a byte of validation rows,
-or KL from the model as it was.
+with more rows, smaller groups, and rescaled in some places alone. Nats a token (a byte, of text) of
+validation rows, or KL from the model as it was.
 """
 
 import argparse
@@ -56,16 +57,22 @@ ROUNDED = (
 def main(arguments: list[str] | None = None) -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(prog="python -m examples.compression.attempts")
-    parser.add_argument("--table", type=Path, required=True, help="what the table's --out was")
+    of_text = parser.add_mutually_exclusive_group(required=True)
+    of_text.add_argument("--table", type=Path, help="what the table's --out was")
+    of_text.add_argument("--model", type=Path, help="a student in its place")
+    parser.add_argument("--dataset", type=Path, help="the student's rows")
     parser.add_argument("--rows", type=int, default=100, help="validation rows that are measured")
     given = parser.parse_args(arguments)
+    if (given.model is None) != (given.dataset is None):
+        parser.error("--model and --dataset go together")
     torch.set_num_threads(1)
-    source = given.table / "train/model"
-    train = encoded(source, given.table / "dataset", "train")
-    held = encoded(source, given.table / "dataset", "validation")[: given.rows]
+    source = given.model or given.table / "train/model"
+    dataset = given.dataset or given.table / "dataset"
+    train = encoded(source, dataset, "train")
+    held = encoded(source, dataset, "validation")[: given.rows]
     start = load_model(source)
     print(
-        f"uncompressed: {nats(start, held):.4f} nats a byte\n\n| mask | 0.5 | 0.7 |\n|---|---|---|"
+        f"uncompressed: {nats(start, held):.4f} nats a token\n\n| mask | 0.5 | 0.7 |\n|---|---|---|"
     )
     for name, count, score, keep in MASKS:
         found = []
@@ -92,7 +99,7 @@ def encoded(
 
 
 def nats(model: PreTrainedModel, rows: Sequence[TokenRow]) -> float:
-    """Cross-entropy a byte."""
+    """Cross-entropy a token."""
     read = read_rows(model, None, rows, 16)
     return sum(read.nats) / sum(read.tokens)
 

@@ -21,3 +21,11 @@ def test_each_attempt_has_its_figures(tmp_path: Path, capsys: pytest.CaptureFixt
     assert by_rows != by_all
     nearest, awq = (float(found[name][0].replace(",", "")) for name in ("to nearest", "AWQ"))
     assert awq < nearest
+
+    main([f"--model={tmp_path / 'train/model'}", f"--dataset={tmp_path / 'dataset'}", "--rows=4"])
+    assert [
+        line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line
+    ] == lines
+    with pytest.raises(SystemExit):
+        main([f"--model={tmp_path / 'train/model'}"])
+    assert "--model and --dataset go together" in capsys.readouterr().err
