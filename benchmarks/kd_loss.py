@@ -2,8 +2,9 @@
 
 No way of computing it does without them: student logits, teacher logits, the gradients of the
 student's hidden states and of its head. Dense autograd, which keeps [N, V] tensors, stands beside,
-and trl's chunked divergence where it is installed. The generalized JSD at beta 0 is the forward KL,
-at 1 the reverse.
+and trl's chunked divergence where it is installed: that is the generalized JSD, which at beta 0 is
+the forward KL, at 1 the reverse. The divergences that trl lacks are held against the products
+alone, once dense autograd has had the same loss.
 """
 
 import statistics
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Literal
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from benchmarks.peer import Trl, find_trl
@@ -20,6 +22,7 @@ from benchmarks.place import ON_GPU, PLACE, gpu_mib, timed
 from benchmarks.result import Result
 from trainer.objectives import (
     DIVERGENCES,
+    Divergence,
     Head,
     Term,
     divergence_term,
@@ -27,12 +30,17 @@ from trainer.objectives import (
     head_loss,
     on_logits,
 )
-from trainer.spec.divergence import JensenShannon
+from trainer.spec.divergence import DivergenceSpec
 
-Kind = Literal["forward_kl", "reverse_kl", "jsd"]
+Kind = Literal[
+    "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd", "adaptive_kl"
+]
 
 BETAS: dict[Kind, float] = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
-"""Of the generalized JSD, which is all of them."""
+"""Of the generalized JSD, which these are."""
+OTHERS: tuple[Kind, ...] = ("skew_kl", "skew_reverse_kl", "tvd", "adaptive_kl")
+KINDS: tuple[Kind, ...] = (*BETAS, *OTHERS)
+"""A line of growth tells which by its place here."""
 MANY = 100_000
 TARGET, TARGET_MANY = 1.3, 1.6
 """Of the four products' time, below and beyond MANY tokens."""
@@ -51,6 +59,8 @@ class Case:
     rounds: int = 7
     alive: int | None = None
     """Logits that ours makes at once; None: as many as the trainer does on this device."""
+    peers: bool = True
+    """Whether dense autograd is timed too, and trl where it has the divergence."""
 
     @property
     def target(self) -> float:
@@ -58,13 +68,18 @@ class Case:
         return TARGET if self.vocabulary < MANY else TARGET_MANY
 
 
-QUICK = [Case("forward_kl", vocabulary, positions=256, rounds=3) for vocabulary in (2_000, 4_000)]
+QUICK = [
+    *(Case(kind, 2_000, positions=256, rounds=3, peers=False) for kind in OTHERS),
+    *(Case("forward_kl", vocabulary, positions=256, rounds=3) for vocabulary in (2_000, 4_000)),
+]
 FULL = [
     *(Case(kind, 32_000, rounds=3) for kind in BETAS),
+    *(Case(kind, 32_000, rounds=3, peers=False) for kind in OTHERS),
     Case("forward_kl", 32_000, torch.bfloat16, rounds=3),
+    Case("forward_kl", 128_000, torch.bfloat16, rounds=3, peers=False),
     Case("forward_kl", 128_000, rounds=3),
 ]
-"""A quarter of an hour on one thread."""
+"""Less than twenty minutes on one thread."""
 FULL_GPU = [
     *(Case("forward_kl", v, d) for d in (torch.float32, torch.bfloat16) for v in (32_000, 128_000)),
     *(
@@ -83,8 +98,7 @@ class Inputs:
     weight: Tensor
     teacher_hidden: Tensor
     teacher_weight: Tensor
-    beta: float = 0.0
-    """Which divergence, as a generalized JSD."""
+    kind: Kind
     chunk: int | None = None
     """Positions whose logits ours makes at once."""
 
@@ -109,22 +123,25 @@ def run(quick: bool) -> Result:
 def measure(case: Case) -> dict[str, float]:
     """Medians over interleaved rounds, in seconds; the losses are compared before any timing."""
     inputs = make_inputs(case)
-    sides: dict[str, Callable[[Inputs], float]] = {"ours": ours, "floor": floor, "dense": dense}
+    peers: dict[str, Callable[[Inputs], float]] = {"dense": dense}
     peer = find_trl()
-    if peer is not None:
-        sides["trl"] = partial(trl, peer)
+    if peer is not None and case.peers and case.kind in BETAS:
+        peers["trl"] = partial(trl, peer)
     found = ours(inputs)
     tolerance = found * (TOLERANCE_BF16 if case.dtype == torch.bfloat16 else TOLERANCE)
-    for name in sides.keys() - {"ours", "floor"}:
-        if abs(found - sides[name](inputs)) > tolerance:
+    for name, side in peers.items():
+        if abs(found - side(inputs)) > tolerance:
             raise AssertionError(f"ours and {name} compute different losses")
+    sides = {"ours": ours, "floor": floor, **(peers if case.peers else {})}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(case.rounds):
         for name, side in sides.items():
             times[name].append(timed(partial(side, inputs)))
     memory = {f"{name}_mib": gpu_mib(partial(sides[name], inputs)) for name in sides if ON_GPU}
     return {
-        **{"vocabulary": case.vocabulary, "beta": inputs.beta, "positions": case.positions},
+        **{"vocabulary": case.vocabulary, "kind": KINDS.index(case.kind)},
+        **({"beta": BETAS[case.kind]} if case.kind in BETAS else {}),
+        "positions": case.positions,
         "bits": torch.finfo(case.dtype).bits,
         **({} if inputs.chunk is None else {"chunk": inputs.chunk}),
         **{f"{name}_s": statistics.median(each) for name, each in times.items()},
@@ -148,15 +165,16 @@ def make_inputs(case: Case) -> Inputs:
         random(case.vocabulary, 1_024).requires_grad_(),
         random(case.positions, 2_048) * 10,
         random(case.vocabulary, 2_048),
-        BETAS[case.kind],
+        case.kind,
         None if case.alive is None else max(1, case.alive // case.vocabulary),
     )
 
 
 def ours(inputs: Inputs) -> float:
     """The trainer's chunked loss, backward included, and the entropy that it watches."""
-    divergence = DIVERGENCES["jsd"](JensenShannon(kind="jsd", beta=inputs.beta))
-    term = divergence_term(divergence, inputs.teacher_hidden, Head(inputs.teacher_weight), 1.0)
+    term = divergence_term(
+        divergence(inputs.kind), inputs.teacher_hidden, Head(inputs.teacher_weight), 1.0
+    )
     count = inputs.hidden.shape[0]
     watched: dict[str, Term] = {"entropy": entropy_term}
     head, terms = Head(inputs.weight), {"kl": (1.0, term)}
@@ -166,11 +184,10 @@ def ours(inputs: Inputs) -> float:
 
 def dense(inputs: Inputs) -> float:
     """The same loss by plain autograd."""
-    divergence = DIVERGENCES["jsd"](JensenShannon(kind="jsd", beta=inputs.beta))
     student = inputs.hidden @ inputs.weight.T
     with torch.no_grad():
         teacher = inputs.teacher_hidden @ inputs.teacher_weight.T
-    return backward(on_logits(divergence, student, teacher, 1.0).mean(), inputs)
+    return backward(on_logits(divergence(inputs.kind), student, teacher, 1.0).mean(), inputs)
 
 
 def trl(peer: Trl, inputs: Inputs) -> float:
@@ -182,10 +199,16 @@ def trl(peer: Trl, inputs: Inputs) -> float:
         inputs.weight,
         inputs.teacher_weight,
         torch.ones(1, count, dtype=torch.long, device=PLACE),
-        inputs.beta,
+        BETAS[inputs.kind],
         count,
     )
     return backward(loss, inputs)
+
+
+def divergence(kind: Kind) -> Divergence:
+    """With what its spec has by default."""
+    spec: DivergenceSpec = TypeAdapter(DivergenceSpec).validate_python({"kind": kind})
+    return DIVERGENCES[kind](spec)
 
 
 def backward(loss: Tensor, inputs: Inputs) -> float:

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import agreement, kd_loss, kd_step, rollout
 from benchmarks.peer import NoPeerError
 from tests.benchmarks.test_compression import check
+from trainer.objectives import DIVERGENCES
 
 
 @pytest.mark.slow
@@ -22,6 +23,25 @@ def test_kd_loss_takes_as_many_logits_at_once_as_a_case_says() -> None:
     found = kd_loss.measure(replace(kd_loss.QUICK[0], rounds=1, alive=2**16))
     assert found["chunk"] == 2**16 // 2_000
     assert "chunk" not in kd_loss.measure(replace(kd_loss.QUICK[0], rounds=1))
+
+
+def test_kd_loss_takes_every_divergence_that_a_training_does() -> None:
+    assert {case.kind for case in kd_loss.FULL} == set(DIVERGENCES)
+    assert len({kd_loss.divergence(kind) for kind in kd_loss.KINDS}) == len(DIVERGENCES)
+
+
+@pytest.mark.parametrize("kind", kd_loss.OTHERS)
+def test_kd_loss_compares_what_trl_lacks_with_dense_autograd_alone(
+    kind: kd_loss.Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = kd_loss.Case(kind, 1_000, positions=64, rounds=1, peers=False)
+    found = kd_loss.measure(case)
+    assert kd_loss.KINDS[int(found["kind"])] == kind
+    assert found["ratio"] == found["ours_s"] / found["floor_s"] > 0
+    assert found.keys().isdisjoint({"dense_s", "trl_s", "beta"})
+    monkeypatch.setattr(kd_loss, "dense", lambda inputs: 1.01 * kd_loss.ours(inputs))
+    with pytest.raises(AssertionError, match="ours and dense compute different losses"):
+        kd_loss.measure(case)
 
 
 def test_kd_step_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
