@@ -149,7 +149,7 @@ def embedder(folder: Path) -> Iterator[str]:
     """The URL of the demo teacher as a server of embeddings, until the block ends."""
     engine = find_engine(load().vllm_python)
     if engine is None:
-        raise NoPeerError("there is no vLLM here: run scripts/setup.sh, or name RETORT_VLLM_PYTHON")
+        raise NoPeerError("there is no vLLM here: run `make setup`, or name RETORT_VLLM_PYTHON")
     log = folder / "embedder.log"
     plan = ServerPlan(engine, str(MODEL), EMBEDDER, free_port(), log)
     pooling = ["--runner", "pooling", "--convert", "embed"]
