@@ -10,21 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
-from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prompts.likeness import rouge_l
-from prompts.parse import parse_answer
-from prompts.record import Kind, Record
-from prompts.spec import BuildSpec, CotBuild, IclBuild
-from prompts.verify import Verifier, VerifierSpec, VerifyError, make_verifier
-from prompts.verify.spec import NoVerifier
+from prompts.record import Record
+from prompts.verify import Verifier
 from trainer.beside import answer, engine_for, shown, speed_in_vllm, speed_of, texts_of
 from trainer.compress.size import count_parameters
 from trainer.data import TokenRow, collate, encode, read_records
 from trainer.errors import BadInput
 from trainer.events import Emit
+from trainer.judging import Checks, Judged, checks_of, judge, verifier_or_why
 from trainer.loading import (
     NO_LIMIT,
     check_weights,
@@ -54,15 +49,6 @@ class Read:
     agreed: list[float]
 
 
-@dataclass(frozen=True)
-class Checks:
-    """How a dataset's answers are found and compared."""
-
-    spec: VerifierSpec
-    pattern: str
-    """Where a chain of thought has its answer."""
-
-
 def assess(
     model_dir: str | Path, spec: DatasetEval, emit: Emit, vllm_python: Path | None = None
 ) -> Assessment:
@@ -73,9 +59,9 @@ def assess(
     are no numbers, and a teacher with another vocabulary.
     """
     torch.set_num_threads(spec.threads or len(os.sched_getaffinity(0)))
-    (records, unfinished), checks = _records(spec), _checks(spec)
+    (records, unfinished), checks = _records(spec), checks_of(Path(spec.dataset), spec.verify)
     engine = engine_for(spec, vllm_python)
-    verifier = _verifier(checks.spec)
+    verifier = _verifier(checks)
     emit("phase", {"name": "evaluate", "detail": f"{model_dir} on {len(records)} rows"})
     tokenizer, model = load_tokenizer(model_dir), load_model(model_dir)
     check_weights(model_dir, model)
@@ -91,7 +77,15 @@ def assess(
     teacher = _teacher(spec)
     read = read_rows(model, teacher, rows.rows, spec.batch_size)
     _check_outputs(read, model_dir, spec)
-    figures = _figures(read, records, texts, checks, verifier, spec)
+    judged = judge(records, texts, checks, verifier, spec.resamples)
+    loss = bootstrap(read.nats, read.tokens, spec.resamples)
+    compared = teacher is not None
+    figures = {
+        "perplexity": exponential(loss),
+        "accuracy": judged.accuracy,
+        "kl": bootstrap(read.kl, read.tokens, spec.resamples) if compared else None,
+        "top1_agreement": bootstrap(read.agreed, read.tokens, spec.resamples) if compared else None,
+    }
     return Assessment(
         model=str(model_dir),
         dataset=spec.dataset,
@@ -108,7 +102,10 @@ def assess(
         samples=shown(records, texts, (teacher, tokenizer) if teacher else None, spec),
         cut=answers.cut,
         verifier=checks.spec.kind if figures["accuracy"] else None,
-        why=_why(figures, spec),
+        exact_match=judged.exact_match,
+        rouge_l=judged.rouge_l,
+        uncompared=judged.uncompared,
+        why=_why(figures, judged),
         **figures,
     )
 
@@ -141,62 +138,10 @@ def read_rows(
     return read
 
 
-def find_answer(record: Record, text: str, pattern: str) -> str | None:
-    """The answer in a reply: of a chain of thought what its pattern holds, else all of it."""
-    if record.kind is Kind.COT:
-        return parse_answer(text, pattern).answer
-    return text or None
-
-
-def is_right(record: Record, answer: str | None, verifier: Verifier) -> bool:
-    """Whether the verifier takes an answer for the gold one, or for the row's where there is no
-    gold. What can't be compared is wrong."""
-    if answer is None:
-        return False
-    try:
-        if record.gold is not None and verifier.right is not None:
-            return verifier.right(answer, record.gold)
-        return verifier.same(answer, record.gold or record.answer or "")
-    except VerifyError:
-        return False
-
-
-def _figures(
-    read: Read,
-    records: Sequence[Record],
-    texts: Sequence[str],
-    checks: Checks,
-    verifier: Verifier,
-    spec: DatasetEval,
-) -> dict[str, Estimate | None]:
-    ones = [1.0] * len(records)
-    said = [record.completion[-1].content.strip() for record in records]
-    pairs = list(zip(texts, said, strict=True))
-    asked = [
-        (record, text)
-        for record, text in zip(records, texts, strict=True)
-        if record.gold is not None or record.answer is not None
-    ]
-    right = [
-        float(is_right(record, find_answer(record, text, checks.pattern), verifier))
-        for record, text in asked
-    ]
-    loss = bootstrap(read.nats, read.tokens, spec.resamples)
-    compared = spec.teacher is not None
-    return {
-        "perplexity": exponential(loss),
-        "exact_match": bootstrap([float(a == b) for a, b in pairs], ones, spec.resamples),
-        "rouge_l": bootstrap([rouge_l(a, b) for a, b in pairs], ones, spec.resamples),
-        "accuracy": bootstrap(right, [1.0] * len(right), spec.resamples) if right else None,
-        "kl": bootstrap(read.kl, read.tokens, spec.resamples) if compared else None,
-        "top1_agreement": bootstrap(read.agreed, read.tokens, spec.resamples) if compared else None,
-    }
-
-
-def _why(figures: dict[str, Estimate | None], spec: DatasetEval) -> dict[str, str]:
+def _why(figures: dict[str, Estimate | None], judged: Judged) -> dict[str, str]:
     reasons = {
         "perplexity": "it is larger than a number can be: the model has diverged",
-        "accuracy": "no row has an answer to compare with",
+        "accuracy": judged.why,
         "kl": "no teacher was named",
         "top1_agreement": "no teacher was named",
     }
@@ -217,30 +162,11 @@ def _records(spec: DatasetEval) -> tuple[list[Record], int]:
     return spread, len(records) - len(found)
 
 
-def _checks(spec: DatasetEval) -> Checks:
-    """What the spec says, else what the dataset was built with, else equality of words."""
-    build, pattern = None, str(CotBuild.model_fields["answer_pattern"].default)
-    path = Path(spec.dataset, "recipe.yaml")
-    if path.is_file():
-        try:
-            job = yaml.safe_load(path.read_text("utf-8")) or {}
-            build = TypeAdapter[BuildSpec](BuildSpec).validate_python(job.get("build"))
-        except (yaml.YAMLError, ValidationError):
-            build = None  # of an import, or another version's: it says nothing of answers
-    if isinstance(build, CotBuild):
-        pattern = build.answer_pattern
-    own = build.verify if isinstance(build, CotBuild | IclBuild) else NoVerifier()
-    return Checks(spec.verify or own, pattern)
-
-
-def _verifier(spec: VerifierSpec) -> Verifier:
-    try:
-        return make_verifier(spec)
-    except VerifyError as error:
-        raise BadInput(
-            f"the dataset's answers are compared by {spec.kind}",
-            f"{error}. Name another verifier with --verify.",
-        ) from error
+def _verifier(checks: Checks) -> Verifier:
+    verifier, why = verifier_or_why(checks)
+    if verifier is None:
+        raise BadInput(why, "Name another verifier with --verify.")
+    return verifier
 
 
 def _teacher(spec: DatasetEval) -> PreTrainedModel | None:

@@ -121,6 +121,8 @@ class Assessment(Frozen):
     """Share of answers that the verifier takes for the gold one, or for the row's."""
     verifier: str | None = None
     """Its kind."""
+    uncompared: int = 0
+    """Answers that it failed to compare: they count as wrong."""
     kl: Estimate | None = None
     """KL(teacher || model), nats per completion token."""
     top1_agreement: Estimate | None = None

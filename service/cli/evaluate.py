@@ -108,6 +108,8 @@ def notes(found: dict[str, Any]) -> list[str]:
         lines.append(f"{found['unfinished']} rows were cut off by their token limit and left out.")
     if found["cut"]:
         lines.append(f"{found['cut']} answers met the limit of new tokens and count as they stood.")
+    if found["uncompared"]:
+        lines.append(f"{found['uncompared']} answers broke the verifier and count as wrong.")
     titles = {name: title for name, (title, _) in FIGURES.items()}
     return [
         *lines,

@@ -16,15 +16,14 @@ import torch
 
 from prompts.dataset import assemble, write_chunk
 from prompts.record import Kind
-from prompts.verify import make_verifier
-from prompts.verify.spec import NoVerifier, NumericVerifier
 from service.cli import evaluate as evaluate_command
+from service.cli.evaluate import notes
 from service.cli.failure import bad_input
 from service.cli.main import main as command
 from tests.trainer.conftest import make_model, make_record, make_tokenizer, save_model
 from tests.trainer.runs import Heard
 from trainer.__main__ import _parser
-from trainer.assess import assess, find_answer, is_right, read_rows
+from trainer.assess import assess, read_rows
 from trainer.compress import serving
 from trainer.compress.vllm_server import Engine, Server
 from trainer.data import TokenRow, encode
@@ -237,20 +236,6 @@ def _asked(bodies: list[dict[str, Any]]) -> list[tuple[list[list[int]], int]]:
     return [([b["prompt"] for b in bodies if b["max_tokens"] == n], n) for n in limits]
 
 
-def test_answers_are_found_and_compared_as_the_dataset_says() -> None:
-    thought = make_record(0, "q", "so . The answer is 5 .", gold="5.0", answer="5")
-    plain = make_record(1, "q", "blue", Kind.ICL, answer="blue")
-    numeric, words = make_verifier(NumericVerifier()), make_verifier(NoVerifier())
-    assert find_answer(thought, "hm . The answer is 5 .", PATTERN) == "5"
-    assert find_answer(thought, "5", PATTERN) is None
-    assert find_answer(plain, "blue", PATTERN) == "blue"
-    assert is_right(thought, "5", numeric)
-    assert not is_right(thought, "6", numeric)
-    assert not is_right(thought, None, numeric)
-    assert is_right(plain, "blue", words)
-    assert not is_right(plain, "red", words)
-
-
 def test_the_interval_covers_what_it_should() -> None:
     """Of 200 samples of a known mean, about 95 in 100 intervals hold it."""
     random = np.random.default_rng(0)
@@ -370,3 +355,41 @@ def test_every_option_of_the_command_reaches_the_trainer(
     full, bare = (vars(one) for one in asked)
     assert {name: full[name] for name in given} == given
     assert (full["model"], full["vllm"], bare["vllm"]) == ("m", True, False)
+
+
+def broken(place: Path, target: Path, golds: list[str]) -> Path:
+    """Rows whose gold answers should be regular expressions, which an import never looked at."""
+    rows = [
+        make_record(
+            number,
+            f"w{number}",
+            "w1",
+            Kind.ICL,
+            split="test",
+            answer=gold,
+            gold=gold,
+            reasoning=None,
+        )
+        for number, gold in enumerate(golds)
+    ]
+    write_chunk(target / "chunk.parquet", rows)
+    assemble(target / "dataset", [target / "chunk.parquet"], recipe={}, seeds=len(rows))
+    return target / "dataset"
+
+
+def test_a_verifier_that_fails_is_told_and_not_read_as_loss(place: Path, tmp_path: Path) -> None:
+    """Where it can compare nothing there is no accuracy; where some, the rest is counted apart."""
+    asked = {"verify": {"kind": "regex"}, "threads": 1, "max_new_tokens": 4}
+    none = broken(place, tmp_path, ["(a", "(b", "(c"])
+    found = assess(place / "model", DatasetEval(dataset=str(none), **asked), silent)
+    assert (found.accuracy, found.verifier, found.uncompared) == (None, None, 3)
+    assert "failed on all 3 answers: no regular expression" in found.why["accuracy"]
+    assert found.exact_match.rows == 3
+    (tmp_path / "some").mkdir()
+    some = broken(place, tmp_path / "some", ["(a", "(?s).*", "w1"])
+    found = assess(place / "model", DatasetEval(dataset=str(some), **asked), silent)
+    assert found.accuracy is not None
+    assert (found.accuracy.rows, found.uncompared) == (3, 1)
+    assert found.accuracy.value > 0
+    told = notes({**found.model_dump(), "samples": []})
+    assert "1 answers broke the verifier and count as wrong." in told
