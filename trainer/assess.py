@@ -190,7 +190,8 @@ def _check_outputs(read: Read, model_dir: str | Path, spec: DatasetEval) -> None
 def check_teacher(spec: DatasetEval, tokenizer: PreTrainedTokenizerBase) -> None:
     """BadInput where the teacher has other tokens, before anything is measured."""
     if spec.teacher is not None:
-        check_vocabularies(tokenizer, load_tokenizer(spec.teacher))
+        remedy = "name a teacher of the model's family, or none"
+        check_vocabularies(tokenizer, load_tokenizer(spec.teacher), remedy)
 
 
 def _kept_logits(

@@ -66,11 +66,22 @@ def examine(
     """`measure`, and the answers that it counted, in order of the rows."""
     if threads is not None:
         torch.set_num_threads(threads)
-    rows = read_rows(Path(spec.data), spec.limit_per_skill)
+    read_rows(Path(spec.data), spec.limit_per_skill)  # before a model is loaded for them
     tokenizer = load_tokenizer(model_dir)
     model = load_model(model_dir)
     if strict:
         check_weights(model_dir, model)
+    return examine_loaded(model_dir, model, tokenizer, spec)
+
+
+def examine_loaded(
+    model_dir: str | Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: EvalSpec,
+) -> tuple[Measurement, tuple[Answered, ...]]:
+    """`examine`, of a directory whose model is loaded already."""
+    rows = read_rows(Path(spec.data), spec.limit_per_skill)
     restart_peak(model.device)
     answers = _ask(model, tokenizer, rows, spec)
     peak = peak_bytes(model.device)

@@ -149,6 +149,7 @@ def _run_stage(
     stage = point.stage
     directory, source = _directory(out, index, stage), _source(plan, point, reports)
     digest = _digest(plan, index, stage, source)
+    plan.measuring.begin()
     emit("phase", {"name": f"stage {index}: {point.label}", "detail": str(source)})
     made = make(plan, stage, source, directory, digest, emit)
     healed = _heal(plan, stage, directory, emit)

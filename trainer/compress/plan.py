@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prompts.record import Record
 from trainer.compress.expected import Expected
 from trainer.compress.forecast import forecast, tell
-from trainer.compress.measuring import KL_ROWS, Measuring, digest_measuring
+from trainer.compress.measured import Split, make_measuring, spread
+from trainer.compress.measuring import Measuring
 from trainer.compress.moments import Shared
 from trainer.compress.points import lay_out
 from trainer.compress.trainings import Material, check_training
@@ -90,14 +91,11 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
         check_training(index, stage, given)
     stages = [point.stage for point in lay_out(spec)]
     served = spec.serve_check and any(map(is_served, stages, expected))
-    measuring = Measuring(
-        start=start,
-        evaluate=spec.evaluate,
-        rows=spread(held_rows or rows, KL_ROWS),
-        split="validation" if held_rows else "train",
-        serving_prompts=serving_prompts([*held, *train], tokenizer, model) if served else (),
-        digest=digest_measuring(dataset, spec.evaluate),
-    )
+    splits = (Split("validation", held, held_rows), Split("train", train, rows))
+    measuring = make_measuring(spec, start, dataset, tokenizer, splits, emit)
+    if served:
+        prompts = serving_prompts([*held, *train], tokenizer, model)
+        measuring = replace(measuring, serving_prompts=prompts)
     engine = _engine(expected, vllm_python) if served else None
     return Plan(spec, start, dataset, rows, measuring, engine, expected)
 
@@ -139,12 +137,6 @@ def looks_at_rows(stage: StageSpec) -> bool:
     if stage.kind == "ptq":
         return stage.algorithm != "rtn"
     return stage.kind not in ("magnitude", "tensor", "qat", "qaf", "heal", "evaluate")
-
-
-def spread(rows: Sequence[TokenRow], count: int) -> tuple[TokenRow, ...]:
-    """At most `count` rows, evenly spaced: no order of the dataset favours any of them."""
-    taken = min(count, len(rows))
-    return tuple(rows[i * len(rows) // taken] for i in range(taken))
 
 
 def _paths(spec: CompressSpec) -> tuple[Path, Path]:

@@ -21,6 +21,36 @@ class Shape(Frozen):
     """Decoder layers."""
 
 
+class RowAnswers(Frozen):
+    """Greedy answers to prompts of the dataset's rows, judged by what stands in those rows."""
+
+    rows: int
+    """Of the split that the KLs are over."""
+    exact_match: Estimate
+    """Share of answers equal to the row's whole completion, white space around it aside."""
+    rouge_l: Estimate
+    """Of answers with the completions, 0..1."""
+    accuracy: Estimate | None = None
+    """Share of answers that the verifier takes for the gold one, or for the row's; None: `why`."""
+    verifier: str | None = None
+    """Its kind."""
+    why: str = ""
+    uncompared: int = 0
+    """Answers that the verifier failed to compare: they count as wrong."""
+    max_new_tokens: int
+    """Tokens of the longest completion of those rows: no answer may be longer."""
+    cut: int
+    """Answers that met it before their end."""
+    tokens_per_s: float
+    """Generated, in transformers."""
+    prefill_tokens_per_s: float
+    """Prompt tokens over the wall time of their processing, in transformers."""
+    decode_tokens_per_s: float | None
+    """Tokens behind each answer's first over the wall time they took."""
+    peak_memory_bytes: int
+    """Most bytes held while it answered: of the GPU, or resident ones of the chain's process."""
+
+
 class ModelFacts(Frozen):
     """A model before or after a stage."""
 
@@ -37,6 +67,11 @@ class ModelFacts(Frozen):
     perplexity: Estimate | None = None
     """Of the completion tokens that the KLs are means over; None in older reports, and where it is
     no number."""
+    from_teacher: Distance | None = None
+    """KL(teacher || this) and top-1 agreement over the same tokens; None where no teacher was
+    named."""
+    row_answers: RowAnswers | None = None
+    """None in older reports, and where none were asked for."""
 
 
 class HealFacts(Frozen):
@@ -71,20 +106,24 @@ class ServingComparison(Frozen):
     """Generated tokens per second, all prompts in flight at once."""
     vllm_prefill_tokens_per_s: float | None = None
     """Prompt tokens per second until all prompts had their first token; None in older reports."""
+    vllm_decode_tokens_per_s: float | None = None
+    """Tokens per second behind each answer's first, the prompts' keys and values being held; None
+    in older reports, and where all answers ended with their first."""
     ready_s: float
     """From the server's start to its first answer."""
     vllm_version: str
 
 
 class Answer(Frozen):
-    """A model's, greedily, to an evaluation question."""
+    """A model's, greedily, to an evaluation question or a row's prompt."""
 
     text: str
     right: bool
+    """By the question's check, or the row's verifier; by equality where there is neither."""
 
 
 class SideBySide(Frozen):
-    """An evaluation question and its answers; long texts are cut in the middle."""
+    """A question and its answers; long texts are cut in the middle."""
 
     id: str
     prompt: str
@@ -137,8 +176,9 @@ class StageReport(Frozen):
     from_source: Distance | None = None
     """The same with its interval; None in older reports."""
     answers: tuple[SideBySide, ...] = ()
-    """To a few evaluation questions, the same ones in each stage; empty without such, and where the
-    chain's first report is an older one."""
+    """To a few evaluation questions, or to a few rows' prompts where there are none; the same ones
+    in each stage. Empty where nothing was asked, and where the chain's first report is an older
+    one."""
     kl_tokens: int = 0
     """Completion tokens that the KLs are means over."""
     kl_split: str | None = None

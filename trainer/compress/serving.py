@@ -222,6 +222,7 @@ def _summary(
     engine: Engine,
 ) -> ServingComparison:
     mean = sum(differences) / len(differences)
+    behind = sum(map(len, generated)) - len(generated)
     shared = [shared_prefix(a.tokens, tokens) for a, tokens in zip(answers, generated, strict=True)]
     equal = [a.tokens == tokens for a, tokens in zip(answers, generated, strict=True)]
     return ServingComparison(
@@ -234,6 +235,7 @@ def _summary(
         equal_completions=sum(equal) / len(equal),
         equal_tokens=sum(shared) / len(differences),
         vllm_tokens_per_s=sum(map(len, generated)) / seconds,
+        vllm_decode_tokens_per_s=behind / seconds if behind else None,
         ready_s=server.ready_s,
         vllm_version=f"{engine.wheel} {engine.version}",
     )

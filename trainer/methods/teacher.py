@@ -71,7 +71,12 @@ def check_teacher(spec: WithTeacher, student: PreTrainedTokenizerBase, emit: Emi
         emit("warning", {"detail": told})
 
 
-def check_vocabularies(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+REMEDY = "use uld or sequence_level, or a student of the teacher's family"
+
+
+def check_vocabularies(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, remedy: str = REMEDY
+) -> None:
     """A KL compares token by token, so every token must have the same id on both sides.
 
     Sizes say nothing: maps and special tokens are compared. BadInput names what differs.
@@ -85,14 +90,13 @@ def check_vocabularies(student: PreTrainedTokenizerBase, teacher: PreTrainedToke
         raise BadInput(
             "student and teacher have different vocabularies",
             f"{len(differing)} tokens differ (id in the student, in the teacher): {shown}. "
-            "A KL needs one vocabulary: use uld or sequence_level, or a student of the teacher's "
-            "family.",
+            f"A KL needs one vocabulary: {remedy}.",
         )
     if _special(student) != _special(teacher):
         raise BadInput(
             "student and teacher have different special tokens",
             f"Student: {_special(student)}; teacher: {_special(teacher)}. Give both the same, or "
-            "use sequence_level.",
+            f"{remedy}.",
         )
 
 

@@ -63,6 +63,12 @@ class CompressSpec(Spec):
     stages: tuple[StageSpec, ...] = Field(min_length=1)
     evaluate: EvalSpec | None = None
     """None in a recipe takes the recipe's."""
+    teacher: str | None = None
+    """Model id or directory, of one vocabulary with `model`: each model's KL from it, and how often
+    both find the same token likeliest, are measured too. It is only run forward."""
+    answer_rows: int = Field(64, ge=0)
+    """Held-out rows whose prompts each model answers, to be compared with the rows' completions
+    and judged by the dataset's verifier: two at least, or 0 for none."""
     serve_check: bool = True
     """Load quantized and factorized results, and whatever `evaluate` measures, in vLLM and compare
     them with transformers."""

@@ -251,7 +251,7 @@ def test_heads_that_their_groups_do_not_divide_are_refused(
 @pytest.mark.parametrize(
     ("first", "message"), [(4, "gives outputs that are not finite"), (20, "rows is not finite")]
 )
-def test_a_model_that_overflows_is_to_blame_itself(
+def test_a_model_or_teacher_that_overflows_is_to_blame_itself(
     first: int, message: str, inputs: dict[str, str], tmp_path: Path
 ) -> None:
     """Finite weights whose products aren't, of tokens from the fourth or the twentieth on."""
@@ -264,8 +264,11 @@ def test_a_model_that_overflows_is_to_blame_itself(
         for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
             linear.weight[:, 0] = 1e38
     model.save_pretrained(source)
-    with pytest.raises(BadInput, match=message):
-        run(make_spec({**inputs, "model": str(source)}, {"kind": "magnitude"}), tmp_path, silent)
+    for given in ({**inputs, "model": str(source)}, {**inputs, "teacher": str(source)}):
+        with pytest.raises(BadInput, match=message):
+            run(make_spec(given, {"kind": "magnitude"}), tmp_path / "out", events := Events())
+        assert events.worked_on() == []  # before anything is spent
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_is_quantized_already_is_refused(

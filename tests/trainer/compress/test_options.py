@@ -18,8 +18,8 @@ from trainer.compress.fake_quant import Quantized, prepare
 from trainer.compress.gate import find_failures
 from trainer.compress.heal import train_spec
 from trainer.compress.making import STAGES
+from trainer.compress.measured import spread
 from trainer.compress.moments import collect
-from trainer.compress.plan import spread
 from trainer.compress.points import lay_out
 from trainer.compress.qaf import quantized_by
 from trainer.compress.report import ModelFacts, Shape

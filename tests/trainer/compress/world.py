@@ -35,6 +35,28 @@ def write_dataset(directory: Path, train: int = 40, validation: int = 10, cut: i
     return directory
 
 
+def write_judged(directory: Path, verify: object, validation: int = 10, train: int = 40) -> Path:
+    """Such a dataset whose rows have gold answers: the first word of an answer must be one of about
+    half of all words."""
+    rows = [
+        row.model_copy(
+            update={
+                "answer": "w1",
+                "gold": r"w\d*[02468]",
+                "split": "train" if place < train else "validation",
+            }
+        )
+        for place, row in enumerate(make_records(train + validation))
+    ]
+    build = {"kind": "cot", "name": "d", "teacher": "t", "seeds": "s", "template": "{{ q }}"}
+    asked = {"answer_pattern": r"^(w\d+)", "gold_field": "a", "verify": verify}
+    chunk = directory.parent / "judged.parquet"
+    write_chunk(chunk, rows)
+    recipe = {"kind": "build", "build": {**build, **asked}}
+    assemble(directory, [chunk], recipe=recipe, seeds=len(rows), deduplicate=False)
+    return directory
+
+
 def write_questions(path: Path, count: int = 12) -> Path:
     """Questions of two skills; a random model has some right by chance, or none."""
     rows = [
