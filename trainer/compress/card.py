@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.compress.gate import FAILED
-from trainer.compress.report import ModelFacts, StageReport
+from trainer.compress.report import ModelFacts, ServingComparison, StageReport
 from trainer.compress.settings import settings
 from trainer.measurement import Estimate
 
@@ -55,13 +55,19 @@ def _done(stage: StageReport) -> str:
 
 
 def _figures(facts: ModelFacts) -> dict[str, str]:
-    shape, measured = facts.shape, facts.measurement
+    shape = facts.shape
     found = {
         "parameters": f"{shape.parameters:,}",
         "parameters not zero": f"{shape.nonzero:,}",
         "layers": f"{shape.layers}",
         "bytes of weights": f"{shape.weight_bytes:,}",
     }
+    return {**found, **_over_rows(facts), **_of_answers(facts), **_speeds(facts)}
+
+
+def _over_rows(facts: ModelFacts) -> dict[str, str]:
+    """Of the rows' completions as they stand."""
+    found = {}
     if facts.perplexity is not None:
         found["perplexity"] = _with_interval(facts.perplexity, ".4g")
     if facts.kl_from_start is not None:
@@ -71,20 +77,57 @@ def _figures(facts: ModelFacts) -> dict[str, str]:
     if facts.from_start is not None and facts.from_start.top1_agreement is not None:
         agreed = _with_interval(facts.from_start.top1_agreement, ".1%")
         found["likeliest token is the first model's"] = agreed
-    if measured is not None:
-        for skill, one in measured.skills.items():
-            found[f"accuracy, {skill}"] = f"{one.share:.1%} ({one.low:.1%} to {one.high:.1%})"
-        found["tokens/s in transformers"] = f"{measured.tokens_per_s:,.0f}"
+    if facts.from_teacher is not None and facts.from_teacher.kl is not None:
+        kl = facts.from_teacher.kl
+        found["KL from the teacher, nats per token"] = _with_interval(kl, ".4f")
+    if facts.from_teacher is not None and facts.from_teacher.top1_agreement is not None:
+        agreed = _with_interval(facts.from_teacher.top1_agreement, ".1%")
+        found["likeliest token is the teacher's"] = agreed
     return found
+
+
+def _of_answers(facts: ModelFacts) -> dict[str, str]:
+    found = {}
+    if facts.measurement is not None:
+        for skill, one in facts.measurement.skills.items():
+            found[f"accuracy, {skill}"] = f"{one.share:.1%} ({one.low:.1%} to {one.high:.1%})"
+    if facts.row_answers is not None:
+        rows = facts.row_answers
+        found["answers equal to the row's"] = _with_interval(rows.exact_match, ".1%")
+        found["ROUGE-L of answers"] = _with_interval(rows.rouge_l, ".3f")
+        if rows.accuracy is not None:
+            name = f"answers that the verifier takes ({rows.verifier})"
+            found[name] = _with_interval(rows.accuracy, ".1%")
+    return found
+
+
+def _speeds(facts: ModelFacts) -> dict[str, str]:
+    timed = facts.timed
+    if timed is None:
+        return {}
+    found = {
+        "tokens/s in transformers": timed.tokens_per_s,
+        "prefill tokens/s in transformers": timed.prefill_tokens_per_s,
+        "decode tokens/s in transformers": timed.decode_tokens_per_s,
+        "peak memory in transformers, bytes": timed.peak_memory_bytes,
+    }
+    return {name: f"{value:,.0f}" for name, value in found.items() if value is not None}
 
 
 def _rows(report: StageReport) -> list[str]:
     if not report.kl_tokens:
         return []
-    return [
+    told = [
         f"perplexity, KL and likeliest tokens: over {report.kl_tokens:,} completion tokens of "
         f"{report.kl_split} rows; intervals are 95%"
     ]
+    answered = report.after.row_answers
+    if answered is not None:
+        told.append(
+            f"answers to prompts of {answered.rows} {report.kl_split} rows, greedy, of at most "
+            f"{answered.max_new_tokens} tokens"
+        )
+    return told
 
 
 def _with_interval(figure: Estimate, form: str) -> str:
@@ -103,6 +146,16 @@ def _notes(report: StageReport) -> list[str]:
             f"{compared.vllm_version} answers alike: log-probabilities differ by "
             f"{compared.mean_logprob_difference:.4f} nats on average over {compared.prompts} "
             f"prompts, {compared.equal_completions:.1%} of completions are equal; "
-            f"{compared.vllm_tokens_per_s:,.0f} tokens/s."
+            f"{_in_vllm(compared)}."
         )
     return notes
+
+
+def _in_vllm(compared: ServingComparison) -> str:
+    speeds = {
+        "tokens/s": compared.vllm_tokens_per_s,
+        "tokens/s of prefill": compared.vllm_prefill_tokens_per_s,
+        "tokens/s of decode": compared.vllm_decode_tokens_per_s,
+    }
+    known = (f"{value:,.0f} {name}" for name, value in speeds.items() if value is not None)
+    return ", ".join(known)

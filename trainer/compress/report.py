@@ -73,6 +73,11 @@ class ModelFacts(Frozen):
     row_answers: RowAnswers | None = None
     """None in older reports, and where none were asked for."""
 
+    @property
+    def timed(self) -> Measurement | RowAnswers | None:
+        """What has its speeds and peak memory: the questions, else the rows, that it answered."""
+        return self.measurement or self.row_answers
+
 
 class HealFacts(Frozen):
     """The short training after a stage."""

@@ -44,7 +44,9 @@ def _training(chain: Chain) -> list[str]:
 
 
 def _speed(chain: Chain) -> list[str]:
-    if not any(measurement(row) for row in chain.models):
+    stages = [row.stage for row in chain.models if row.stage]
+    timed = any(stage.after.timed for stage in stages)
+    if not timed and not any(measurement(row) for row in chain.models):
         return []
     where = "on this machine's CPU" if chain.machine.gpu is None else f"on {chain.machine.gpu}"
     return [
@@ -63,8 +65,8 @@ def _stages(chain: Chain) -> list[str]:
         )
     if any(stage.kl_tokens and stage.kl_split == "train" for stage in stages):
         notes.append(
-            "Perplexity, KL and likeliest tokens of stages are over train rows, which the student "
-            "has learnt from: the dataset has no validation rows."
+            "Perplexity, KL, likeliest tokens and answers to rows of stages are over train rows, "
+            "which the student has learnt from: the dataset has fewer than two validation rows."
         )
     if any(stage.serving for stage in stages):
         notes.append(

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from prompts.record import Frozen
+from trainer.compress.report import RowAnswers
 from trainer.measurement import Accuracy, Measurement
 from trainer.report.chain import Chain, ModelRow
 from trainer.report.gap import Difference, GapClosed, difference, gap_closed
@@ -44,6 +45,7 @@ class ModelFigures(Frozen):
     """While it answered, in transformers."""
     vllm_tokens_per_s: float | None = None
     vllm_prefill_tokens_per_s: float | None = None
+    vllm_decode_tokens_per_s: float | None = None
     seconds: float | None = None
     """Wall time of the step that made it."""
     teacher_tokens: int | None = None
@@ -99,7 +101,7 @@ def _figures(chain: Chain, row: ModelRow, name: str) -> ModelFigures:
     skills = measured.skills if measured else {}
     stage = row.stage
     serving = stage.serving if stage else None
-    weight_bytes = _weight_bytes(row)
+    weight_bytes, timed = _weight_bytes(row), _timed(row)
     return ModelFigures(
         id=row.id,
         label=name,
@@ -114,16 +116,23 @@ def _figures(chain: Chain, row: ModelRow, name: str) -> ModelFigures:
         weight_bytes=weight_bytes,
         bytes_of_teacher=_over(weight_bytes, find(chain, "teacher")),
         bytes_of_source=_over(weight_bytes, _source(chain, row)),
-        tokens_per_s=measured.tokens_per_s if measured else None,
-        prefill_tokens_per_s=measured.prefill_tokens_per_s if measured else None,
-        decode_tokens_per_s=measured.decode_tokens_per_s if measured else None,
-        peak_memory_bytes=measured.peak_memory_bytes if measured else None,
+        tokens_per_s=timed.tokens_per_s if timed else None,
+        prefill_tokens_per_s=timed.prefill_tokens_per_s if timed else None,
+        decode_tokens_per_s=timed.decode_tokens_per_s if timed else None,
+        peak_memory_bytes=timed.peak_memory_bytes if timed else None,
         vllm_tokens_per_s=serving.vllm_tokens_per_s if serving else None,
         vllm_prefill_tokens_per_s=serving.vllm_prefill_tokens_per_s if serving else None,
+        vllm_decode_tokens_per_s=serving.vllm_decode_tokens_per_s if serving else None,
         seconds=stage.seconds if row.seconds is None and stage else row.seconds,
         teacher_tokens=row.teacher_tokens,
         why=_reasons(row),
     )
+
+
+def _timed(row: ModelRow) -> Measurement | RowAnswers | None:
+    if row.measurement is None and row.stage is not None:
+        return row.stage.after.timed
+    return row.measurement
 
 
 def _parameters(row: ModelRow) -> int | None:

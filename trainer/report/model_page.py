@@ -6,20 +6,24 @@ from typing import Any
 
 import yaml
 
+from trainer.compress.report import StageReport
 from trainer.report import cells, text
 from trainer.report.cells import Cell, label
 from trainer.report.chain import Chain, ModelRow
 from trainer.report.derive import Derived
 from trainer.report.figures import MEAN, ModelFigures
 from trainer.report.grid import Table, facts
-from trainer.report.model_tables import (
+from trainer.report.said import answers_table
+from trainer.report.stage_tables import (
     agreement,
+    answered_over,
+    from_teacher,
     kl_from_source,
     kl_from_start,
+    row_answers,
     taken_over,
     why_unmeasured,
 )
-from trainer.report.said import answers_table
 
 FOLDER = "models"
 TAGS = {"teacher": "teacher", "base": "base", "student": "distillation", "stage": "compression"}
@@ -91,6 +95,7 @@ def _figures(model: ModelFigures, derived: Derived, source: str | None) -> Table
         "peak memory": cells.size(model.peak_memory_bytes, untimed),
         "tokens/s, vLLM": cells.speed(model.vllm_tokens_per_s, unserved),
         "prefill tokens/s, vLLM": cells.speed(model.vllm_prefill_tokens_per_s, unserved),
+        "decode tokens/s, vLLM": cells.speed(model.vllm_decode_tokens_per_s, unserved),
     }
     if made:
         untold = why.get("seconds", "the run told none")
@@ -118,7 +123,9 @@ def _stage(row: ModelRow) -> Table | None:
             "KL from source": kl_from_source(stage),
             "KL from start": kl_from_start(stage),
             "likeliest token is start's": agreement(stage),
+            **_from_teacher(stage),
             "completion tokens of those": label(taken_over(stage)),
+            **_row_answers(stage),
             "parameters not zero": cells.count(stage.after.shape.nonzero, None),
             "layers": cells.count(stage.after.shape.layers, None),
             "calibration rows": cells.count(stage.calibration_rows, None),
@@ -132,6 +139,29 @@ def _stage(row: ModelRow) -> Table | None:
             else cells.missing(unserved),
         },
     )
+
+
+def _from_teacher(stage: StageReport) -> dict[str, Cell]:
+    """Where a teacher was named."""
+    if stage.after.from_teacher is None:
+        return {}
+    names = (
+        *("KL from teacher before", "KL from teacher"),
+        *("likeliest token is teacher's, before", "likeliest token is teacher's"),
+    )
+    return dict(zip(names, from_teacher(stage), strict=True))
+
+
+def _row_answers(stage: StageReport) -> dict[str, Cell]:
+    """Where rows' prompts were answered."""
+    if stage.after.row_answers is None:
+        return {}
+    names = (
+        *("answer is the row's, before", "answer is the row's", "ROUGE-L before", "ROUGE-L"),
+        *("verifier takes it, before", "verifier takes it"),
+    )
+    over = {"prompts of those": label(answered_over(stage))}
+    return dict(zip(names, row_answers(stage), strict=True)) | over
 
 
 def _front(row: ModelRow) -> str:

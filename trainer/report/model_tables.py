@@ -1,12 +1,10 @@
-"""The tables about models: what they are, what made them, and whether a stage was let through."""
+"""The tables about models: what they are, what they take to run, and what made them."""
 
-import math
 from collections.abc import Iterable
 
-from trainer.compress.report import StageReport
-from trainer.report import cells, text
+from trainer.report import cells
 from trainer.report.cells import Cell, label, missing
-from trainer.report.chain import Chain, ModelRow
+from trainer.report.chain import Chain
 from trainer.report.derive import Derived
 from trainer.report.figures import MEAN, ModelFigures
 from trainer.report.grid import Table, grid
@@ -60,25 +58,16 @@ def steps_table(chain: Chain, derived: Derived) -> Table:
     return grid("What each step cost and gained", columns, rows)
 
 
-def stages_table(chain: Chain) -> Table:
-    """One row per stage: its gate, its heal, and whether vLLM answers alike."""
+def costs_table(derived: Derived) -> Table:
+    """One row per model: what it takes to run; empty where nothing was timed."""
     columns = [
-        *("stage", "kind", "gate", "parameters not zero"),
-        *("heal", "vLLM: mean |Δ log p|", "equal completions", "equal tokens"),
-        "measuring",
+        *("model", "prefill tokens/s", "decode tokens/s", "peak memory"),
+        *("prefill tokens/s, vLLM", "decode tokens/s, vLLM"),
     ]
-    rows = (_stage_row(row) for row in chain.models if row.role == "stage")
-    return grid("Stages and their gates", columns, rows)
-
-
-def losses_table(chain: Chain) -> Table:
-    """One row per stage: what its model lost, on rows of the dataset."""
-    columns = [
-        *("stage", "perplexity before", "perplexity", "KL from source", "KL from start"),
-        *("likeliest token is start's", "completion tokens"),
-    ]
-    rows = (_losses_row(row, row.stage) for row in chain.models if row.stage is not None)
-    return grid("What each stage lost, on the dataset's rows", columns, rows)
+    models = derived.models
+    timed = any(one.prefill_tokens_per_s or one.vllm_prefill_tokens_per_s for one in models)
+    rows = map(_cost_row, models if timed else ())
+    return grid("Speed and memory", columns, rows)
 
 
 def _name(model: ModelFigures) -> str:
@@ -121,89 +110,14 @@ def _step_row(model: ModelFigures, source: str | None, skills: Iterable[str]) ->
     ]
 
 
-def _stage_row(row: ModelRow) -> list[Cell]:
-    stage = row.stage
-    if stage is None:
-        why = row.why.get("stage", "the stage wrote no report")
-        return [label(row.label), *(missing(why) for _ in range(8))]
+def _cost_row(model: ModelFigures) -> list[Cell]:
+    untimed = model.why.get("tokens_per_s", "not timed when this model was measured")
+    unserved = model.why.get("vllm_tokens_per_s", "compared after stages only")
     return [
-        label(row.label),
-        label(stage.kind),
-        label("met" if stage.passed else "not met"),
-        cells.short(stage.after.shape.nonzero, None),
-        _heal(stage),
-        *_serving(stage),
-        cells.duration(stage.measuring_seconds, None),
-    ]
-
-
-def _losses_row(row: ModelRow, stage: StageReport) -> list[Cell]:
-    return [
-        label(row.label),
-        cells.estimate(stage.before.perplexity, None, why_unmeasured(stage)),
-        cells.estimate(stage.after.perplexity, None, why_unmeasured(stage)),
-        kl_from_source(stage),
-        kl_from_start(stage),
-        agreement(stage),
-        label(taken_over(stage)),
-    ]
-
-
-def taken_over(stage: StageReport) -> str:
-    """The rows of the figures above."""
-    words = text.count(stage.kl_tokens)
-    return f"{words}, of {stage.kl_split} rows" if stage.kl_split else words
-
-
-def kl_from_source(stage: StageReport) -> Cell:
-    """With its interval, where the report has one."""
-    found = stage.from_source.kl if stage.from_source else None
-    return cells.estimate(found, stage.kl_from_source, why_unmeasured(stage))
-
-
-def kl_from_start(stage: StageReport) -> Cell:
-    """With its interval, where the report has one."""
-    found = stage.after.from_start.kl if stage.after.from_start else None
-    return cells.estimate(found, stage.after.kl_from_start, why_unmeasured(stage))
-
-
-def agreement(stage: StageReport) -> Cell:
-    """How often its likeliest token is that of the chain's first model."""
-    found = stage.after.from_start
-    return cells.share(found.top1_agreement if found else None, why_unmeasured(stage))
-
-
-def why_unmeasured(stage: StageReport) -> str:
-    """Why a figure over the dataset's rows is missing."""
-    if not stage.kl_tokens:
-        return "no dataset to take it over"
-    if stage.kl_from_source is None or not math.isfinite(stage.kl_from_source):
-        return "its outputs are not finite"
-    if stage.after.from_start is None:
-        return "not taken by the version that made this stage"
-    return "too large for a number"
-
-
-def _heal(stage: StageReport) -> Cell:
-    heal = stage.heal
-    if heal is None:
-        return label("none")
-    words = f"{heal.method}, {text.count(heal.steps)} steps, {text.duration(heal.seconds)}"
-    if heal.kl_before is not None and heal.kl_after is not None:
-        words += f": KL {text.small(heal.kl_before)} → {text.small(heal.kl_after)}"
-    return label(words)
-
-
-def _serving(stage: StageReport) -> list[Cell]:
-    serving = stage.serving
-    if serving is None:
-        why = stage.serving_note or "not compared with vLLM"
-        return [missing(why) for _ in range(3)]
-    return [
-        Cell(
-            text=text.small(serving.mean_logprob_difference),
-            below=f"at most {text.small(serving.limit)}",
-        ),
-        cells.percent(serving.equal_completions),
-        cells.percent(serving.equal_tokens),
+        label(_name(model)),
+        cells.speed(model.prefill_tokens_per_s, untimed),
+        cells.speed(model.decode_tokens_per_s, untimed),
+        cells.size(model.peak_memory_bytes, untimed),
+        cells.speed(model.vllm_prefill_tokens_per_s, unserved),
+        cells.speed(model.vllm_decode_tokens_per_s, unserved),
     ]

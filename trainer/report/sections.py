@@ -7,24 +7,27 @@ from trainer.report.cells import Cell, label, missing
 from trainer.report.chain import Chain, Training
 from trainer.report.derive import Derived, part_seconds
 from trainer.report.grid import Table, facts, grid
-from trainer.report.model_tables import (
-    gaps_table,
-    losses_table,
-    models_table,
-    stages_table,
-    steps_table,
-)
+from trainer.report.model_tables import costs_table, gaps_table, models_table, steps_table
 from trainer.report.said import samples_table
+from trainer.report.stage_tables import (
+    losses_table,
+    row_answers_table,
+    stages_table,
+    teacher_table,
+)
 
 
 def all_tables(chain: Chain, derived: Derived) -> dict[str, Table]:
     """Every table by the name that the templates call it by."""
     return {
         "models": models_table(derived),
+        "costs": costs_table(derived),
         "gaps": gaps_table(derived),
         "steps": steps_table(chain, derived),
         "stages": stages_table(chain),
         "losses": losses_table(chain),
+        "row-answers": row_answers_table(chain),
+        "teacher": teacher_table(chain),
         "dataset": dataset_table(chain, derived),
         "ends": ends_table(chain),
         "training": training_table(chain.training, chain.why.get("training")),

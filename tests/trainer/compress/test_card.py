@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.compress.chains import HEAL, inputs, make_spec
+from tests.trainer.compress.world import write_judged
+from tests.trainer.report.made_up import SERVING
 from trainer.compress.card import card
 from trainer.compress.chain import run
 from trainer.compress.gate import FAILED
+from trainer.compress.report import ServingComparison
 from trainer.compress.settings import settings
 from trainer.events import silent
 from trainer.spec import CompressSpec
@@ -70,6 +73,49 @@ def test_it_has_the_measured_figures_with_their_intervals(
     said = card(report.model_copy(update=older))
     assert f"nats per token | 0.0000 | {report.after.kl_from_start:.4f} |" in said
     assert "perplexity |" not in said
+
+
+def test_it_has_answers_distance_from_the_teacher_and_costs(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Whatever was measured, before and after; what older reports lack has no line."""
+    data = str(write_judged(tmp_path / "data", "regex"))
+    given = {**inputs, "dataset": data, "teacher": inputs["model"]}
+    (report,) = run(make_spec(given, {"kind": "magnitude"}), tmp_path / "out", silent)
+    rows, distance = report.after.row_answers, report.after.from_teacher
+    assert rows is not None
+    assert rows.accuracy is not None
+    assert distance is not None
+    assert distance.kl is not None
+    said = card(report.model_copy(update={"serving": SERVED}))
+    lines = {
+        row.split("|")[1].strip(): row.split("|")[3] for row in said.splitlines() if "|" in row
+    }
+    for name, figure, form in (
+        ("answers equal to the row's", rows.exact_match, ".1%"),
+        ("ROUGE-L of answers", rows.rouge_l, ".3f"),
+        ("answers that the verifier takes (regex)", rows.accuracy, ".1%"),
+        ("KL from the teacher, nats per token", distance.kl, ".4f"),
+        ("likeliest token is the teacher's", distance.top1_agreement, ".1%"),
+    ):
+        assert figure is not None
+        told = f" {figure.value:{form}} ({figure.low:{form}} to {figure.high:{form}}) "
+        assert lines[name] == told
+    assert lines["prefill tokens/s in transformers"] == f" {rows.prefill_tokens_per_s:,.0f} "
+    assert lines["decode tokens/s in transformers"] == f" {rows.decode_tokens_per_s:,.0f} "
+    assert lines["peak memory in transformers, bytes"] == f" {rows.peak_memory_bytes:,} "
+    assert "answers to prompts of 10 validation rows, greedy" in said
+    assert "1,450 tokens/s, 9,000 tokens/s of prefill, 1,400 tokens/s of decode." in said
+    facts = {"row_answers": None, "from_teacher": None}
+    sides = {"before": report.before, "after": report.after}
+    older = {side: one.model_copy(update=facts) for side, one in sides.items()}
+    without = card(report.model_copy(update=older))
+    assert not any(word in without for word in ("ROUGE", "teacher", "prefill", "answers"))
+
+
+SERVED = ServingComparison.model_validate(
+    {**SERVING, "vllm_prefill_tokens_per_s": 9000.0, "vllm_decode_tokens_per_s": 1400.0}
+)
 
 
 def test_what_is_only_called_model_goes_by_the_name_above_it(

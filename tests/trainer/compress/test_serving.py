@@ -145,6 +145,7 @@ def test_vllm_serves_a_pruned_healed_factorized_healed_and_packed_model(tmp_path
         assert report.serving.prompts == 40  # as many different ones as the dataset has
         assert report.serving.mean_logprob_difference <= 0.05
         assert (report.serving.vllm_prefill_tokens_per_s or 0) > 0
+        assert (report.serving.vllm_decode_tokens_per_s or 0) > 0
         stored = json.loads((Path(report.model).parent / "report.json").read_text("utf-8"))
         assert stored["serving"]["vllm_version"].startswith("vllm")
     sizes = [report.after.shape.weight_bytes for report in (narrow, *served)]
