@@ -97,11 +97,13 @@ class _Checker:
         for field, problem in built_faults(spec):
             self._fault(field, problem)
         alone = spec.build is None and spec.train is None
+        train = spec.train and self._train(spec.train, required=False)
+        trained = train.student if train is not None else None
         parts = {
             "serve": spec.serve and self._serve("serve.", spec.serve),
             "build": spec.build and self._build("build", spec.build, spec.serve),
-            "train": spec.train and self._train(spec.train, required=False),
-            "compress": spec.compress and self._compress(spec.compress, required=alone),
+            "train": train,
+            "compress": spec.compress and self._compress(spec.compress, alone, trained),
             "evaluate": self._evaluation("evaluate", spec.evaluate),
         }
         return spec.model_copy(update=parts)
@@ -250,7 +252,7 @@ class _Checker:
         if isinstance(spec, WithTeacher):
             found["teacher"] = self._model("train.teacher", spec.teacher)
             if spec.one_vocabulary:
-                self._same_vocabulary(found["student"], found["teacher"])
+                self._same_vocabulary("train.teacher", found["student"], found["teacher"])
         if isinstance(spec, ServedKL):
             teacher = self._found("train.teacher", lambda s: teachers.get(s, spec.teacher))
             for field, problem in served_faults(teacher, spec) if teacher is not None else ():
@@ -259,7 +261,7 @@ class _Checker:
             found["text"] = self._place("train.text", spec.text)
         return spec.model_copy(update=found)
 
-    def _same_vocabulary(self, student: str | None, teacher: str | None) -> None:
+    def _same_vocabulary(self, location: str, student: str | None, teacher: str | None) -> None:
         if student is None or teacher is None:
             return
         with self._site.sessions.reading() as session:
@@ -267,9 +269,11 @@ class _Checker:
             places = [store.locate_model(session, name, light) for name in (student, teacher)]
         difference = tokenizers.difference(*(Path(place) for place in places))
         if difference is not None:
-            self._fault("train.teacher", difference)
+            self._fault(location, difference)
 
-    def _compress(self, spec: CompressSpec, required: bool) -> CompressSpec:
+    def _compress(
+        self, spec: CompressSpec, required: bool, trained: str | None = None
+    ) -> CompressSpec:
         if required and spec.model is None:
             self._fault("compress.model", "name a model to compress")
         # Without a dataset a stage has nothing to calibrate on.
@@ -277,7 +281,14 @@ class _Checker:
             "model": spec.model and self._model("compress.model", spec.model),
             "dataset": self._dataset("compress.dataset", spec.dataset, required),
             "evaluate": self._evaluation("compress.evaluate", spec.evaluate),
+            "teacher": spec.teacher and self._model("compress.teacher", spec.teacher),
         }
+        teacher = found["teacher"]
+        if isinstance(teacher, str) and "/" in teacher and not Path(teacher).is_absolute():
+            self._fault("compress.teacher", "a hub name: download it and name its directory")
+        elif isinstance(teacher, str):
+            student = found["model"] or trained
+            self._same_vocabulary("compress.teacher", str(student) if student else None, teacher)
         return spec.model_copy(update=found)
 
     def _serve(self, location: str, spec: ServeJob) -> ServeJob:

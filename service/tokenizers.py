@@ -20,7 +20,7 @@ def difference(student: Path, teacher: Path) -> str | None:
         return (
             f"student and teacher have different vocabularies ({len(ours)} and {len(theirs)} "
             f"tokens): {_examples(ours, theirs)}. KL compares token by token; use a student with "
-            "the teacher's tokenizer, or the method sequence_level."
+            "the teacher's tokenizer. A training may use the method sequence_level instead."
         )
     for name, (here, there) in _special_pairs(student, teacher).items():
         if here != there:

@@ -90,6 +90,8 @@ def compress_paths(spec: CompressSpec, inputs: Inputs) -> CompressSpec:
         changed["dataset"] = inputs.dataset(spec.dataset)
     if spec.evaluate is not None:
         changed["evaluate"] = eval_paths(spec.evaluate, inputs)
+    if spec.teacher is not None:
+        changed["teacher"] = inputs.model(spec.teacher)
     return spec.model_copy(update=changed)
 
 

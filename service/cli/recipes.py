@@ -22,7 +22,10 @@ FILE_FIELDS = {
     "input": "batch",
 }
 """Where recipes name files, and what for."""
-MODEL_FIELDS = ("model", "serve.model", "train.student", "train.teacher", "compress.model")
+MODEL_FIELDS = (
+    *("model", "serve.model", "train.student", "train.teacher"),
+    *("compress.model", "compress.teacher"),
+)
 DATASET_FIELDS = ("train.dataset", "compress.dataset")
 Say = Callable[[str], None]
 

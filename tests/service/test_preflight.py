@@ -13,7 +13,7 @@ from service.site import Site
 from tests.service.fakes import FakeTeacher
 from tests.service.given import add_file, add_model, add_teacher, build, spec
 from trainer.spec import TrainSpec
-from workers.inputs import Inputs, train_paths
+from workers.inputs import Inputs, compress_paths, train_paths
 
 LABELLED = "".join(f'{{"input": "i{n}", "output": "o{n}"}}\n' for n in range(40))
 
@@ -268,6 +268,35 @@ def test_kl_needs_one_vocabulary(site: Site, tmp_path: Path) -> None:
     found = faults(site, kind="train", train=train | {"teacher": str(teacher)})
     assert "different vocabularies" in found["train.teacher"]
     preflight.check(site, spec(kind="train", train=train | {"teacher": str(student)}))
+
+
+def test_a_teacher_to_measure_against_is_a_directory_of_one_vocabulary(
+    site: Site, tmp_path: Path
+) -> None:
+    """Refused before the training whose student would be compressed is paid for."""
+    ours, theirs = (add_model(tmp_path / name, {name: 0}) for name in ("ours", "theirs"))
+    with site.sessions.writing.begin() as session:
+        site.store.publish(session, "dataset", "d", ours, summary={}, inputs=[])
+    stages = {"stages": [{"kind": "depth"}]}
+    alone = {**stages, "model": str(ours), "dataset": "d"}
+    train = {"method": "sequence_level", "student": str(ours), "dataset": "d"}
+    chain = {"kind": "recipe", "train": train}
+    for teacher, told in (
+        (str(theirs), "different vocabularies"),
+        ("a/hub-name", "download it and name its directory"),
+        (str(tmp_path / "nowhere"), "there is no such directory"),
+    ):
+        named = {"teacher": teacher}
+        found = faults(site, kind="compress", compress=alone | named)
+        assert told in found.pop("compress.teacher")
+        assert not found
+        assert told in faults(site, **chain, compress=stages | named)["compress.teacher"]
+    named = {"teacher": str(ours)}
+    preflight.check(site, spec(**chain, compress=stages | named))
+    checked = preflight.check(site, spec(kind="compress", compress=alone | named))
+    with site.sessions.reading() as session:
+        made = compress_paths(checked.compress, Inputs(site.store, session))  # type: ignore[union-attr]
+    assert made.teacher == str(ours)
 
 
 def test_an_evaluation_file_must_be_there(site: Site, tmp_path: Path) -> None:
