@@ -31,7 +31,7 @@ from trainer.loading import (
     weight_files,
 )
 from trainer.measurement import Assessment, Estimate, bootstrap, exponential
-from trainer.memory import peak_bytes, restart_peak
+from trainer.memory import model_peak, restart_peak
 from trainer.methods.selection import complete
 from trainer.methods.teacher import check_vocabularies
 from trainer.objectives import capped, forward_kl, keep, upcast
@@ -71,9 +71,9 @@ def assess(
     rows = encode(records, tokenizer, limit, end_ids(model, tokenizer))
     kept = {row.row for row in rows.rows}
     records = [record for record in records if record.id in kept]
-    restart_peak(model.device)
+    resting = restart_peak(model.device)
     answers = answer(model, tokenizer, records, spec)
-    peak, texts = peak_bytes(model.device), texts_of(answers, tokenizer)
+    peak, texts = model_peak(model, resting, model.device), texts_of(answers, tokenizer)
     teacher = _teacher(spec)
     read = read_rows(model, teacher, rows.rows, spec.batch_size)
     _check_outputs(read, model_dir, spec)

@@ -26,7 +26,7 @@ from trainer.loading import (
     weight_files,
 )
 from trainer.measurement import Accuracy, Measurement, wilson
-from trainer.memory import peak_bytes, restart_peak
+from trainer.memory import model_peak, restart_peak
 from trainer.objectives import capped, forward_kl, keep, upcast
 from trainer.spec import EvalRow, EvalSpec, read_rows
 from trainer.student import last_hidden, soft_cap
@@ -82,9 +82,9 @@ def examine_loaded(
 ) -> tuple[Measurement, tuple[Answered, ...]]:
     """`examine`, of a directory whose model is loaded already."""
     rows = read_rows(Path(spec.data), spec.limit_per_skill)
-    restart_peak(model.device)
+    resting = restart_peak(model.device)
     answers = _ask(model, tokenizer, rows, spec)
-    peak = peak_bytes(model.device)
+    peak = model_peak(model, resting, model.device)
     answered = _judged(rows, answers, tokenizer)
     measurement = Measurement(
         model=str(model_dir),

@@ -44,7 +44,8 @@ class Measurement(Frozen):
     decode_tokens_per_s: float | None = None
     """Tokens behind each answer's first over the wall time they took."""
     peak_memory_bytes: int | None = None
-    """Most bytes held while it answered."""
+    """Its tensors' bytes, and the most that answering took on top. In measurements of earlier
+    versions the whole process."""
     cut: int = 0
     """Answers that met the limit of new tokens before their end."""
     kl: float | None = None
@@ -135,7 +136,7 @@ class Assessment(Frozen):
     """In transformers."""
     vllm: Speed | None = None
     peak_memory_bytes: int
-    """While it answered: of the GPU, or resident ones of the process, libraries included."""
+    """Its tensors' bytes, and the most that answering took on top."""
     samples: tuple[Sample, ...] = ()
     cut: int
     """Answers that met the limit of new tokens before their end."""

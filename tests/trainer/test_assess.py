@@ -32,7 +32,7 @@ from trainer.events import silent
 from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
 from trainer.measurement import bootstrap
-from trainer.memory import peak_bytes, restart_peak
+from trainer.memory import model_peak, peak_bytes, restart_peak, tensor_bytes
 from trainer.methods.selection import complete
 from trainer.spec import DatasetEval
 
@@ -180,11 +180,30 @@ def test_prompts_and_answers_are_timed_apart() -> None:
 def test_the_peak_is_of_the_work_and_not_of_what_went_before() -> None:
     size = 200 * 2**20
     assert torch.ones(2 * size, dtype=torch.uint8).sum() == 2 * size
-    restart_peak(CPU)
-    before = peak_bytes(CPU)
+    before = restart_peak(CPU)
     held = torch.ones(size, dtype=torch.uint8)
     assert 0.9 * size < peak_bytes(CPU) - before < 1.5 * size
+    model = torch.nn.Linear(1024, 1024)
+    assert 0.9 * size < model_peak(model, before, CPU) - 4 * 1025 * 1024 < 1.5 * size
+    assert model_peak(model, restart_peak(CPU), CPU) < 4 * 1025 * 1024 + 0.1 * size
     del held
+
+
+@pytest.mark.slow
+def test_a_models_peak_is_its_own_whatever_else_the_process_keeps(place: Path) -> None:
+    """And grows with what answering takes."""
+    model = load_model(place / "model")
+    kept = torch.ones(2**28, dtype=torch.uint8)
+    found = assess(place / "model", spec(place), silent)
+    assert tensor_bytes(model) <= found.peak_memory_bytes < 2**27
+
+    def work(*_: object) -> None:
+        assert kept.clone().sum() == 2**28  # as many bytes again, for a moment
+
+    model.register_forward_pre_hook(work)
+    resting = restart_peak(CPU)
+    answer_greedily(model, [[5, 6, 7]], 2, 1, frozenset())
+    assert model_peak(model, resting, CPU) > 0.9 * 2**28
 
 
 class Counting(BaseHTTPRequestHandler):

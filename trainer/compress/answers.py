@@ -14,7 +14,7 @@ from trainer.evaluate import Answered
 from trainer.generation import answer_greedily
 from trainer.judging import Checks, Judged, judge
 from trainer.loading import NO_LIMIT, end_ids, held_tokens
-from trainer.memory import peak_bytes, restart_peak
+from trainer.memory import model_peak, restart_peak
 from trainer.samples import clipped
 
 RESAMPLES = 2000
@@ -50,9 +50,9 @@ def answer_rows(
     """A model's answers, made once for all figures, and a few of them beside themselves."""
     prompts = [row.ids[: row.prompt_tokens].tolist() for row in asked.rows]
     ends, held = end_ids(model, tokenizer), held_tokens(model) or NO_LIMIT
-    restart_peak(model.device)
+    resting = restart_peak(model.device)
     said = answer_greedily(model, prompts, asked.max_new_tokens, asked.batch_size, ends, held)
-    peak, texts = peak_bytes(model.device), texts_of(said, tokenizer)
+    peak, texts = model_peak(model, resting, model.device), texts_of(said, tokenizer)
     judged = judge(asked.records, texts, asked.checks, asked.verifier, RESAMPLES)
     figures = RowAnswers(
         rows=len(prompts),

@@ -48,7 +48,7 @@ class RowAnswers(Frozen):
     decode_tokens_per_s: float | None
     """Tokens behind each answer's first over the wall time they took."""
     peak_memory_bytes: int
-    """Most bytes held while it answered: of the GPU, or resident ones of the chain's process."""
+    """Its tensors' bytes, and the most that answering took on top."""
 
 
 class ModelFacts(Frozen):

@@ -66,7 +66,8 @@ def test_every_model_is_judged_as_retort_evaluate_does_and_asked_once(
         assert (found.rows, found.verifier) == (10, "regex")
         assert found.prefill_tokens_per_s > 0
         assert (found.decode_tokens_per_s or 0) > 0
-        assert found.peak_memory_bytes > 10**6
+        # of the model, not of the process that keeps the chain
+        assert facts.shape.weight_bytes <= found.peak_memory_bytes < 10**8
         rouges.append(found.rouge_l)
     assert rouges[0] != rouges[1]
     without = second.model_copy(update={"answers": ()})
