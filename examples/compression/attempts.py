@@ -21,8 +21,8 @@ from trainer.compress.activations import observe
 from trainer.compress.anatomy import find_anatomy
 from trainer.compress.layout import find_layers, find_linears
 from trainer.compress.masks import Pattern, keep_in_all, keep_in_rows
-from trainer.compress.moments import collect
 from trainer.compress.measured import spread
+from trainer.compress.moments import collect
 from trainer.compress.rounding import rtn
 from trainer.compress.schemes import SCHEMES, targets_of
 from trainer.compress.smoothing import awq, find_folds, rescale, rounding_loss

@@ -74,6 +74,8 @@ def test_the_first_rows_of_each_skill_are_taken(tmp_path: Path) -> None:
         ("{", "line 2.*not JSON"),
         (line(2, check="fuzzy"), r"line 2.*check"),
         (line(2, answer="many"), r"line 2.*no number"),
+        (line(2, answer=" ", check="exact"), r"line 2.*answer: it is empty"),
+        (line(2, answer=None), r"line 2.*answer: Input should be a valid string"),
         (line(2, extra=1), r"line 2.*extra"),
         (line(2, prompt=[]), r"line 2.*prompt"),
     ],

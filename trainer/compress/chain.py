@@ -16,8 +16,14 @@ from trainer.checkpoint import publish
 from trainer.compress import card
 from trainer.compress.backend import name_backend
 from trainer.compress.expected import obstacles
-from trainer.compress.gate import FAILED, GateFailed, find_failures, find_serving_failures
-from trainer.compress.heal import heal_model, with_threads
+from trainer.compress.gate import (
+    FAILED,
+    GateFailed,
+    find_failures,
+    find_serving_failures,
+    ungated,
+)
+from trainer.compress.heal import heal_model, unhealed, with_threads
 from trainer.compress.making import MADE, REPORT, TRAINING, make, publish_whole, write
 from trainer.compress.measuring import digest_model, estimate_distance
 from trainer.compress.plan import Plan, is_served, make_plan
@@ -40,6 +46,9 @@ from trainer.spec import CompressSpec, StageSpec
 
 VERSION = 5
 """Part of every digest: a change of what stages do makes old reports stale."""
+
+
+DENSE = "not checked: stored as any dense model is; a stage of kind evaluate measures it there"
 
 
 @dataclass(frozen=True)
@@ -182,7 +191,7 @@ def _run_stage(
         kl_split=plan.measuring.split,
         details=made.details,
         sweep=_place(point),
-        notes=(*made.notes, *_ungated(stage, found.after), *unhealed(healed)),
+        notes=(*made.notes, *ungated(stage.gate, found.after), *unhealed(healed)),
         heal=healed,
         serving=serving,
         serving_note=note,
@@ -237,7 +246,7 @@ def _compare(
 ) -> tuple[ServingComparison | None, str]:
     """The comparison with vLLM, or why there is none."""
     if not is_served(stage, plan.expected[index]):
-        return None, "not checked: its weights are stored as any dense model's are"
+        return None, DENSE
     if not plan.spec.serve_check:
         return None, "not checked: serve_check is off"
     if plan.engine is None:
@@ -288,22 +297,3 @@ def _digest(plan: Plan, index: int, stage: StageSpec, source: Path) -> str:
         "served": served and plan.engine is not None,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def unhealed(heal: HealFacts | None) -> tuple[str, ...]:
-    """Where KL from the first model was what the heal should lower, and it rose."""
-    if heal is None or heal.method != "forward_kl":
-        return ()
-    before, after = heal.kl_before, heal.kl_after
-    if before is None or after is None or after <= before:
-        return ()
-    return (
-        f"the heal took it further off: KL from the first model was {before:.4f} before it, "
-        f"{after:.4f} after; the less was lost, the smaller its learning rate must be",
-    )
-
-
-def _ungated(stage: StageSpec, after: ModelFacts) -> tuple[str, ...]:
-    if stage.gate.max_accuracy_drop is not None and after.measurement is None:
-        return ("the gate did not look at accuracy: there are no evaluation rows",)
-    return ()

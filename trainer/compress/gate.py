@@ -75,6 +75,13 @@ def _of_the_kl(limit: float, found: Distance | None) -> str:
     return f"{said}."
 
 
+def ungated(gate: Gate, after: ModelFacts) -> tuple[str, ...]:
+    """What the gate was to look at and had nothing to look at."""
+    if gate.max_accuracy_drop is not None and after.measurement is None:
+        return ("the gate did not look at accuracy: there are no evaluation rows",)
+    return ()
+
+
 def find_serving_failures(serving: ServingComparison | None, note: str) -> list[str]:
     """Why the export does not count; a check that could not be made is no failure."""
     if serving is None:

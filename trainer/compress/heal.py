@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from trainer.compress.masks import find_zeros, put_back
+from trainer.compress.report import HealFacts
 from trainer.events import Emit
 from trainer.loading import load_model
 from trainer.methods.stored import open_signal
@@ -74,3 +75,16 @@ def keep_zeros(model_dir: Path) -> Callable[[nn.Module], None]:
 def zero_masks(model_dir: Path) -> dict[str, Tensor]:
     """True where a weight is zero, for each linear of the decoder layers that has zeros."""
     return find_zeros(load_model(model_dir))
+
+
+def unhealed(heal: HealFacts | None) -> tuple[str, ...]:
+    """Where KL from the first model was what the heal should lower, and it rose."""
+    if heal is None or heal.method != "forward_kl":
+        return ()
+    before, after = heal.kl_before, heal.kl_after
+    if before is None or after is None or after <= before:
+        return ()
+    return (
+        f"the heal took it further off: KL from the first model was {before:.4f} before it, "
+        f"{after:.4f} after; the less was lost, the smaller its learning rate must be",
+    )

@@ -84,7 +84,11 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     rows = _encoded("rows", train, tokenizer, model, emit)
     held_rows = _encoded("validation rows", held, tokenizer, model, emit) if held else ()
     if not rows:
-        raise BadInput(f"{dataset} has no train rows", "Calibration looks at them. Build some.")
+        raise BadInput(
+            f"{dataset} has no train rows that {start} can be asked whole",
+            f"Calibration looks at them. Of {len(train)} rows, those cut off by their token limit "
+            f"or longer than {held_tokens(model)} tokens are left out. Build others.",
+        )
     given = Material(start, model, tokenizer, dataset, train, rows, held_rows)
     for index, stage in enumerate(spec.stages):
         check_calibration(index, stage, spread(rows, stage.calibration_rows))
@@ -178,10 +182,12 @@ def _encoded(
     model: PreTrainedModel,
     emit: Emit,
 ) -> tuple[TokenRow, ...]:
-    """Rows that the model can be asked whole; how many are not is told."""
+    """Rows that the model can be asked whole, perhaps none; how many are not is told."""
     chosen, held = complete(records), held_tokens(model)
-    made = encode(chosen, tokenizer, held or NO_LIMIT, end_ids(model, tokenizer))
-    rows = count_left(made, records, chosen)
+    made = encode(chosen, tokenizer, NO_LIMIT, end_ids(model, tokenizer))
+    kept = tuple(row for row in made.rows if len(row.ids) <= (held or NO_LIMIT))
+    fitting = replace(made, rows=kept, too_long=len(made.rows) - len(kept))
+    rows = count_left(fitting, records, chosen)
     if rows.too_long + rows.cut:
         emit("phase", {"name": name, "detail": f"{len(rows.rows)} rows; {rows.left_out(held)}"})
     return rows.rows

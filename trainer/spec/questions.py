@@ -23,6 +23,7 @@ class EvalRow(Frozen):
     skill: str
     prompt: tuple[Message, ...] = Field(min_length=1)
     answer: str
+    """What is right; never blank: a model that says nothing would be."""
     kind: str | None = None
     """What it asks for (icl, cot, if), for readers."""
     check: Literal["numeric", "exact", "exact_last_line"]
@@ -60,6 +61,8 @@ def _lines(path: Path) -> list[str]:
 def _row(path: Path, number: int, line: str) -> EvalRow:
     try:
         row = EvalRow.model_validate(json.loads(line))
+        if not row.answer.strip():
+            raise GoldError("answer: it is empty, so nothing can be compared with it")
         if row.check == "numeric":
             gold_answer(row.answer)
         return row

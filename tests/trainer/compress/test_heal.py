@@ -11,7 +11,8 @@ import torch
 from prompts.signal import SignalHeader, template_sha256, tokenizer_sha256, top_k_row, write_signal
 from tests.trainer.compress.world import write_dataset, write_model
 from trainer.batch import pad
-from trainer.compress.chain import run, unhealed
+from trainer.compress.chain import run
+from trainer.compress.heal import unhealed
 from trainer.compress.report import HealFacts
 from trainer.data import encode, read_records
 from trainer.errors import BadInput

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from prompts.dataset import assemble, write_chunk
 from tests.trainer.compress.chains import Events, inputs, make_spec
 from tests.trainer.compress.world import write_dataset
-from tests.trainer.conftest import make_model, make_tokenizer, save_model
+from tests.trainer.conftest import make_model, make_records, make_tokenizer, save_model
 from trainer.assess import assess
 from trainer.compress.chain import run
 from trainer.compress.plan import make_plan
@@ -155,3 +156,34 @@ def test_one_row_in_all_is_refused(inputs: dict[str, str], tmp_path: Path) -> No
     dataset = str(write_dataset(tmp_path / "data", train=1, validation=1))
     with pytest.raises(BadInput, match=r"too few rows .*: 1 complete validation row; 1 complete t"):
         run(make_spec({**inputs, "dataset": dataset}, STAGE), tmp_path / "out", silent)
+
+
+def test_rows_that_no_model_of_this_length_holds_are_named_as_such(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Held-out ones alone are done without, as where there are none."""
+    long = [
+        row.model_copy(update={"split": "validation", "prompt": row.prompt * 40})
+        for row in make_records(34)[30:]
+    ]
+    rows = make_records(30)
+    for name, given in (("held", [*rows, *long]), ("all", long)):
+        given = [
+            row if name == "held" else row.model_copy(update={"split": "train"}) for row in given
+        ]
+        write_chunk(tmp_path / f"{name}.parquet", given)
+        assemble(
+            tmp_path / name,
+            [tmp_path / f"{name}.parquet"],
+            recipe={},
+            seeds=len(given),
+            deduplicate=False,
+        )
+    spec = make_spec({**inputs, "dataset": str(tmp_path / "held")}, STAGE)
+    (report,) = run(spec, tmp_path / "out", events := Events())
+    assert report.kl_split == "train"
+    told = [fields["detail"] for event, fields in events if fields.get("name") == "validation rows"]
+    assert told == ["0 rows; 4 longer than 128 tokens left out"]
+    spec = make_spec({**inputs, "dataset": str(tmp_path / "all")}, STAGE)
+    with pytest.raises(BadInput, match=r"all has no train rows .*Of 4 rows, .*longer than 128 tok"):
+        run(spec, tmp_path / "none", silent)

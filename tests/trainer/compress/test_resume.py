@@ -89,7 +89,7 @@ def test_what_is_cleared_away_counts_as_finished_no_more(
             raise KilledError
         remove(path, **given)
 
-    asked, remove = make_spec(inputs, {"kind": "magnitude"}), shutil.rmtree
+    asked, remove = make_spec(inputs, {"kind": "magnitude"}, answer_rows=0), shutil.rmtree
     first = run(asked, tmp_path, silent)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "iterdir", by_name)

@@ -82,6 +82,7 @@ def test_what_is_evaluated_is_tried_dense_or_not(
     assert asked == [Path(found[0].model), Path(found[2].model)]
     assert [report.serving is not None for report in found] == [True, False, True]
     assert "as any dense model" in found[1].serving_note
+    assert "a stage of kind evaluate measures it there" in found[1].serving_note
     run(make_spec(given, *stages, serve_check=True), tmp_path / "out", silent)
     assert len(asked) == 2
     unasked = run(make_spec(given, *stages), tmp_path / "out", silent)
