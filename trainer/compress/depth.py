@@ -72,8 +72,8 @@ def block_influence(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[fl
 
 
 def log_perplexity_without(model: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
-    """The rows' nats per token with each decoder layer left out in turn, the others in place: they
-    rank layers as perplexity does, which is their exponential and may be beyond any number."""
+    """The completions' nats per token with each decoder layer left out in turn, the others in
+    place: perplexity, their exponential, ranks layers alike, but may be beyond any number."""
 
     def skip(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         before = args[0] if args else kwargs["hidden_states"]

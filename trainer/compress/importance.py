@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer.compress.activations import batches, observe
+from trainer.compress.activations import observe
 from trainer.compress.anatomy import Anatomy
-from trainer.compress.likelihood import next_token_loss
+from trainer.compress.likelihood import completion_losses
 from trainer.data import TokenRow
 from trainer.errors import BadInput
 
@@ -72,7 +72,7 @@ def by_activation(model: PreTrainedModel, anatomy: Anatomy, rows: Sequence[Token
 
 def by_taylor(model: PreTrainedModel, anatomy: Anatomy, rows: Sequence[TokenRow]) -> Importance:
     """Sums of |w dL/dw| over all weights that go with a unit (LLM-Pruner, arXiv:2305.11627, eq. 5
-    to first order), L the mean next-token loss of the rows."""
+    to first order), L the mean loss of the rows' completions."""
     salience = weight_salience(model, rows)
     attention, blocks = anatomy.attention, anatomy.feed_forward
 
@@ -130,12 +130,11 @@ def weight_salience(model: PreTrainedModel, rows: Sequence[TokenRow]) -> dict[st
     """|w dL/dw| of each parameter, by name; fp64. A tied weight is there once."""
     parameters = dict(model.named_parameters())
     required = {name: parameter.requires_grad for name, parameter in parameters.items()}
-    tokens = sum(len(row.ids) - 1 for row in rows)
+    tokens = sum(row.completion_tokens for row in rows)
     model.requires_grad_(True)
     model.zero_grad(set_to_none=True)
     try:
-        for ids, mask in batches(rows, model.device):
-            loss, _ = next_token_loss(model, ids, mask)
+        for loss, _ in completion_losses(model, rows):
             (loss / tokens).backward()
         return {
             name: (parameter.detach().double() * parameter.grad.double()).abs()

@@ -1,33 +1,38 @@
-"""How well a model predicts calibration rows. B batch, T tokens."""
+"""How well a model predicts the completions of calibration rows. B batch, T tokens.
 
-from collections.abc import Sequence
+Prompts are given, not predicted: a student that was trained on completions alone is at a loss with
+them, and their loss, a hundred times the completions', would be all that a choice went by.
+"""
+
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from trainer.compress.activations import batches
+from trainer.compress.activations import padded, parts
 from trainer.data import TokenRow
 
 
 @torch.inference_mode()
 def mean_loss(model: PreTrainedModel, rows: Sequence[TokenRow]) -> float:
-    """Next-token cross-entropy of the rows, nats per token."""
-    total, tokens = 0.0, 0
-    for ids, mask in batches(rows, model.device):
-        loss, kept = next_token_loss(model, ids, mask)
-        total, tokens = total + float(loss), tokens + kept
-    return total / tokens
+    """Next-token cross-entropy of the rows' completions, nats per token."""
+    found = [(float(loss), tokens) for loss, tokens in completion_losses(model, rows)]
+    return sum(loss for loss, _ in found) / sum(tokens for _, tokens in found)
 
 
-def next_token_loss(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, int]:
-    """Summed cross-entropy of real tokens given those before, nats; and how many there are.
-
-    ids [B, T], mask [B, T] of real tokens, padding on the right.
-    """
-    logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-    # position t predicts token t + 1
-    targets, kept = ids[:, 1:], mask[:, 1:]
-    loss = F.cross_entropy(logits[:, :-1][kept].float(), targets[kept], reduction="sum")
-    return loss, int(kept.sum())
+def completion_losses(
+    model: PreTrainedModel, rows: Sequence[TokenRow]
+) -> Iterator[tuple[Tensor, int]]:
+    """For each batch the summed cross-entropy of its completions' tokens, each given those before,
+    nats; and how many they are."""
+    for part in parts(rows):
+        ids, mask = padded(part, model.device)
+        prompts = torch.tensor([row.prompt_tokens for row in part], device=ids.device)
+        learnt = mask & (torch.arange(ids.shape[1], device=ids.device) >= prompts[:, None])
+        logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+        # position t predicts token t + 1
+        targets, kept = ids[:, 1:], learnt[:, 1:]
+        loss = F.cross_entropy(logits[:, :-1][kept].float(), targets[kept], reduction="sum")
+        yield loss, int(kept.sum())

@@ -26,17 +26,17 @@ def searched(bound: float, scaling: str = "whitening") -> SvdFactorize:
     return SvdFactorize(kind="svd", ranks="by_loss", max_loss_increase=bound, scaling=scaling)
 
 
-def test_the_loss_is_the_models_own_over_real_tokens() -> None:
+def test_the_loss_is_the_models_own_over_the_completions() -> None:
     model = tiny_llama()
     rows = own_rows(model, 3)
-    rows[1] = TokenRow("short", rows[1].ids[:9], 1)
+    rows[1:] = [TokenRow("short", rows[1].ids[:9], 1), TokenRow("prompt", rows[2].ids, 7)]
     total, tokens = 0.0, 0
     for row in rows:
         ids = torch.from_numpy(row.ids.astype("int64"))[None]
         with torch.no_grad():
             found = model(ids).logits[0, :-1].log_softmax(-1)
-        total -= float(found.gather(1, ids[0, 1:, None]).sum())
-        tokens += len(row.ids) - 1
+        total -= float(found.gather(1, ids[0, 1:, None])[row.prompt_tokens - 1 :].sum())
+        tokens += row.completion_tokens
     assert len(batches(rows, model.device)) == 1
     assert mean_loss(model, rows) == pytest.approx(total / tokens, rel=1e-5)
 

@@ -142,7 +142,7 @@ def test_taylor_is_weight_times_gradient_over_coupled_weights() -> None:
 
 
 def test_a_gradient_by_hand() -> None:
-    """|w dL/dw| of one weight against a finite difference of the mean loss."""
+    """|w dL/dw| of one weight against a finite difference of the completions' mean loss."""
     model, rows = make("qwen2").double(), token_rows(2)
     salience = weight_salience(model, rows)["model.layers.0.mlp.up_proj.weight"][1, 2]
     weight = model.model.layers[0].mlp.up_proj.weight
@@ -154,8 +154,9 @@ def test_a_gradient_by_hand() -> None:
             for row in rows:
                 ids = torch.from_numpy(row.ids.astype("int64"))[None]
                 predicted = model(ids).logits[0, :-1].log_softmax(-1)
-                total -= float(predicted.gather(1, ids[0, 1:, None]).sum())
-                tokens += ids.shape[1] - 1
+                of_each = predicted.gather(1, ids[0, 1:, None])
+                total -= float(of_each[row.prompt_tokens - 1 :].sum())
+                tokens += row.completion_tokens
             weight[1, 2] -= step
         return total / tokens
 
