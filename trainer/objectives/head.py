@@ -118,7 +118,8 @@ def head_loss(
     seen = watched or {}
     size = chunk or positions_at_once(head.weight.device, head.weight.shape[0])
     inputs = (hidden, head.weight, head.bias)
-    total, sums = _ChunkedHead.apply(*inputs, head.cap, terms, seen, size)  # type: ignore[no-untyped-call]
+    how = (head.cap, terms, seen, size, torch.is_grad_enabled())
+    total, sums = _ChunkedHead.apply(*inputs, *how)  # type: ignore[no-untyped-call]
     return total / count, dict(zip([*terms, *seen], (sums / count).unbind(), strict=True))
 
 
@@ -146,10 +147,13 @@ class _ChunkedHead(torch.autograd.Function):
         terms: dict[str, tuple[float, Term]],
         watched: dict[str, Term],
         size: int,
+        learning: bool,
     ) -> tuple[Tensor, Tensor]:
+        """`learning`: the caller's grad mode. It is off in here, and what `ctx` says is needed
+        doesn't go by it."""
         inputs = (hidden, weight, bias)
         grads = [
-            torch.zeros_like(given) if given is not None and needed else None
+            torch.zeros_like(given) if learning and given is not None and needed else None
             for given, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
         ]
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
@@ -165,7 +169,7 @@ class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if grad is None else grad * above[0] for grad in ctx.saved_tensors)
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None)
 
 
 def _cast(tensor: Tensor) -> Tensor:

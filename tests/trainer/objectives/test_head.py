@@ -178,6 +178,33 @@ def test_under_autocast_the_head_is_cast_once_for_all_chunks() -> None:
         whole = grads
 
 
+def test_where_no_gradient_is_wanted_none_is_made() -> None:
+    """Of a validation: autograd.Function sees parameters that want one, whatever the mode is."""
+
+    class Made(TorchDispatchMode):
+        products, of_the_heads_shape = 0, 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            found = func(*args, **(kwargs or {}))
+            self.products += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+            fresh = func in (torch.ops.aten.zeros_like.default, torch.ops.aten.mm.default)
+            self.of_the_heads_shape += fresh and found.shape == (V, D)
+            return found
+
+    hidden, weight = draw(K, D, seed=1), draw(V, D, seed=2).requires_grad_()
+    terms = {"cross_entropy": (1.0, cross_entropy_term(torch.arange(K) % V))}
+    with torch.no_grad(), Made() as made:
+        loss, metrics = head_loss(hidden, Head(weight), terms, 4.0, chunk=4)
+    assert (made.products, made.of_the_heads_shape) == (3, 0)  # one for each chunk's logits
+    learnt, _ = head_loss(hidden, Head(weight), terms, 4.0, chunk=4)
+    assert learnt.requires_grad
+    assert not loss.requires_grad
+    assert loss.item() == learnt.item()
+    assert metrics["cross_entropy"].item() == learnt.item()
+
+
 def test_16_bits_are_widened_and_nothing_is_narrowed() -> None:
     assert upcast(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
     assert upcast(torch.zeros(1, dtype=torch.float16)).dtype == torch.float32
