@@ -11,8 +11,8 @@ from trainer.methods.selection import (
     count_left,
     select_all,
     select_demonstrated,
-    select_labelled_rationales,
     select_rationales,
+    select_two_tasks,
 )
 from trainer.methods.served import find_served, served_kl
 from trainer.methods.stored import select_signalled, stored_kl
@@ -22,7 +22,7 @@ from trainer.methods.uld import uld
 METHODS: dict[str, Method] = {
     "rationale_then_answer": Method(select_rationales, hard_targets),
     "sequence_level": Method(select_all, hard_targets),
-    "step_by_step": Method(select_labelled_rationales, hard_targets, two_tasks),
+    "step_by_step": Method(select_two_tasks, hard_targets, two_tasks),
     "forward_kl": Method(select_all, forward_kl_method),
     "kd": Method(select_all, kd),
     "stored_kl": Method(select_signalled, stored_kl),

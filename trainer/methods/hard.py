@@ -1,6 +1,6 @@
 """Cross-entropy with the tokens of completions: a teacher's text is all that is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,24 +27,33 @@ def cross_entropy_losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
 
 
 def two_tasks(spec: StepByStep, records: Sequence[Record], encode: Encode) -> TokenRows:
-    """A label row and a rationale row of each record.
+    """A label row and a rationale row of each record, of tasks that have a share.
 
     Weights make the loss label_share * (mean over label tokens) + (1 - label_share) * (mean over
     rationale tokens), the means over the dataset: within a batch there may be none of one sort.
     """
-    labels = encode([_asked(row, spec.label_prefix, row.answer or "", "label") for row in records])
-    rationales = encode(
-        [_asked(row, spec.rationale_prefix, row.reasoning or "", "rationale") for row in records]
-    )
-    tasks = ((labels, spec.label_share), (rationales, 1 - spec.label_share))
-    shares = [(made, share) for made, share in tasks if share > 0]
-    whole = sum(made.completion_tokens for made, _ in shares)
+    shares = list(_trained(spec, records, encode))
+    whole = sum(made.completion_tokens for _, made in shares)
     rows: list[TokenRow] = []
-    for made, share in shares:
+    for share, made in shares:
         factor = share * whole / max(1, made.completion_tokens)
         rows += [replace(row, weight=row.weight * factor) for row in made.rows]
-    longest = max(labels.longest, rationales.longest)
-    return TokenRows(tuple(rows), labels.too_long + rationales.too_long, longest)
+    longest = max(made.longest for _, made in shares)
+    return TokenRows(tuple(rows), sum(made.too_long for _, made in shares), longest)
+
+
+def _trained(
+    spec: StepByStep, records: Sequence[Record], encode: Encode
+) -> Iterator[tuple[float, TokenRows]]:
+    """Each task's share and rows. One without a share isn't even tokenized: that its rows are too
+    long, or lack what they would ask for, is no matter."""
+    if spec.label_share > 0:
+        labels = [_asked(row, spec.label_prefix, row.answer or "", "label") for row in records]
+        yield spec.label_share, encode(labels)
+    if spec.label_share < 1:
+        prefix = spec.rationale_prefix
+        told = [_asked(row, prefix, row.reasoning or "", "rationale") for row in records]
+        yield 1 - spec.label_share, encode(told)
 
 
 def _asked(record: Record, prefix: str, answer: str, task: str) -> Record:

@@ -7,6 +7,7 @@ from typing import Any
 from prompts.record import Kind, Record
 from trainer.data import TokenRows
 from trainer.errors import BadInput
+from trainer.spec import StepByStep
 
 
 def select_all(spec: Any, records: Sequence[Record]) -> list[Record]:
@@ -33,9 +34,15 @@ def select_rationales(spec: Any, records: Sequence[Record]) -> list[Record]:
     return rows
 
 
-def select_labelled_rationales(spec: Any, records: Sequence[Record]) -> list[Record]:
-    """Complete chain-of-thought rows with their answers parsed apart; BadInput without."""
-    rows = [row for row in select_rationales(spec, records) if row.answer is not None]
+def select_two_tasks(spec: StepByStep, records: Sequence[Record]) -> list[Record]:
+    """Complete chain-of-thought rows with what the tasks that have a share ask for: a rationale,
+    an answer parsed apart. BadInput where there are none."""
+    if spec.label_share < 1:
+        rows = select_rationales(spec, records)
+    else:
+        rows = [row for row in complete(records) if row.kind is Kind.COT]
+    if spec.label_share > 0:
+        rows = [row for row in rows if row.answer is not None]
     if not rows:
         raise BadInput(
             f"{spec.method} needs the answers apart from the rationales",

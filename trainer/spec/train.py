@@ -46,7 +46,8 @@ class StepByStep(Training):
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> "StepByStep":
-        if self.label_prefix == self.rationale_prefix:
+        both = 0 < self.label_share < 1
+        if both and self.label_prefix == self.rationale_prefix:
             raise ValueError("label_prefix and rationale_prefix must differ: they name the task")
         return self
 

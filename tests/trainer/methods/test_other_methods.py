@@ -74,6 +74,33 @@ def test_step_by_step_at_the_ends_of_label_share_is_one_tasks_mean(
     assert loss_of(student, batch)[0].item() == pytest.approx(mean, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("share", "given"),
+    [
+        (1.0, {"reasoning": " ".join(["w1"] * 99)}),
+        (1.0, {"reasoning": None}),
+        (0.0, {"answer": " ".join(["w1"] * 99)}),
+        (0.0, {"answer": None}),
+    ],
+)
+def test_step_by_step_asks_nothing_of_the_task_that_it_doesnt_train(
+    tmp_path: Path, share: float, given: dict[str, Any]
+) -> None:
+    """Too long for `max_length`, or not there at all."""
+    rows = [row.model_copy(update=given) for row in LABELLED]
+    spec = spec_of(tmp_path, "step_by_step", label_share=share, rationale_prefix="")
+    run, _ = made(spec, rows)
+    assert (len(run.rows.rows), run.rows.too_long, run.rows.unsuited) == (5, 0, 0)
+    assert run.rows.longest == max(len(row.ids) for row in run.rows.rows)
+
+
+def test_step_by_step_counts_the_rows_of_either_task_that_are_too_long(tmp_path: Path) -> None:
+    long = LABELLED[0].model_copy(update={"reasoning": " ".join(["w1"] * 99)})
+    run, _ = made(spec_of(tmp_path, "step_by_step"), [long, *LABELLED[1:]])
+    assert (len(run.rows.rows), run.rows.too_long) == (9, 1)
+    assert run.rows.longest > 99
+
+
 def test_step_by_steps_label_may_have_a_prefix(tmp_path: Path) -> None:
     run, _ = made(spec_of(tmp_path, "step_by_step", label_prefix="w38 "), LABELLED)
     asked = [run.tokenizer.get_vocab()["w38"] in row.ids for row in run.rows.rows]
@@ -87,6 +114,8 @@ def test_step_by_step_needs_answers_apart(tmp_path: Path) -> None:
         made(spec_of(tmp_path, "step_by_step"), make_records(3, Kind.IF))
     with pytest.raises(ValueError, match="must differ"):
         spec_of(tmp_path, "step_by_step", rationale_prefix="")
+    with pytest.raises(BadInput, match="step_by_step needs the answers apart"):
+        made(spec_of(tmp_path, "step_by_step", label_share=1), make_records(3))
 
 
 def test_meta_ict_mixes_soft_and_hard_and_learns_prompts(tmp_path: Path) -> None:
