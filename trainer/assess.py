@@ -17,6 +17,7 @@ from prompts.verify import Verifier
 from trainer.beside import answer, engine_for, shown, speed_in_vllm, speed_of, texts_of
 from trainer.compress.size import count_parameters
 from trainer.data import TokenRow, collate, encode, read_records
+from trainer.device import at_work
 from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.judging import Checks, Judged, checks_of, judge, verifier_or_why
@@ -71,9 +72,10 @@ def assess(
     rows = encode(records, tokenizer, limit, end_ids(model, tokenizer))
     kept = {row.row for row in rows.rows}
     records = [record for record in records if record.id in kept]
-    resting = restart_peak(model.device)
-    answers = answer(model, tokenizer, records, spec)
-    peak, texts = model_peak(model, resting, model.device), texts_of(answers, tokenizer)
+    with at_work(model):
+        resting = restart_peak(model.device)
+        answers = answer(model, tokenizer, records, spec)
+        peak, texts = model_peak(model, resting, model.device), texts_of(answers, tokenizer)
     teacher = _teacher(spec)
     read = read_rows(model, teacher, rows.rows, spec.batch_size)
     _check_outputs(read, model_dir, spec)
@@ -118,6 +120,16 @@ def read_rows(
     batch_size: int,
 ) -> Read:
     """Log-likelihood, and the distance from a teacher where there is one, of each row."""
+    with at_work(*(one for one in (model, teacher) if one is not None)):
+        return _read_rows(model, teacher, rows, batch_size)
+
+
+def _read_rows(
+    model: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    rows: Sequence[TokenRow],
+    batch_size: int,
+) -> Read:
     read = Read(*([0.0] * len(rows) for _ in range(4)))
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     for start in range(0, len(order), batch_size):
@@ -197,7 +209,8 @@ def check_teacher(spec: DatasetEval, tokenizer: PreTrainedTokenizerBase) -> None
 def _kept_logits(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[K, V] and the tokens that came, [K]."""
+    """[K, V] and the tokens that came, [K], where the model is."""
+    ids, mask = ids.to(model.device), mask.to(model.device)
     kept, targets = keep(last_hidden(model, ids), ids, mask)
     logits = upcast(model.get_output_embeddings()(kept))
     return capped(logits, soft_cap(model)), targets

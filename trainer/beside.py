@@ -10,6 +10,7 @@ from prompts.record import Record
 from trainer.compress.serving import measure_in_vllm
 from trainer.compress.vllm_server import Engine, ServerFailed, find_engine
 from trainer.data import render_asked
+from trainer.device import at_work
 from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
 from trainer.loading import NO_LIMIT, end_ids, held_tokens
@@ -26,7 +27,8 @@ def answer(
     """Greedy answers to the rows' prompts, each no longer than the model holds behind its own."""
     prompts = render_asked(records, tokenizer)
     ends, held = end_ids(model, tokenizer), held_tokens(model) or NO_LIMIT
-    return answer_greedily(model, prompts, spec.max_new_tokens, spec.batch_size, ends, held)
+    with at_work(model):
+        return answer_greedily(model, prompts, spec.max_new_tokens, spec.batch_size, ends, held)
 
 
 def texts_of(answers: Answers, tokenizer: PreTrainedTokenizerBase) -> list[str]:

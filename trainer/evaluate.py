@@ -14,6 +14,7 @@ from prompts.spec import CotBuild
 from prompts.verify import gold_answer, same_number
 from trainer.compress.size import count_parameters
 from trainer.data import TokenRow, collate, render_prompts
+from trainer.device import at_work, place_of
 from trainer.errors import BadInput
 from trainer.generation import Answers, answer_greedily
 from trainer.loading import (
@@ -82,9 +83,10 @@ def examine_loaded(
 ) -> tuple[Measurement, tuple[Answered, ...]]:
     """`examine`, of a directory whose model is loaded already."""
     rows = read_rows(Path(spec.data), spec.limit_per_skill)
-    resting = restart_peak(model.device)
-    answers = _ask(model, tokenizer, rows, spec)
-    peak = model_peak(model, resting, model.device)
+    with at_work(model):
+        resting = restart_peak(model.device)
+        answers = _ask(model, tokenizer, rows, spec)
+        peak = model_peak(model, resting, model.device)
     answered = _judged(rows, answers, tokenizer)
     measurement = Measurement(
         model=str(model_dir),
@@ -118,7 +120,7 @@ class Said:
     K completion tokens of a batch, D width."""
 
     hidden: tuple[Tensor, ...]
-    """[K, D] of each batch."""
+    """[K, D] of each batch, on the CPU as all here: a GPU holds the head while it is used."""
     head: nn.Module
     """Called as a module, so that packed and factorized models are measured as they run."""
     cap: float | None
@@ -130,7 +132,8 @@ class Said:
 
     def logits(self, batch: int) -> Tensor:
         """[K, V]"""
-        return capped(upcast(self.head(self.hidden[batch])), self.cap)
+        hidden = self.hidden[batch].to(place_of(self.head))
+        return capped(upcast(self.head(hidden)), self.cap)
 
 
 @torch.inference_mode()
@@ -138,14 +141,16 @@ def listen(model: PreTrainedModel, rows: Sequence[TokenRow], batch_size: int = 1
     """One pass over all rows, the shortest first."""
     hidden, targets, owners = [], [], []
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-    for start in range(0, len(by_length), batch_size):
-        part = by_length[start : start + batch_size]
-        batch = collate([rows[index] for index in part])
-        ids, mask = batch["input_ids"].to(model.device), batch["completion_mask"].to(model.device)
-        kept, came = keep(last_hidden(model, ids), ids, mask)
-        hidden.append(kept)
-        targets.append(came)
-        owners.append(torch.tensor(part, device=model.device)[mask[:, 1:].nonzero()[:, 0]])
+    with at_work(model):
+        for start in range(0, len(by_length), batch_size):
+            part = by_length[start : start + batch_size]
+            batch = collate([rows[index] for index in part])
+            ids, mask = batch["input_ids"], batch["completion_mask"]
+            made = last_hidden(model, ids.to(model.device))
+            kept, came = keep(made.cpu(), ids, mask)
+            hidden.append(kept)
+            targets.append(came)
+            owners.append(torch.tensor(part)[mask[:, 1:].nonzero()[:, 0]])
     head, cap = model.get_output_embeddings(), soft_cap(model)
     return Said(tuple(hidden), head, cap, tuple(targets), tuple(owners), len(rows))
 
@@ -184,16 +189,21 @@ class Compared:
 def compare(reference: Said, model: Said) -> Compared:
     """Of two models on the same rows, row by row."""
     found = [torch.zeros(model.rows, dtype=torch.float64) for _ in range(4)]
-    for batch, targets in enumerate(model.targets):
-        ours, theirs = model.logits(batch), reference.logits(batch)
-        nats = torch.nn.functional.cross_entropy(ours, targets, reduction="none")
-        size = min(ours.shape[-1], theirs.shape[-1])
-        ours, theirs = ours[:, :size], theirs[:, :size]
-        kl = forward_kl(ours, theirs, 1.0)
-        agreed = ours.argmax(-1) == theirs.argmax(-1)
-        for sums, values in zip(found, (torch.ones_like(nats), nats, kl, agreed), strict=True):
-            sums.index_add_(0, model.owners[batch].cpu(), values.cpu().double())
+    with at_work(reference.head, model.head):
+        for batch, targets in enumerate(model.targets):
+            ours, theirs = model.logits(batch), reference.logits(batch)
+            for sums, values in zip(found, _apart(ours, theirs, targets), strict=True):
+                sums.index_add_(0, model.owners[batch], values.cpu().double())
     return Compared(*found)
+
+
+def _apart(ours: Tensor, theirs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    """What `Compared` sums, of each position: logits [K, V], [K, V'], targets [K] -> [K] each."""
+    nats = torch.nn.functional.cross_entropy(ours, targets.to(ours.device), reduction="none")
+    size = min(ours.shape[-1], theirs.shape[-1])
+    ours, theirs = ours[:, :size], theirs[:, :size]
+    agreed = ours.argmax(-1) == theirs.argmax(-1)
+    return torch.ones_like(nats), nats, forward_kl(ours, theirs, 1.0), agreed
 
 
 def _ask(
@@ -205,7 +215,8 @@ def _ask(
     positions = held_tokens(model)
     prompts = fitting_prompts(rows, tokenizer, positions)
     ends, held = end_ids(model, tokenizer), NO_LIMIT if positions is None else positions
-    return answer_greedily(model, prompts, spec.max_new_tokens, spec.batch_size, ends, held)
+    with at_work(model):
+        return answer_greedily(model, prompts, spec.max_new_tokens, spec.batch_size, ends, held)
 
 
 def fitting_prompts(

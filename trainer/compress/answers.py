@@ -10,6 +10,7 @@ from prompts.verify import Verifier
 from trainer.beside import texts_of
 from trainer.compress.report import Answer, RowAnswers, SideBySide
 from trainer.data import TokenRow
+from trainer.device import at_work
 from trainer.evaluate import Answered
 from trainer.generation import answer_greedily
 from trainer.judging import Checks, Judged, judge
@@ -50,9 +51,10 @@ def answer_rows(
     """A model's answers, made once for all figures, and a few of them beside themselves."""
     prompts = [row.ids[: row.prompt_tokens].tolist() for row in asked.rows]
     ends, held = end_ids(model, tokenizer), held_tokens(model) or NO_LIMIT
-    resting = restart_peak(model.device)
-    said = answer_greedily(model, prompts, asked.max_new_tokens, asked.batch_size, ends, held)
-    peak, texts = model_peak(model, resting, model.device), texts_of(said, tokenizer)
+    with at_work(model):
+        resting = restart_peak(model.device)
+        said = answer_greedily(model, prompts, asked.max_new_tokens, asked.batch_size, ends, held)
+        peak, texts = model_peak(model, resting, model.device), texts_of(said, tokenizer)
     judged = judge(asked.records, texts, asked.checks, asked.verifier, RESAMPLES)
     figures = RowAnswers(
         rows=len(prompts),

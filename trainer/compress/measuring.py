@@ -15,6 +15,7 @@ from trainer.compress.answers import RESAMPLES, AskedRows, answer_rows, beside_f
 from trainer.compress.report import ModelFacts, SideBySide
 from trainer.compress.size import measure_shape
 from trainer.data import TokenRow
+from trainer.device import at_work
 from trainer.errors import BadInput
 from trainer.evaluate import Compared, Said, compare, examine_loaded, listen
 from trainer.loading import load_model, load_tokenizer
@@ -110,7 +111,10 @@ class Measuring:
     @torch.inference_mode()
     def _finite(self, model_dir: Path) -> Said:
         said = self._said(model_dir)
-        if not all(torch.isfinite(said.logits(batch)).all() for batch in range(len(said.hidden))):
+        with at_work(said.head):
+            made = (said.logits(batch) for batch in range(len(said.hidden)))
+            finite = all(bool(torch.isfinite(logits).all()) for logits in made)
+        if not finite:
             raise BadInput(
                 f"what {model_dir} says of the {self.split} rows is not finite",
                 "Nothing can be compared with it. Load it in fp32 or bf16, or look at its weights.",

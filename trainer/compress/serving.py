@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from trainer.compress.report import ServingComparison
 from trainer.compress.vllm_server import Engine, Server, serve
+from trainer.device import at_work
 from trainer.loading import end_ids, load_model, load_tokenizer, read_config
 from trainer.measurement import Speed
 
@@ -103,11 +104,13 @@ def answer_in_transformers(
     """Greedy completions, up to and with the first token of `ends`, in the prompts' order."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Answer] = {}
-    for start in range(0, len(order), BATCH_ROWS):
-        part = order[start : start + BATCH_ROWS]
-        tokens = _greedy(model, [prompts[i] for i in part], max_new_tokens, ends)
-        logprobs = _logprobs(model, [prompts[i] for i in part], tokens)
-        answers |= {i: Answer(own, row) for i, own, row in zip(part, tokens, logprobs, strict=True)}
+    with at_work(model):
+        for start in range(0, len(order), BATCH_ROWS):
+            part = order[start : start + BATCH_ROWS]
+            tokens = _greedy(model, [prompts[i] for i in part], max_new_tokens, ends)
+            logprobs = _logprobs(model, [prompts[i] for i in part], tokens)
+            told = zip(part, tokens, logprobs, strict=True)
+            answers |= {i: Answer(own, row) for i, own, row in told}
     return [answers[i] for i in range(len(prompts))]
 
 
@@ -122,8 +125,8 @@ def _greedy(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     with torch.inference_mode():
         made = model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=sorted(ends),
@@ -148,7 +151,9 @@ def _logprobs(
     ids = torch.tensor([whole + [0] * (width - len(whole)) for whole in wholes])
     mask = torch.tensor([[1] * len(whole) + [0] * (width - len(whole)) for whole in wholes])
     with torch.inference_mode():
-        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits: Tensor = model(
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
+        ).logits.cpu()
     rows = []
     for row, prompt, whole in zip(range(len(wholes)), prompts, wholes, strict=True):
         # position t predicts token t + 1
