@@ -25,11 +25,13 @@ def save_best(directory: Path, step: int, weights: dict[str, Tensor], digest: st
 
 
 def load_best(directory: Path, step: int, digest: str) -> dict[str, Tensor] | str:
-    """The weights of a step, or why they can't be had."""
+    """The weights of a step on the CPU, or why they can't be had. Loaded to where they were saved,
+    a second copy of all of them would stand beside the optimizer."""
     problem = checkpoint.problem(directory / _name(step), digest)
     if problem is not None:
         return problem
-    stored: dict[str, Tensor] = torch.load(directory / _name(step) / WEIGHTS, weights_only=True)
+    path = directory / _name(step) / WEIGHTS
+    stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return stored
 
 

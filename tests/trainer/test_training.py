@@ -387,3 +387,16 @@ def test_methods_differ_in_their_rows(base: Path, tmp_path: Path) -> None:
     run(sequence_level(base), tmp_path / "out", records=mixed)
     card = json.loads((tmp_path / "out/model/retort.json").read_text())
     assert card["dataset"]["rows"] == 24
+
+
+def test_the_best_weights_of_a_gpu_are_loaded_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second copy of all of them would stand there beside the optimizer's moments."""
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        save_best(tmp_path, 3, {"weight": torch.ones(2)}, "d")
+    found = load_best(tmp_path, 3, "d")
+    assert not isinstance(found, str)
+    assert found["weight"].device.type == "cpu"
+    assert found["weight"].tolist() == [1, 1]
