@@ -17,7 +17,7 @@ from trainer.methods.selection import (
 from trainer.methods.served import find_served, served_kl
 from trainer.methods.stored import select_signalled, stored_kl
 from trainer.methods.teacher import check_teacher, check_vocabularies
-from trainer.methods.uld import uld
+from trainer.methods.uld import rows_for_both, uld
 
 METHODS: dict[str, Method] = {
     "rationale_then_answer": Method(select_rationales, hard_targets),
@@ -31,7 +31,7 @@ METHODS: dict[str, Method] = {
     "minillm": Method(select_all, minillm),
     "meta_ict": Method(select_demonstrated, in_context),
     "multitask_ict": Method(select_demonstrated, in_context, bare_rows),
-    "uld": Method(select_all, uld),
+    "uld": Method(select_all, uld, rows_for_both),
 }
 
 __all__ = [

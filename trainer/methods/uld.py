@@ -1,6 +1,7 @@
 """Universal logit distillation: a teacher with another tokenizer (arXiv:2402.12030)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from prompts.record import Record
 from trainer.batch import Batch, pad
-from trainer.data import TokenRow, encode
+from trainer.data import TokenRow, TokenRows
+from trainer.data import encode as tokenized
 from trainer.errors import BadInput
-from trainer.loading import end_ids, held_tokens, load_tokenizer
+from trainer.loading import NO_LIMIT, end_ids, held_tokens, load_tokenizer, outline
 from trainer.methods.hard import cross_entropy_losses
-from trainer.methods.method import Setting
+from trainer.methods.method import Encode, Setting
 from trainer.methods.teacher import load_teacher
 from trainer.objectives.sorted_distance import sorted_distance_term
 from trainer.spec import UniversalLogit
@@ -35,8 +37,7 @@ def uld(spec: UniversalLogit, setting: Setting) -> Objective:
     """Cross-entropy plus `weight` times the distance of sorted probabilities."""
     teacher = load_teacher(spec, setting)
     tokenizer = load_tokenizer(spec.teacher)
-    held = held_tokens(teacher.model)
-    pairs = _pairs(setting, tokenizer, end_ids(teacher.model, tokenizer), held)
+    pairs = _pairs(setting, tokenizer, end_ids(teacher.model, tokenizer))
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
         found = [pairs[row.row] for row in batch.rows] if batch.kept else []
@@ -50,6 +51,28 @@ def uld(spec: UniversalLogit, setting: Setting) -> Objective:
         return Losses(terms)
 
     return Objective(losses)
+
+
+def rows_for_both(spec: UniversalLogit, records: Sequence[Record], encode: Encode) -> TokenRows:
+    """The rows that the teacher holds too: they may be longer in its tokens. Those left out are
+    counted with the ones that are too long in the student's; BadInput where none is left."""
+    ours = encode(records)
+    teacher, tokenizer = outline(spec.teacher), load_tokenizer(spec.teacher)
+    held = held_tokens(teacher)
+    if held is None:
+        return ours
+    chosen = {row.row for row in ours.rows}
+    kept = [record for record in records if record.id in chosen]
+    theirs = tokenized(kept, tokenizer, NO_LIMIT, end_ids(teacher, tokenizer))
+    fits = {row.row for row in theirs.rows if len(row.ids) <= held}
+    if ours.rows and not fits:
+        raise BadInput(
+            "no row is short enough for the teacher",
+            f"It holds {held}, and all {len(ours.rows)} rows that fit the student have more of the "
+            f"teacher's own tokens (up to {theirs.longest}). Take shorter rows or another teacher.",
+        )
+    rows = tuple(row for row in ours.rows if row.row in fits)
+    return replace(ours, rows=rows, too_long=ours.too_long + len(ours.rows) - len(rows))
 
 
 def aligned(ours: list[int], theirs: list[int]) -> list[int]:
@@ -97,12 +120,11 @@ def _length(text: str) -> int:
 
 
 def _pairs(
-    setting: Setting, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int], held: int | None
+    setting: Setting, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]
 ) -> dict[str, _Pair]:
     records = {record.id: record for record in setting.records}
     chosen = [records[row.row] for row in setting.rows]
-    made = {row.row: row for row in encode(chosen, tokenizer, 2**31, ends).rows}
-    _check_lengths(made, held)
+    made = {row.row: row for row in tokenized(chosen, tokenizer, NO_LIMIT, ends).rows}
     found = {}
     for row in setting.rows:
         text = _text(records[row.row])
@@ -115,17 +137,6 @@ def _pairs(
             "Their tokenizers never begin a token at the same character. Use sequence_level.",
         )
     return found
-
-
-def _check_lengths(made: dict[str, TokenRow], held: int | None) -> None:
-    """Rows may be longer in the teacher's tokens than in the student's."""
-    long = [row.row for row in made.values() if held is not None and len(row.ids) > held]
-    if long:
-        raise BadInput(
-            f"{len(long)} of {len(made)} rows are longer than the teacher holds, in its tokens",
-            f"It holds {held}; the first such row is {long[0]}. Lower optimization.max_length: "
-            "longer rows are left out and counted.",
-        )
 
 
 def _text(record: Record) -> str:

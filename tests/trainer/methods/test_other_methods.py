@@ -405,11 +405,17 @@ def test_uld_asks_nothing_of_a_pass_without_rows(tmp_path: Path) -> None:
     assert loss.item() == 0
 
 
-def test_rows_longer_than_the_teacher_holds_in_its_own_tokens_are_named(tmp_path: Path) -> None:
+def test_rows_longer_than_the_teacher_holds_in_its_own_tokens_are_left_out(tmp_path: Path) -> None:
     """Characters are more tokens than words: what fits the student doesn't fit the teacher."""
     tokenizer = letters()
     few = make_model(2, vocab_size=len(tokenizer), max_position_embeddings=24)
     save_model(tmp_path / "letters", few, tokenizer)
     spec = spec_of(tmp_path, "uld").model_copy(update={"teacher": str(tmp_path / "letters")})
-    with pytest.raises(BadInput, match=r"1 of 1 rows are longer than the teacher holds.*holds 24"):
-        made(spec, [make_record(0, "w1 w2", "The answer is 7 .")])
+    long, short = make_record(0, "w1 w2", "The answer is 7 ."), make_record(1, "w1", "w2 7")
+    run, student = made(spec, [long, short])
+    assert [row.row for row in run.rows.rows] == ["r1"]
+    assert (run.rows.too_long, run.rows.cut, run.rows.unsuited) == (1, 0, 0)
+    assert run.rows.longest == 12  # of the row left out, in the student's tokens
+    assert torch.isfinite(loss_of(student, all_rows(run))[0])
+    with pytest.raises(BadInput, match=r"no row is short enough for the teacher.*holds 24"):
+        made(spec, [long])
