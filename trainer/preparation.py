@@ -29,7 +29,14 @@ from trainer.loading import (
     read_config,
     stored_dtype,
 )
-from trainer.methods import METHODS, Setting, check_confidence, check_teacher, count_left
+from trainer.methods import (
+    METHODS,
+    Fitting,
+    Setting,
+    check_confidence,
+    check_teacher,
+    count_left,
+)
 from trainer.methods.method import Encode
 from trainer.packing import check_packing
 from trainer.plan import Plan, layout, make_plan
@@ -82,6 +89,7 @@ def prepare(
     held, held_rows = _held(spec, validation, _encoder(tokenizer, limit, ends), emit)
     check_validation(optimization, held_rows.rows)
     _tell_rows(rows, held_rows, limit, emit)
+    method.check(spec, Fitting((*rows.rows, *held_rows.rows), tokenizer, shape))
     plan = make_plan(rows.rows, optimization, _ranks())
     digest = digest_of(spec, rows, chosen, held_rows, _ranks())
     how = ", its weights at random" if spec.initial == "random" else ""

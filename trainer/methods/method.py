@@ -44,6 +44,21 @@ def encode_all(spec: Any, records: Sequence[Record], encode: Encode) -> TokenRow
 
 
 @dataclass(frozen=True)
+class Fitting:
+    """What a method's own material has to fit, before any weights are read."""
+
+    rows: tuple[TokenRow, ...]
+    """Training and validation rows."""
+    tokenizer: PreTrainedTokenizerBase
+    shape: PreTrainedModel
+    """The student's outline."""
+
+
+def check_nothing(spec: Any, fitting: Fitting) -> None:
+    """Most methods have nothing beside rows and models."""
+
+
+@dataclass(frozen=True)
 class Method:
     """One method, from records to the loss."""
 
@@ -54,3 +69,5 @@ class Method:
     """Loads what it needs; BadInput where that doesn't fit the student."""
     rows: Callable[[Any, Sequence[Record], Encode], TokenRows] = encode_all
     """(its spec, what `select` gave, encode) -> training rows."""
+    check: Callable[[Any, Fitting], None] = check_nothing
+    """BadInput where a signal or a text isn't there or isn't of these rows; reads no weights."""

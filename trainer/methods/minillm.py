@@ -13,11 +13,11 @@ from torch import Tensor
 
 from trainer.batch import Batch, pad
 from trainer.methods.hard import cross_entropy_losses
-from trainer.methods.method import Setting
+from trainer.methods.method import Fitting, Setting
 from trainer.methods.off_policy import towards
 from trainer.methods.on_policy import TEXT, drawing_of, no_answers, sample
 from trainer.methods.teacher import Teacher, load_teacher
-from trainer.methods.text import read_text
+from trainer.methods.text import check_text, read_text
 from trainer.objectives import weighted
 from trainer.objectives.divergences import reverse
 from trainer.objectives.policy import policy_term, returns
@@ -53,6 +53,12 @@ def minillm(spec: MiniLLM, setting: Setting) -> Objective:
         return _policy_losses(spec, teacher, targets, batch)
 
     return Objective(losses, passes)
+
+
+def check_its_text(spec: MiniLLM, fitting: Fitting) -> None:
+    """The text is there, where one is named; BadInput otherwise."""
+    if spec.text is not None:
+        check_text(spec.text)
 
 
 def chosen_text(count: int, batch_size: int, moment: Moment) -> list[int]:

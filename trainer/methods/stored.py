@@ -17,7 +17,7 @@ from trainer.batch import Batch
 from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.loading import tokenizer_file
-from trainer.methods.method import Setting
+from trainer.methods.method import Fitting, Setting
 from trainer.methods.off_policy import mixed
 from trainer.methods.selection import select_all
 from trainer.objectives import DIVERGENCES, Term
@@ -42,13 +42,18 @@ def select_signalled(spec: StoredKL, records: Sequence[Record]) -> list[Record]:
     return rows
 
 
+def check_signal(spec: StoredKL, fitting: Fitting) -> None:
+    """The signal is of this tokenizer and head, and of every row's very tokens, or BadInput."""
+    with open_signal(spec) as reader:
+        check_source(reader.header, fitting.tokenizer)
+        for row in fitting.rows:
+            check_tokens(row, _read(reader, row.row).token_ids)
+        _check_vocabulary(reader.header, head_of(fitting.shape).weight.shape[0])
+
+
 def stored_kl(spec: StoredKL, setting: Setting) -> Objective:
-    """Checks every row's tokens against the signal's before the first step."""
+    """Of a signal that `check_signal` has looked at."""
     reader = open_signal(spec)
-    check_source(reader.header, setting.tokenizer)
-    for row in setting.rows:
-        check_tokens(row, _read(reader, row.row).token_ids)
-    _check_vocabulary(reader.header, head_of(setting.model).weight.shape[0])
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
         term = _term(spec, reader, batch)

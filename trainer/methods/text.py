@@ -22,13 +22,23 @@ def read_text(place: str, setting: Setting) -> tuple[TokenRow, ...]:
         if len(ids) > 1
     )
     if not rows:
-        raise BadInput(f"{place} holds no text", "One document a line is needed.")
+        raise _empty(place)
     return rows
+
+
+def check_text(place: str) -> None:
+    """BadInput for what can't be read as text, or has none."""
+    if not _texts(Path(place)):
+        raise _empty(place)
 
 
 def whole_row(name: str, ids: list[int]) -> TokenRow:
     """All tokens are learnt but the first, which nothing predicts."""
     return TokenRow(name, np.asarray(ids, dtype=np.int32), prompt_tokens=1)
+
+
+def _empty(place: str) -> BadInput:
+    return BadInput(f"{place} holds no text", "One document a line is needed.")
 
 
 def _texts(path: Path) -> list[str]:

@@ -295,3 +295,13 @@ def test_rows_leave_a_recurrent_models_batch_too() -> None:
     assert [
         tuple(one.ids[: len(ids)]) for one, ids in zip(cold[::2], together.ids, strict=True)
     ] == list(together.ids)
+
+
+def test_a_text_that_isnt_there_is_said_before_weights_are_read(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "minillm", text=str(tmp_path / "none.txt"))
+    (tmp_path / "student/model.safetensors").write_bytes(b"none")
+    with pytest.raises(BadInput, match="can't be read as UTF-8 text"):
+        made(spec)
+    (tmp_path / "none.txt").write_text("\n \n")
+    with pytest.raises(BadInput, match="holds no text"):
+        made(spec)

@@ -185,3 +185,21 @@ def test_a_hub_names_tokenizer_is_known_by_its_file(
     for nowhere in ("some/other", "no name at all/", ""):
         tokenizer.name_or_path = nowhere
         assert tokenizer_file(tokenizer) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "harm", "problem"),
+    [
+        ({}, 0, "can't be loaded"),
+        ({}, 1, "signal is of other tokens"),
+        ({"tokenizer_sha256": "0" * 64}, 0, "made with another tokenizer"),
+        ({"vocabulary": 62}, 0, "more tokens than the student's head"),
+    ],
+)
+def test_a_signal_is_looked_at_before_weights_are_read(
+    tmp_path: Path, header: dict[str, Any], harm: int, problem: str
+) -> None:
+    write(tmp_path, HEADER.model_copy(update=header), harm)
+    (tmp_path / "student/model.safetensors").write_bytes(b"none")
+    with pytest.raises(BadInput, match=problem):
+        made(stored(tmp_path), RECORDS)
