@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.trainer.conftest import save_model
 from tests.trainer.methods.every import FIELDS, records_of, training_by
 from tests.trainer.methods.made import NOW, made
 from trainer.batch import Batch, silence
 from trainer.data import TokenRow
+from trainer.loading import load_model
 from trainer.methods import METHODS
 from trainer.plan import layout
-from trainer.spec import TrainSpec
+from trainer.spec import TrainSpec, WithTeacher
 from trainer.student import Student
 
 pytestmark = pytest.mark.slow
@@ -27,6 +29,8 @@ def test_every_method_is_here() -> None:
 
 
 def ready(spec: TrainSpec) -> tuple[tuple[TokenRow, ...], Student]:
+    if isinstance(spec, WithTeacher):  # a teacher stays in the width that it was saved in
+        save_model(Path(spec.teacher), load_model(spec.teacher).double())
     run, student = made(spec, records_of(spec.method, ROWS))
     return run.rows.rows, student.double()
 
@@ -52,11 +56,11 @@ def step(
 
 
 def close(first: tuple[float, list[Tensor]], second: tuple[float, list[Tensor]]) -> None:
-    """Teachers compute in fp32 whatever the student does, a stored signal holds it too."""
-    assert second[0] == pytest.approx(first[0], rel=2e-5)
+    """All but the order of sums is the same, and that counts for nothing in fp64."""
+    assert second[0] == pytest.approx(first[0], rel=1e-12)
     assert len(first[1]) == len(second[1]) > 0
     for ours, theirs in zip(first[1], second[1], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", FIELDS)
