@@ -124,6 +124,10 @@ def _rewrite(config: PreTrainedConfig, kept: Sequence[int], leaf: str) -> None:
             setattr(config, name, [values[name][index] for index in kept])
     if values.get("ranks"):
         config.ranks = _renumber_ranks(values["ranks"], kept, leaf)
+    if values.get("max_window_layers") is not None:  # Qwen's: of which layer on windows slide
+        gone = set(range(before)) - set(kept)
+        first = values["max_window_layers"]
+        config.max_window_layers = first - sum(index < first for index in gone)
     config.num_hidden_layers = len(kept)
 
 

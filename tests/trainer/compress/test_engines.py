@@ -18,6 +18,7 @@ from tests.trainer.compress.families import make
 from tests.trainer.compress.models import token_rows
 from tests.trainer.conftest import make_records, make_tokenizer
 from trainer.compress.backend import BACKEND, name_backend
+from trainer.compress.depth import remove_layers
 from trainer.compress.expected import obstacles
 from trainer.compress.fake_quant import Quantized, export, prepare
 from trainer.compress.forecast import forecast
@@ -48,17 +49,20 @@ NARROW = {"kind": "width", "feed_forward": 160, "key_value_groups": 1, "hidden":
 SVD = {"kind": "svd", "parameter_ratio": 0.6, "rank_multiple": 32}
 FOUR = {"kind": "qat", "scheme": "W4A16", "group_size": 32}
 EIGHT = {"kind": "qat", "scheme": "W8A8"}
+FLOAT = {"kind": "qat", "scheme": "FP8"}
+DEPTH = {"kind": "depth"}
 OF_EACH_FAMILY: dict[str, list[dict[str, Any]]] = {
     # factors first: vLLM fuses what it saw unfused of a class, but not the other way round
     "factors": [SVD],
     "narrow": [NARROW],
+    "depth": [DEPTH],
 }
 OF_ONE: dict[str, list[dict[str, Any]]] = {
     "heads of each group": [{"kind": "width", "heads_per_group": 1}],
-    "depth": [{"kind": "depth"}],
     "mask": [{"kind": "wanda", "pattern": "2:4"}],
     "4 bits": [FOUR],
-    "fp8": [{"kind": "qat", "scheme": "FP8"}],
+    "fp8": [FLOAT],
+    "tensor": [{"kind": "tensor", "parameter_ratio": 0.3}],
     "odd factors, 8 bits": [{"kind": "svd", "parameter_ratio": 0.5}, EIGHT],
     "peqa": [{"kind": "qaf", "group_size": 32}],
     "qa_lora": [{"kind": "qaf", "method": "qa_lora", "group_size": 32, "rank": 4}],
@@ -68,8 +72,20 @@ OF_ONE: dict[str, list[dict[str, Any]]] = {
         {**FOUR, "group_size": 16},
     ],
 }
+PACKED_FACTORS = [NARROW, {**SVD, "parameter_ratio": 0.9}, FOUR]
+OF_SOME: list[tuple[str, str, list[dict[str, Any]]]] = [
+    ("qwen2", "narrow, factors, 4 bits", PACKED_FACTORS),
+    ("gemma2", "narrow, factors, 4 bits", PACKED_FACTORS),
+    ("qwen3", "factors, fp8", [SVD, FLOAT]),
+    ("qwen2", "narrow, 8 bits", [NARROW, EIGHT]),
+    ("mistral", "4 bits", [FOUR]),
+    ("gemma", "8 bits", [EIGHT]),
+]
+"""So that each family is packed, and each scheme on whole matrices as on factors."""
+WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}
+FOUR_LAYERS = {**WINDOWS, "num_hidden_layers": 4}
 OTHERS: list[tuple[str, dict[str, Any], list[dict[str, Any]], torch.dtype]] = [
-    ("heads of 16", {"head_dim": 16}, [{"kind": "depth"}], torch.bfloat16),
+    ("heads of 16", {"head_dim": 16}, [DEPTH], torch.bfloat16),
     ("4 bits in fp32", {}, [FOUR], torch.float32),
 ]
 
@@ -90,7 +106,7 @@ def build(
 ) -> Case:
     """Make the result by the stages' own methods."""
     dtype = given.pop("dtype", torch.bfloat16)
-    fields = {**SHAPE, **given}
+    fields = {**SHAPE, **({"num_hidden_layers": 3} if DEPTH in stages else {}), **given}
     if family == "qwen2":
         del fields["head_dim"]  # it has none: hidden / heads is 32 as well
     if family != "gemma2":
@@ -156,10 +172,9 @@ def test_vllm_loads_what_the_plan_says_and_nothing_else(tmp_path: Path) -> None:
         for name, stages in OF_EACH_FAMILY.items()
     ]
     cases += [build(name, "llama", stages, tmp_path) for name, stages in OF_ONE.items()]
-    packed = [NARROW, {**SVD, "parameter_ratio": 0.9}, FOUR]
-    for family in ("qwen2", "gemma2"):
-        cases.append(build("narrow, factors, 4 bits", family, packed, tmp_path))
-    cases.append(build("narrow, 8 bits", "qwen2", [NARROW, EIGHT], tmp_path))
+    cases += [build(name, family, stages, tmp_path) for family, name, stages in OF_SOME]
+    for family in ("qwen2", "qwen3"):
+        cases.append(build("windows in some layers", family, [DEPTH], tmp_path, **FOUR_LAYERS))
     for name, fields, stages, dtype in OTHERS:
         cases.append(build(name, "llama", stages, tmp_path, dtype=dtype, **fields))
     answers = ask_vllm(cases)
@@ -194,6 +209,23 @@ def test_only_a_head_size_that_vllm_would_get_wrong_names_a_backend(tmp_path: Pa
     trained = train_on(spec, make_records(4), [], tmp_path / "trained", silent)
     config = json.loads((trained / "config.json").read_text("utf-8"))
     assert config["architectures"] == [BACKEND]  # a training that follows leaves it so
-    case = build("depth", "qwen2", [{"kind": "depth"}], tmp_path)
+    case = build("depth", "qwen2", [DEPTH], tmp_path)
     config = json.loads((case.directory / "config.json").read_text("utf-8"))
     assert config["architectures"] == ["Qwen2ForCausalLM"]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_layers_of_two_kinds_name_a_backend(family: str, tmp_path: Path) -> None:
+    """vLLM's own would refuse them, or leave their windows out."""
+    model = make(family, **FOUR_LAYERS)
+    (mixed,) = forecast(CompressSpec(stages=({"kind": "magnitude"},)), model)
+    assert "sliding windows in all layers or in none" in "; ".join(mixed.notes)
+    (alone,) = forecast(CompressSpec(stages=({**DEPTH, "layers": 3},)), model)
+    assert "sliding windows" not in "; ".join(alone.notes)
+    for removed, named in (([0], True), ([0, 1], False), ([2, 3], False)):
+        pruned = make(family, **FOUR_LAYERS)
+        remove_layers(pruned, removed)
+        pruned.save_pretrained(tmp_path)
+        name_backend(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+        assert (config["architectures"] == [BACKEND]) is named
