@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.compress.expected import DERIVES_HEAD_SIZE, TAKES_ONE_KIND_OF_LAYER
+from trainer.compress.engines import DERIVES_HEAD_SIZE, TAKES_ONE_KIND_OF_LAYER
 from trainer.loading import read_config
 
 BACKEND = "TransformersForCausalLM"

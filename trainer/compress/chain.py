@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from trainer.checkpoint import publish
 from trainer.compress import card
 from trainer.compress.backend import name_backend
-from trainer.compress.expected import obstacles
+from trainer.compress.engines import obstacles
 from trainer.compress.gate import (
     FAILED,
     GateFailed,

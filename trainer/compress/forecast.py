@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from transformers import PreTrainedModel
 
 from trainer.compress.anatomy import find_anatomy
-from trainer.compress.expected import Expected, Linear, describe, engines
+from trainer.compress.engines import engines
+from trainer.compress.expected import Expected, Linear, describe
 from trainer.compress.folding import check_ratio
 from trainer.compress.layout import find_layers, pick_linears
 from trainer.compress.masks import check_layers
@@ -50,15 +51,18 @@ class Forecast:
         return f"stages[{index}] {kind}: {size}; {'; '.join(self.notes)}"
 
 
-def forecast(spec: CompressSpec, model: PreTrainedModel) -> list[Forecast]:
-    """What each stage, and each point of a sweep, should make, in order. Raises BadInput, with the
-    field's path, for what a stage won't be able to do."""
+def forecast(
+    spec: CompressSpec, model: PreTrainedModel, wheel: str | None = None
+) -> list[Forecast]:
+    """What each stage, and each point of a sweep, should make, in order, and whether the vLLM of
+    that wheel loads it. Raises BadInput, with the field's path, for what a stage won't be able to
+    do."""
     start = describe(model)
     found: list[Forecast] = []
     for point in lay_out(spec):
         source = start if point.before is None else found[point.before].expected
         made = _after(point.stage, source, model, f"stages[{point.asked}]")
-        found.append(Forecast(made, (*engines(made), *_filled(source, made))))
+        found.append(Forecast(made, (*engines(made, wheel), *_filled(source, made))))
     return found
 
 

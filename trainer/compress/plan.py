@@ -53,6 +53,7 @@ class Plan:
     train_rows: tuple[TokenRow, ...]
     measuring: Measuring
     engine: Engine | None
+    """The vLLM that stands here."""
     expected: tuple[Expected, ...]
     """What each model to be made should be."""
     shared: Shared = field(default_factory=Shared)
@@ -76,7 +77,8 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     emit("phase", {"name": "load", "detail": str(start)})
     tokenizer, model = load_tokenizer(start), load_model(start)
     check_weights(start, model)
-    expected = check_stages(spec, model, emit)
+    engine = find_engine(vllm_python)
+    expected = check_stages(spec, model, emit, engine)
     if spec.evaluate is not None:
         questions = read_rows(Path(spec.evaluate.data), spec.evaluate.limit_per_skill)
         fitting_prompts(questions, tokenizer, held_tokens(model))
@@ -100,18 +102,20 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
     if served:
         prompts = serving_prompts([*held, *train], tokenizer, model)
         measuring = replace(measuring, serving_prompts=prompts)
-    engine = _engine(expected, vllm_python) if served else None
+        _check_engine(engine, expected)
     return Plan(spec, start, dataset, rows, measuring, engine, expected)
 
 
-def check_stages(spec: CompressSpec, model: PreTrainedModel, emit: Emit) -> tuple[Expected, ...]:
+def check_stages(
+    spec: CompressSpec, model: PreTrainedModel, emit: Emit, engine: Engine | None
+) -> tuple[Expected, ...]:
     """Refuse, before the first stage, what a later one couldn't do; say what is to be expected of
-    each model to be made."""
+    each model to be made, and whether the vLLM that stands here loads it."""
     check_head(model)
     for index, stage in enumerate(spec.stages):
         if stage.kind in PACKING:
             _check_quantization(index, stage)
-    found = forecast(spec, model)
+    found = forecast(spec, model, engine.wheel if engine is not None else None)
     emit("phase", {"name": "plan", "detail": tell(spec, found)})
     return tuple(one.expected for one in found)
 
@@ -209,12 +213,10 @@ def serving_prompts(
     return tuple(fitting[:SERVING_PROMPTS])
 
 
-def _engine(expected: Sequence[Expected], vllm_python: Path | None) -> Engine | None:
-    engine = find_engine(vllm_python)
+def _check_engine(engine: Engine | None, expected: Sequence[Expected]) -> None:
     factorizes = any(one.factorized for one in expected)
     if engine is not None and factorizes and not engine.lowrank:
         raise BadInput(
             f"{engine.python} can't serve factorized models",
             "Install retort-lowrank beside its vLLM, or set serve_check: false.",
         )
-    return engine

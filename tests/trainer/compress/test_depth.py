@@ -16,7 +16,6 @@ from trainer.errors import BadInput
 from trainer.loading import load_model
 from trainer.spec import DepthPrune, SvdFactorize
 
-
 WINDOWS: dict[str, dict[str, Any]] = {
     "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     "qwen3": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},

