@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.spec.base import Spec
+from trainer.spec.base import AtLeast, Spec
 from trainer.spec.evaluation import EvalSpec
 from trainer.spec.stages import (
     DepthPrune,
@@ -60,7 +60,7 @@ class CompressSpec(Spec):
     """Model id or directory; None in a recipe takes the trained student."""
     dataset: str | None = None
     """Where calibration and healing rows come from; None in a recipe takes the build's."""
-    stages: tuple[StageSpec, ...] = Field(min_length=1)
+    stages: Annotated[tuple[StageSpec, ...], AtLeast(1)]
     evaluate: EvalSpec | None = None
     """None in a recipe takes the recipe's."""
     teacher: str | None = None

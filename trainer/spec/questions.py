@@ -3,13 +3,14 @@
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from prompts.record import Frozen, Message
 from prompts.verify import GoldError, gold_answer
 from trainer.errors import BadInput
+from trainer.spec.base import AtLeast
 
 
 class BadQuestions(BadInput):
@@ -21,7 +22,7 @@ class EvalRow(Frozen):
 
     id: str
     skill: str
-    prompt: tuple[Message, ...] = Field(min_length=1)
+    prompt: Annotated[tuple[Message, ...], AtLeast(1)]
     answer: str
     """What is right; never blank: a model that says nothing would be."""
     kind: str | None = None

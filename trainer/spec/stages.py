@@ -1,10 +1,10 @@
 """The stages of a compression: one spec per method, each with its own `kind`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.spec.base import Spec
+from trainer.spec.base import AtLeast, Spec
 from trainer.spec.optimization import Optimization
 from trainer.spec.quantization import SchemeName, check_group_size
 from trainer.spec.sweep import Sweep
@@ -187,7 +187,7 @@ class SvdFactorize(Stage):
     """One ratio for all targets, or the same number of parameters where they lose least."""
     rank_multiple: int = Field(1, ge=1)
     """Ranks are multiples of it, rounded down: a group size of a later W4A16 must divide them."""
-    targets: tuple[str, ...] = Field(TARGETS, min_length=1)
+    targets: Annotated[tuple[str, ...], AtLeast(1)] = TARGETS
     """Names of the linears to factorize."""
 
     @model_validator(mode="after")

@@ -1,17 +1,18 @@
 """A stage at several ratios."""
 
 from itertools import pairwise
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from trainer.spec.base import Spec
+from trainer.spec.base import AtLeast, Spec
 
 
 class Sweep(Spec):
     """One stage at several ratios, each a branch of its own: measured, kept, and never ending the
     chain by its gate. The report draws which of them are worth their bytes."""
 
-    ratios: tuple[float, ...] = Field(min_length=2, max_length=32)
+    ratios: Annotated[tuple[float, ...], Field(max_length=32), AtLeast(2)]
     """Of sparsity, or of parameters kept; rising."""
 
     @model_validator(mode="after")
