@@ -1,9 +1,11 @@
 """A model that does not exist yet: what it is made of, and how big it will be."""
 
 import math
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import torch
+from retort_lowrank import LowRankLinear
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -23,7 +25,9 @@ class Linear:
     bias: bool
     rank: int | None = None
     step: int | None = None
-    """Where the data decide the rank: it is a multiple of this, `rank` at most."""
+    """Where the layers have several ranks: all are multiples of this, `rank` at most."""
+    ranks: tuple[int, ...] = ()
+    """Each layer's, where layers have several and they are known; else the data decide them."""
     masked: bool = False
     """Whether a mask's zeros are in it."""
 
@@ -37,6 +41,23 @@ class Linear:
         """`matrices`, with a number that every possible rank is a multiple of in the rank's
         place: what divides these divides what will be stored."""
         return self._of_rank(self.step or self.rank)
+
+    @property
+    def searched(self) -> bool:
+        """Whether the data decide its ranks."""
+        return self.step is not None and not self.ranks
+
+    @property
+    def least(self) -> int:
+        """The smallest side of what is stored."""
+        lowest = min(self.ranks, default=self.rank)
+        return min(min(matrix) for matrix in self._of_rank(lowest))
+
+    def of_layers(self, layers: int) -> list[tuple[int, int]]:
+        """(outputs, inputs) of what is stored in all layers, where the ranks are known."""
+        if self.ranks:
+            return [matrix for rank in self.ranks for matrix in self._of_rank(rank)]
+        return list(self.matrices) * layers
 
     @property
     def cost(self) -> int:
@@ -82,8 +103,7 @@ class Expected:
     @property
     def parameters(self) -> int:
         """Numbers in the model, packed ones counted as numbers."""
-        fixed = sum(m * n for linear in self._fixed for m, n in linear.matrices)
-        return self._plain + self.layers * fixed + self._spent
+        return self._plain + sum(m * n for m, n in self._fixed) + self._spent
 
     @property
     def factorized(self) -> bool:
@@ -103,8 +123,8 @@ class Expected:
     @property
     def weight_bytes(self) -> int:
         """On disk, headers left out."""
-        fixed = sum(self._stored(m, n) for linear in self._fixed for m, n in linear.matrices)
-        return self._plain * self.item_bytes + self.layers * fixed + self._searched_bytes()
+        fixed = sum(self._stored(m, n) for m, n in self._fixed)
+        return self._plain * self.item_bytes + fixed + self._searched_bytes()
 
     @property
     def _plain(self) -> int:
@@ -113,12 +133,13 @@ class Expected:
         return self.outside + self.layers * (self.other_per_layer + biases)
 
     @property
-    def _fixed(self) -> list[Linear]:
-        return [linear for linear in self.linears.values() if linear.step is None]
+    def _fixed(self) -> list[tuple[int, int]]:
+        known = [linear for linear in self.linears.values() if not linear.searched]
+        return [matrix for linear in known for matrix in linear.of_layers(self.layers)]
 
     @property
     def _searched(self) -> list[Linear]:
-        return [linear for linear in self.linears.values() if linear.step is not None]
+        return [linear for linear in self.linears.values() if linear.searched]
 
     @property
     def _spent(self) -> int:
@@ -164,18 +185,15 @@ class Expected:
 def describe(model: PreTrainedModel) -> Expected:
     """The model as it stands, with the zeros of a mask that an earlier run may have left."""
     layout = find_layers(model)
-    linears = find_linears(layout.layers[0])
     try:
         anatomy = find_anatomy(model)
     except BadInput:
         anatomy = None  # stages that need no more than layers and linears still work
     within = sum(p.numel() for p in layout.layers[0].parameters())
     masked = find_masked(layout.layers)
-    counted = {
-        name: Linear(*_shape(linear), linear.bias is not None, masked=name in masked)
-        for name, linear in linears.items()
-    }
-    in_linears = sum(p.numel() for linear in linears.values() for p in linear.parameters())
+    first = find_linears(layout.layers[0])
+    counted = _counted(layout.layers, masked)
+    in_linears = sum(p.numel() for linear in first.values() for p in linear.parameters())
     whole = sum(p.numel() for p in model.parameters())
     all_layers = sum(p.numel() for p in layout.layers.parameters())
     return Expected(
@@ -187,6 +205,34 @@ def describe(model: PreTrainedModel) -> Expected:
         item_bytes=torch.empty((), dtype=model.dtype).element_size(),
         anatomy=anatomy,
         layer_kinds=frozenset(model.config.get_text_config().to_dict().get("layer_types") or ()),
+    )
+
+
+def _counted(layers: nn.ModuleList, masked: Set[str]) -> dict[str, Linear]:
+    """Of each layer, by name; two factors are one, whose rank each layer may have its own of."""
+    found = {}
+    for name, module in layers[0].named_modules():
+        if isinstance(module, LowRankLinear):
+            alike = [layer.get_submodule(name) for layer in layers]
+            ranks = [one.right.out_features for one in alike if isinstance(one, LowRankLinear)]
+            hidden = not {f"{name}.left", f"{name}.right"}.isdisjoint(masked)
+            found[name] = _of_ranks(module, ranks, hidden)
+        elif isinstance(module, nn.Linear) and name.rpartition(".")[0] not in found:
+            found[name] = Linear(*_shape(module), module.bias is not None, masked=name in masked)
+    return found
+
+
+def _of_ranks(factors: LowRankLinear, ranks: Sequence[int], masked: bool) -> Linear:
+    left, right = factors.left, factors.right
+    several = len(set(ranks)) > 1
+    return Linear(
+        left.out_features,
+        right.in_features,
+        left.bias is not None,
+        rank=max(ranks),
+        step=math.gcd(*ranks) if several else None,
+        ranks=tuple(ranks) if several else (),
+        masked=masked,
     )
 
 

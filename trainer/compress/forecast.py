@@ -100,7 +100,18 @@ def _after_depth(stage: DepthPrune, source: Expected, path: str) -> Expected:
             f"The model has {source.layers} there. At least one must stay: ask for fewer.",
         )
     kinds = source.layer_kinds if left > 1 else frozenset()
-    return replace(source, layers=left, layer_kinds=kinds)
+    return _with_open_ranks(replace(source, layers=left, layer_kinds=kinds))
+
+
+def _with_open_ranks(made: Expected) -> Expected:
+    """The data decide which layers go, and so which ranks stay: the highest, at most."""
+    known = {name: linear for name, linear in made.linears.items() if linear.ranks}
+    if not known:
+        return made
+    highest = [sorted(one.ranks)[-made.layers :] for one in known.values()]
+    budget = sum(sum(ranks) * one.cost for ranks, one in zip(highest, known.values(), strict=True))
+    opened = {name: replace(linear, ranks=()) for name, linear in known.items()}
+    return replace(made, linears={**made.linears, **opened}, budget=budget)
 
 
 def _after_mask(
@@ -243,7 +254,9 @@ def _inputs(name: str, linear: Linear) -> list[tuple[int, str]]:
     what all of them are multiples of."""
     if linear.step is None:
         return [(inputs, f"the {inputs} inputs of {name}") for _, inputs in linear.matrices]
-    ranks = f"all ranks that {name} may get, multiples of {linear.step}"
+    ranks = (
+        f"all ranks that {name} {'has' if linear.ranks else 'may get'}, multiples of {linear.step}"
+    )
     return [(linear.n, f"the {linear.n} inputs of {name}"), (linear.step, ranks)]
 
 
@@ -256,10 +269,9 @@ def _check_adapters(stage: QuantizeFinetune, source: Expected, path: str) -> Non
             "Merged adapters change every weight. Use method: peqa, or kind: qat, which keep them.",
         )
     for name, linear in source.linears.items():
-        least = min(min(matrix) for matrix in linear.matrices)
-        if stage.rank >= least:
+        if stage.rank >= linear.least:
             raise BadInput(
-                f"{path}.rank: {stage.rank} is no less than the {least} of {name}",
+                f"{path}.rank: {stage.rank} is no less than the {linear.least} of {name}",
                 "Its adapters would have more numbers than it has itself. Take a smaller rank.",
             )
 
