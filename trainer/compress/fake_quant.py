@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer.compress.adapted_linears import AdaptedLinear, PooledLinear
@@ -22,6 +22,7 @@ from trainer.compress.quantized_linears import (
     Packed,
     QuantizedLinear,
     ScaledLinear,
+    given,
     plain_linear,
 )
 from trainer.compress.rounding import round_weight
@@ -158,12 +159,28 @@ def rounded_linears(model: PreTrainedModel) -> dict[str, QuantizedLinear]:
 def merge_error(module: QuantizedLinear, quantized: Quantized) -> float:
     """|W - Q|_F / |W|_F of what a linear computes with and what is stored of it: 0 for QAT and
     PEQA, what rounding a merge again (or its zero points) loses for QLoRA (or QA-LoRA)."""
-    merged, packed = module.merged(), module.packed()
-    stored = packed.weight
-    if packed.zero is None:
-        scheme = SCHEMES[quantized.scheme]
-        stored = round_weight(stored, packed.scale, scheme, quantized.group_size)
-    return float((merged - stored).norm() / merged.norm())
+    merged = module.merged()
+    return float((merged - _stored(module, quantized)).norm() / merged.norm())
+
+
+def as_saved(model: PreTrainedModel, quantized: Quantized) -> PreTrainedModel:
+    """A copy that computes with what is stored of each linear: adapters merged and rounded."""
+    made, scheme = copy.deepcopy(model), SCHEMES[quantized.scheme]
+    for name, module in rounded_linears(made).items():
+        linear = plain_linear(module)
+        linear.weight.data = _stored(module, quantized)
+        linear.register_forward_pre_hook(lambda _, inputs: (given(inputs[0], scheme),))
+        _put(made, name, linear)
+    return made
+
+
+def _stored(module: QuantizedLinear, quantized: Quantized) -> Tensor:
+    """[m, n]"""
+    packed = module.packed()
+    if packed.zero is not None:
+        return packed.weight
+    scheme = SCHEMES[quantized.scheme]
+    return round_weight(packed.weight, packed.scale, scheme, quantized.group_size)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -29,6 +29,7 @@ from trainer.compress.measuring import OWN, PICKLED, digest_model
 from trainer.compress.moments import Collect
 from trainer.compress.outcome import Outcome
 from trainer.compress.plan import Plan
+from trainer.compress.reloading import check_saved, speak
 from trainer.data import TokenRow
 from trainer.events import Emit
 from trainer.loading import load_model
@@ -99,8 +100,14 @@ def make(
         _publish(partial(_copy, source), source, directory)
     else:
         outcome = _apply(plan, stage, source, directory, gather, emit)
-        _publish(outcome.save or outcome.model.save_pretrained, source, directory)
         details, notes = outcome.details, outcome.notes
+        said = speak(outcome.saved or outcome.model, plan.measuring.rows)
+        _publish(outcome.save or outcome.model.save_pretrained, source, directory)
+        del outcome  # two of a large model need not be in memory
+        details = {
+            **details,
+            "reloaded": check_saved(said, directory / "made", plan.measuring.rows),
+        }
     notes = (*notes, *((SHARED,) if plan.shared.served > served else ()))
     made = Made(details, notes, time.monotonic() - started)
     fields = {"details": made.details, "notes": made.notes, "seconds": made.seconds}

@@ -17,3 +17,5 @@ class Outcome:
     notes: tuple[str, ...] = ()
     save: Callable[[Path], None] | None = None
     """Writes the model to a directory; None where `save_pretrained` does."""
+    saved: PreTrainedModel | None = None
+    """What the saved one computes, where saving changes the model: that is measured, and told."""

@@ -6,12 +6,13 @@ numbers until they are stored. What that loses is measured.
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer.compress.fake_quant import Quantized, export, merge_error, rounded_linears
+from trainer.compress.fake_quant import Quantized, as_saved, export, merge_error, rounded_linears
 from trainer.compress.outcome import Outcome
 from trainer.compress.qat import Trained, Workplace, outcome, train_rounded
 from trainer.evaluate import mean_kl
@@ -35,12 +36,13 @@ def run(stage: QuantizeFinetune, place: Workplace) -> Outcome:
     made = train_rounded(stage.training, quantized, place)
     if stage.method == "peqa":
         return outcome(made, quantized, WHAT["peqa"])
-    lost = made.details["merge"] = measure_merge(made, quantized)
+    lost = made.details["merge"] = measure_merge(made, quantized, place.directory)
     said = (
         f"saving the trained model changed its weights by {lost['mean_relative_error']:.2%} and "
         f"cost KL {lost['kl']:.4f} nats per completion token"
     )
-    return outcome(made, quantized, WHAT[stage.method], said)
+    merged = as_saved(made.model, quantized)
+    return replace(outcome(made, quantized, WHAT[stage.method], said), saved=merged)
 
 
 def quantized_by(stage: QuantizeFinetune, stored: torch.dtype = torch.float32) -> Quantized:
@@ -57,13 +59,13 @@ def quantized_by(stage: QuantizeFinetune, stored: torch.dtype = torch.float32) -
     )
 
 
-def measure_merge(made: Trained, quantized: Quantized) -> dict[str, Any]:
+def measure_merge(made: Trained, quantized: Quantized, place: Path) -> dict[str, Any]:
     """What saving changes: relative errors of the linears' weights, and KL(trained || saved) in
-    nats per completion token."""
+    nats per completion token. It is saved within `place`, and taken out again."""
     errors = {
         name: merge_error(module, quantized) for name, module in rounded_linears(made.model).items()
     }
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=place, prefix=".merged-") as directory:
         export(made.model, quantized, Path(directory))
         saved = load_model(directory, torch.float32)  # as it was trained: bf16 is not the merge's
         kl, tokens = mean_kl(made.model, saved, made.held[:MEASURED_ROWS])
