@@ -37,7 +37,7 @@ class AtLeast:
         if len(given) < self.count:
             raise PydanticCustomError(
                 "too_short",
-                "At least {count} must be given, not {given}",
+                "There should be at least {count}, not {given}",
                 {"count": self.count, "given": len(given)},
             )
         return given

@@ -110,7 +110,7 @@ def test_a_wrong_field_is_told_alone_and_an_empty_list_too(tmp_path: Path) -> No
         ([{"kind": "depth"}, {"kind": "nope"}], "stages.1", "does not match"),
         ([{"kind": "svd", "targets": [3]}], "stages.0.svd.targets.0", "valid string"),
         ([sweep], "stages.0.magnitude.sweep.ratios.0", "valid number"),
-        ([], "stages", "At least 1 must be given, not 0"),
+        ([], "stages", "There should be at least 1, not 0"),
     ):
         with pytest.raises(ValidationError) as refused:
             CompressSpec(stages=stages)
@@ -205,17 +205,15 @@ def test_numbers_that_are_not_finite_are_refused_by_the_spec(stage: dict[str, An
 def test_a_disk_that_fills_up_leaves_nothing_half_written(
     inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full:
-        """A fake model whose files end in the middle."""
-
-        def save_pretrained(self, directory: Path) -> None:
-            directory.mkdir()
-            (directory / "model.safetensors").write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def full(directory: Path) -> None:
+        """A disk on which files end in the middle."""
+        directory.mkdir()
+        (directory / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     source = Path(inputs["model"])
     before = digest_model(source)
-    monkeypatch.setitem(STAGES, "depth", lambda *given: Outcome(Full()))
+    monkeypatch.setitem(STAGES, "depth", lambda stage, model, *given: Outcome(model, save=full))
     with pytest.raises(BadInput, match="is full"):
         run(make_spec(inputs, {"kind": "depth"}), tmp_path, silent)
     assert not list((tmp_path / "stage-0-depth").iterdir())
