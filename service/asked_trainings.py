@@ -42,10 +42,10 @@ def built_faults(recipe: RecipeJob) -> Iterator[tuple[str, str]]:
 
 
 def _trainings(stage: StageSpec) -> Iterator[tuple[str, str]]:
-    """Field and method of a stage's own trainings."""
-    if stage.heal is not None:
+    """Field and method of a stage's own trainings that name one."""
+    if stage.heal is not None and stage.heal.method is not None:
         yield "heal", stage.heal.method
-    if stage.kind in ("qat", "qaf"):
+    if stage.kind in ("qat", "qaf") and stage.training.method is not None:
         yield "training", stage.training.method
 
 

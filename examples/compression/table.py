@@ -191,7 +191,8 @@ def structured(shape: Shape, more: dict[str, Any]) -> Iterator[tuple[str, Stages
 def trained(size: Size, rate: float, shape: Shape) -> Iterator[tuple[str, Stages]]:
     """What goes through a training: heals, QAT and QAF."""
     zeros, kept = {"sweep": {"ratios": size.zeros}}, {"sweep": {"ratios": size.kept}}
-    heal = {"optimization": {**SHORT, "learning_rate": rate, "max_steps": size.heal_steps}}
+    short = {**SHORT, "learning_rate": rate, "max_steps": size.heal_steps}
+    heal = {"method": "forward_kl", "optimization": short}
     yield "sparsegpt, healed", ({"kind": "sparsegpt", "heal": heal, **zeros},)
     yield from structured(shape, {"heal": heal})
     yield "SVD-LLM, healed", ({"kind": "svd", "heal": heal, **kept},)

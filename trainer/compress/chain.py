@@ -23,7 +23,7 @@ from trainer.compress.gate import (
     find_serving_failures,
     ungated,
 )
-from trainer.compress.heal import heal_model, unhealed, with_threads
+from trainer.compress.heal import heal_model, method_of, unhealed, with_threads
 from trainer.compress.making import MADE, REPORT, TRAINING, make, publish_whole, write
 from trainer.compress.measuring import digest_model, estimate_distance
 from trainer.compress.plan import Plan, is_served, make_plan
@@ -76,7 +76,7 @@ def run(
     reports: dict[int, StageReport] = {}
     refused: list[StageReport] = []
     ended: set[int | None] = set()
-    for index, point in enumerate(lay_out(spec)):
+    for index, point in enumerate(lay_out(plan.spec)):
         if point.before in ended:
             ended.add(index)
             why = "was left out: a stage that it builds on did not pass its gate"
@@ -225,15 +225,16 @@ def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFact
         return None
     started = time.monotonic()
     before, _ = plan.measuring.kl(plan.start, made)
-    towards = plan.dataset if stage.heal.method == "stored_kl" else plan.start
-    emit("phase", {"name": "heal", "detail": f"{stage.heal.method} towards {towards}"})
+    method = method_of(stage.heal)
+    towards = plan.dataset if method == "stored_kl" else plan.start
+    emit("phase", {"name": "heal", "detail": f"{method} towards {towards}"})
     heal = with_threads(stage.heal, plan.spec.threads)
     healed = heal_model(heal, made, plan.start, plan.dataset, directory / "heal", emit)
     told = json.loads((healed / "retort.json").read_text("utf-8"))
     publish_whole(lambda writing: shutil.copytree(healed, writing), directory, model)
     after, _ = plan.measuring.kl(plan.start, model)
     return HealFacts(
-        method=stage.heal.method,
+        method=method,
         steps=told["steps"],
         seconds=time.monotonic() - started,
         kl_before=before,

@@ -27,6 +27,11 @@ def heal_model(
     )
 
 
+def method_of(heal: Heal) -> str:
+    """What it is trained by; forward_kl where a plan chose nothing else."""
+    return heal.method or "forward_kl"
+
+
 def with_threads(heal: Heal, threads: int | None) -> Heal:
     """The heal with the chain's number of threads, unless it names its own."""
     optimization = heal.optimization
@@ -39,17 +44,17 @@ def train_spec(heal: Heal, model_dir: Path, start: Path, dataset: Path) -> Train
     the dataset's signal at the temperature that it was recorded at."""
     if heal.method == "stored_kl":
         return stored_spec(heal, model_dir, dataset)
-    if heal.method == "forward_kl":
-        return ForwardKL(
-            method="forward_kl",
+    if heal.method == "sequence_level":
+        return SequenceLevel(
+            method="sequence_level",
             student=str(model_dir),
-            teacher=str(start),
             dataset=str(dataset),
             optimization=heal.optimization,
         )
-    return SequenceLevel(
-        method="sequence_level",
+    return ForwardKL(
+        method="forward_kl",
         student=str(model_dir),
+        teacher=str(start),
         dataset=str(dataset),
         optimization=heal.optimization,
     )

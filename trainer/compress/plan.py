@@ -16,7 +16,7 @@ from trainer.compress.measured import Split, make_measuring, spread
 from trainer.compress.measuring import Measuring
 from trainer.compress.moments import Shared
 from trainer.compress.points import lay_out
-from trainer.compress.trainings import Material, check_training
+from trainer.compress.trainings import Material, check_training, choose_methods
 from trainer.compress.vllm_server import Engine, find_engine
 from trainer.data import TokenRow, encode, read_records, render_asked
 from trainer.errors import BadInput
@@ -48,6 +48,7 @@ class Plan:
     """What a chain needs, loaded and checked."""
 
     spec: CompressSpec
+    """With what it left to be chosen."""
     start: Path
     dataset: Path
     train_rows: tuple[TokenRow, ...]
@@ -91,7 +92,8 @@ def make_plan(spec: CompressSpec, emit: Emit, vllm_python: Path | None) -> Plan:
             f"Calibration looks at them. Of {len(train)} rows, those cut off by their token limit "
             f"or longer than {held_tokens(model)} tokens are left out. Build others.",
         )
-    given = Material(start, model, tokenizer, dataset, train, rows, held_rows)
+    given = Material(start, model, tokenizer, dataset, train, held, rows, held_rows)
+    spec = choose_methods(spec, given, emit)
     for index, stage in enumerate(spec.stages):
         check_calibration(index, stage, spread(rows, stage.calibration_rows))
         check_training(index, stage, given)

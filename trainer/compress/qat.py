@@ -93,6 +93,7 @@ def train_rounded(
     details = {
         "scheme": quantized.scheme,
         "trained": quantized.train,
+        "method": spec.method,
         "parameters_trained": sum(p.numel() for p in student.parameters() if p.requires_grad),
         "steps": trainer.state.global_step,
         "first_loss": losses[0],

@@ -22,10 +22,10 @@ class Gate(Spec):
 class Heal(Spec):
     """A short training run after a stage, towards the model the chain started from."""
 
-    method: Literal["forward_kl", "stored_kl", "sequence_level"] = "forward_kl"
+    method: Literal["forward_kl", "stored_kl", "sequence_level"] | None = None
     """forward_kl: KL from the chain's first model, in the process. stored_kl: from the teacher's
     signal stored with the dataset, at its temperature. sequence_level: the dataset's completions
-    alone."""
+    alone. None: stored_kl where the dataset has a signal that fits, else forward_kl."""
     optimization: Optimization = Optimization()
 
 

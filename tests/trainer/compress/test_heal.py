@@ -1,6 +1,8 @@
 """Heals: what they are trained towards."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +10,21 @@ import numpy as np
 import pytest
 import torch
 
+from prompts.dataset import assemble, write_chunk
+from prompts.record import Message
 from prompts.signal import SignalHeader, template_sha256, tokenizer_sha256, top_k_row, write_signal
+from tests.trainer.compress.chains import Events
 from tests.trainer.compress.world import write_dataset, write_model
 from trainer.batch import pad
 from trainer.compress.chain import run
 from trainer.compress.heal import unhealed
-from trainer.compress.report import HealFacts
+from trainer.compress.plan import make_plan
+from trainer.compress.report import HealFacts, StageReport
 from trainer.data import encode, read_records
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.loading import end_ids, load_model, load_tokenizer
-from trainer.spec import CompressSpec
+from trainer.spec import CompressSpec, Heal, Optimization
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +84,97 @@ def test_a_heal_takes_the_stored_signal_at_its_own_temperature(tmp_path: Path) -
         assert all(report.heal.steps == 3 for report in reports if report.heal)
         made.append(dict(load_model(reports[0].model).named_parameters()))
     assert any(not torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+UNNAMED = {"optimization": OPTIMIZATION}
+BOTH = (
+    {"kind": "magnitude", "heal": UNNAMED},
+    {"kind": "qat", "group_size": 32, "training": UNNAMED},
+)
+
+
+def named(method: str) -> tuple[dict[str, Any], ...]:
+    """`BOTH`, with a method."""
+    given = {"method": method, **UNNAMED}
+    return ({"kind": "magnitude", "heal": given}, {**BOTH[1], "training": given})
+
+
+def taken(reports: Sequence[StageReport]) -> list[str | None]:
+    """What the heal of the first and the training of the second stage were made by."""
+    heal, trained = reports
+    assert heal.heal is not None
+    assert heal.spec["heal"]["method"] == heal.heal.method
+    assert trained.spec["training"]["method"] == trained.details["method"]
+    return [heal.heal.method, trained.details["method"]]
+
+
+def told(events: Events) -> list[str]:
+    (lines,) = (fields["detail"] for _, fields in events if fields.get("name") == "heals")
+    return str(lines).splitlines()
+
+
+def test_a_heal_that_names_no_method_takes_the_stored_signal(tmp_path: Path) -> None:
+    """Told in the plan and in the report; the same stages by name are finished then."""
+    model = write_model(tmp_path / "start")
+    dataset, out = write_signalled(tmp_path, model, 1), tmp_path / "out"
+    reports = run(make_spec(model, dataset, *BOTH), out, events := Events())
+    assert taken(reports) == ["stored_kl"] * 2
+    assert told(events) == [
+        "stages[0].heal: stored_kl, since the dataset has a signal",
+        "stages[1].training: stored_kl, since the dataset has a signal",
+    ]
+    again = run(make_spec(model, dataset, *named("stored_kl")), out, events := Events())
+    assert again == reports
+    assert events.worked_on() == []
+    assert not any(fields.get("name") == "heals" for _, fields in events)
+    other = run(make_spec(model, dataset, *named("forward_kl")), out, silent)
+    assert taken(other) == ["forward_kl"] * 2  # what is named is obeyed
+
+
+def test_a_heal_that_names_no_method_goes_without_a_signal_that_it_can_not_use(
+    tmp_path: Path,
+) -> None:
+    model = write_model(tmp_path / "start")
+    bare, out = write_dataset(tmp_path / "bare", 16, 4), tmp_path / "out"
+    reports = run(make_spec(model, bare, *BOTH), out, events := Events())
+    assert taken(reports) == ["forward_kl"] * 2
+    assert told(events)[0].endswith("forward_kl, since the dataset has no signal")
+    run(make_spec(model, bare, *named("forward_kl")), out, events := Events())
+    assert events.worked_on() == []
+    whole = write_signalled(tmp_path, model, 2)
+    judged = {"optimization": {**OPTIMIZATION, "eval_steps": 1, "keep": "best"}}
+    cases = [
+        (write_signalled(tmp_path, model, 1, rows=9), UNNAMED, "7 of 16 rows have no stored"),
+        (write_signalled(tmp_path, model, 1, rows=16), judged, "of the validation split have no"),
+        (other_tokens(whole, tmp_path / "other"), UNNAMED, "signal is of other tokens"),
+    ]
+    for dataset, heal, why in cases:
+        spec = make_spec(model, dataset, {"kind": "magnitude", "heal": heal})
+        made = make_plan(spec, events := Events(), None).spec.stages[0]
+        assert made.heal is not None
+        assert made.heal.method == "forward_kl"
+        assert told(events)[0].startswith("stages[0].heal: forward_kl, since ")
+        assert why in told(events)[0]
+    assert make_plan(make_spec(model, whole, *BOTH), silent, None).spec.stages[0].heal == Heal(
+        method="stored_kl", optimization=Optimization(**OPTIMIZATION)
+    )
+
+
+def other_tokens(dataset: Path, place: Path) -> Path:
+    """The same rows with other completions, whose signal is not of their tokens."""
+    rows = [
+        row.model_copy(update={"completion": (*row.completion[:-1], longer(row.completion[-1]))})
+        for split in ("train", "validation")
+        for row in read_records(dataset, split)
+    ]
+    write_chunk(place.parent / "other.parquet", rows)
+    assemble(place, [place.parent / "other.parquet"], recipe={}, seeds=len(rows), deduplicate=False)
+    shutil.copytree(dataset / "signal", place / "signal")
+    return place
+
+
+def longer(message: Message) -> Message:
+    return message.model_copy(update={"content": f"{message.content} w1"})
 
 
 def test_a_heal_that_harms_is_told() -> None:
