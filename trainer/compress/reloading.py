@@ -53,7 +53,7 @@ def check_saved(said: Spoken, directory: Path, rows: Sequence[TokenRow]) -> dict
         found = _differences(said.logprobs, loaded)
         if not float(found.mean()) <= LIMIT:  # no number is no match
             raise ExportDiffers(
-                "what was saved does not answer as the model that was made",
+                f"what {directory.parent.name} saved does not answer as the model that it made",
                 f"Loaded again, its log-probabilities of {len(found)} tokens are off by "
                 f"{float(found.mean()):.4f} nats on average and {float(found.max()):.4f} at most, "
                 f"in {_name(said.dtype)}; {LIMIT} is the limit. It was not kept.",

@@ -69,7 +69,9 @@ def test_an_export_that_answers_otherwise_is_not_kept(
 
     monkeypatch.setitem(making.STAGES, "magnitude", making._alone(breaks))
     spec = make_spec(inputs, {"kind": "depth"}, {"kind": "magnitude"})
-    with pytest.raises(ExportDiffers, match=r"what was saved does not answer.*0\.01 is the limit"):
+    with pytest.raises(
+        ExportDiffers, match=r"what stage-1-magnitude saved does not answer.*0\.01 is the limit"
+    ):
         run(spec, tmp_path, events := Events())
     assert [fields["kind"] for event, fields in events if event == "stage"] == ["depth"]
     assert not list((tmp_path / "stage-1-magnitude").iterdir())
