@@ -44,11 +44,7 @@ def model_peak(model: nn.Module, held: int, device: torch.device) -> int:
 
 def tensor_bytes(model: nn.Module) -> int:
     """Of its parameters and buffers as they are held, a shared one once."""
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in (*model.parameters(), *model.buffers())
-    }
-    return sum(storages.values())
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _resident(field: str) -> int:

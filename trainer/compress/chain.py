@@ -44,7 +44,7 @@ from trainer.loading import weight_files
 from trainer.measurement import Distance
 from trainer.spec import CompressSpec, StageSpec
 
-VERSION = 5
+VERSION = 6
 """Part of every digest: a change of what stages do makes old reports stale."""
 
 
