@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 GPU = torch.device("cuda", 0)
-PEAK_BYTES = 7
-"""What it says that it has held at most."""
+PEAK_BYTES, RESTING_BYTES = 7, 3
+"""What it says that it has held at most, and holds."""
 
 
 class Far(Tensor):
@@ -90,6 +90,7 @@ def emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulated]:
         patched.setattr(torch.cuda, "_lazy_init", lambda: None)
         patched.setattr(torch.cuda, "empty_cache", lambda: None)
         patched.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+        patched.setattr(torch.cuda, "memory_allocated", lambda device: RESTING_BYTES)
         patched.setattr(torch.cuda, "max_memory_allocated", lambda device: PEAK_BYTES)
         # What is set in place would stay what it was to Python: a tensor of the CPU.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
