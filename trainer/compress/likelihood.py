@@ -1,7 +1,7 @@
 """How well a model predicts the completions of calibration rows. B batch, T tokens.
 
 Prompts are given, not predicted: a student that was trained on completions alone is at a loss with
-them, and their loss, a hundred times the completions', would be all that a choice went by.
+them, and their loss would be nearly all that a choice went by.
 """
 
 from collections.abc import Iterator, Sequence
