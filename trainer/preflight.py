@@ -9,16 +9,13 @@ from pathlib import Path
 from torch import nn
 
 from trainer.data import TokenRows, read_records, show_row
-from trainer.device import training_device
 from trainer.errors import BadInput
+from trainer.estimate import memory
 from trainer.events import Emit, silent
-from trainer.loading import outline, stored_dtype
 from trainer.methods import find_served
-from trainer.objectives.head import positions_at_once
-from trainer.plan import layout
 from trainer.preparation import Prepared, make_objective, prepare
 from trainer.space import memory_named
-from trainer.spec import ServedKL, TrainSpec, WithTeacher
+from trainer.spec import ServedKL, TrainSpec
 from trainer.student import Student
 from trainer.training import fit
 
@@ -49,6 +46,7 @@ def dry_run(spec: TrainSpec, emit: Emit) -> str:
 def describe(run: Prepared) -> str:
     """Rows, lengths, steps and memory."""
     lengths = sorted(len(row.ids) for row in run.rows.rows)
+    needed = memory(run.spec, run.rows, run.plan)
     middle = lengths[len(lengths) // 2]
     lines = [
         f"{len(lengths)} rows of {lengths[0]} to {lengths[-1]} tokens (median {middle}), "
@@ -57,51 +55,9 @@ def describe(run: Prepared) -> str:
         f"head {run.model.get_output_embeddings().weight.shape[0]}",
         f"{run.plan.steps} steps, {run.plan.warmup_steps} of them warm-up, "
         f"{run.plan.epochs:.2f} epochs",
-        *(f"{name}: {size / 1e6:.1f} MB" for name, size in memory(run).items()),
+        *(f"{name}: {size / 1e6:.1f} MB" for name, size in needed.items()),
     ]
     return "\n".join(lines)
-
-
-def memory(run: Prepared) -> dict[str, float]:
-    """Estimated bytes by what they are for. Activations count about 34 bytes for each of the
-    model's width, a token and layer, in 16 bits (arXiv:2205.05198, attention's own left out), twice
-    that in 32; with gradient checkpointing one layer's, and each layer's input."""
-    config, optimization = run.model.config, run.spec.optimization
-    device, vocabulary = training_device(), config.vocab_size
-    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    longest = max(
-        (run.rows.rows[number] for number in run.plan.order.rows(0)), key=lambda r: len(r.ids)
-    )
-    batch = layout(optimization)([longest] * optimization.batch_size)
-    wide = 2 if optimization.precision == "fp32" else 1
-    layer = 34 * batch.input_ids.numel() * config.hidden_size * wide
-    layers = config.num_hidden_layers
-    kept = layer + layers * batch.input_ids.numel() * config.hidden_size * 2 * wide
-    found = {
-        "weights": 4.0 * sum(parameter.numel() for parameter in run.model.parameters()),
-        "gradients and AdamW": 12.0 * trained,
-        "activations, about": kept if optimization.gradient_checkpointing else layer * layers,
-        "logits": _LOGIT_TENSORS * 4 * vocabulary * positions_at_once(device, vocabulary),
-    }
-    if isinstance(run.spec, WithTeacher):
-        found |= _teacher_memory(run.spec)
-    return found
-
-
-def _teacher_memory(spec: WithTeacher) -> dict[str, float]:
-    """As many values as its configuration has, in the width that they are loaded in; what is not
-    narrowed (embeddings, scales) is not told apart."""
-    load = spec.teacher_load
-    saved = float(stored_dtype(spec.teacher).itemsize)
-    width = {"saved": saved, "fp32": 4.0, "bf16": 2.0}[load.dtype]
-    width = width if load.bits is None else load.bits / 8
-    where = "teacher, on the CPU" if load.offload else "teacher"
-    values = sum(parameter.numel() for parameter in outline(spec.teacher).parameters())
-    return {where: values * width}
-
-
-_LOGIT_TENSORS = 7.0
-"""As many of a chunk's shape are alive at once: measured with the forward KL, fp32, on a GPU."""
 
 
 def measured(run: Prepared, emit: Emit) -> float:

@@ -15,6 +15,7 @@ from trainer.compress.fake_quant import Quantized
 from trainer.compress.fake_quant import prepare as round_linears
 from trainer.data import TokenRow, TokenRows, encode
 from trainer.errors import BadInput
+from trainer.estimate import warn_of_memory
 from trainer.events import Emit, silent
 from trainer.identity import digest_of
 from trainer.loading import (
@@ -91,6 +92,7 @@ def prepare(
     _tell_rows(rows, held_rows, limit, emit)
     method.check(spec, Fitting((*rows.rows, *held_rows.rows), tokenizer, shape))
     plan = make_plan(rows.rows, optimization, _ranks())
+    warn_of_memory(spec, rows, plan, emit)
     digest = digest_of(spec, rows, chosen, held_rows, _ranks())
     how = ", its weights at random" if spec.initial == "random" else ""
     emit("phase", {"name": "load", "detail": f"student {spec.student}{how}"})

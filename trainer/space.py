@@ -68,7 +68,7 @@ def memory_named(spec: TrainSpec) -> Iterator[None]:
             raise
         raise BadInput(
             "training ran out of memory",
-            f"{(str(error).splitlines() or ['MemoryError'])[0][:200]}. {_what_to_lower(spec)}.",
+            f"{(str(error).splitlines() or ['MemoryError'])[0][:200]}. {what_to_lower(spec)}.",
         ) from error
 
 
@@ -80,7 +80,7 @@ def _is_memory(error: Exception) -> bool:
     return known or "can't allocate memory" in str(error)
 
 
-def _what_to_lower(spec: TrainSpec) -> str:
+def what_to_lower(spec: TrainSpec) -> str:
     """What this training still has to give, the cheapest first."""
     given, advice = spec.optimization, []
     if given.batch_size > 1:

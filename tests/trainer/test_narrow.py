@@ -11,8 +11,8 @@ from torch import nn
 from tests.trainer.conftest import make_model, make_records, save_model
 from tests.trainer.methods.made import all_rows, learnt, loss_of, made, spec_of
 from trainer.errors import BadInput
+from trainer.estimate import memory
 from trainer.narrow import GROUP, NarrowLinear, narrow, offload
-from trainer.preflight import memory
 
 
 def linear(inputs: int, outputs: int = 5) -> nn.Linear:
@@ -121,7 +121,7 @@ def test_on_a_cpu_there_is_nowhere_to_wait(tmp_path: Path) -> None:
 def test_the_estimate_follows_how_it_is_held(tmp_path: Path) -> None:
     def estimate(**load: Any) -> float:
         run, _ = made(spec_of(tmp_path, "kd", teacher_load=load))
-        return memory(run)["teacher"]
+        return memory(run.spec, run.rows, run.plan)["teacher"]
 
     assert estimate(dtype="bf16") == estimate() / 2
     assert estimate(bits=8) == estimate() / 4
@@ -135,6 +135,7 @@ def test_the_estimate_reads_configurations_of_any_age(tmp_path: Path) -> None:
 
     def estimate(**named: str) -> float:
         file.write_text(json.dumps({**held, "dtype": None, **named}))
-        return memory(made(spec)[0])["teacher"]
+        run, _ = made(spec)
+        return memory(run.spec, run.rows, run.plan)["teacher"]
 
     assert estimate(dtype="bfloat16") == estimate(torch_dtype="bfloat16") == estimate() / 2

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -18,10 +19,11 @@ from tests.trainer.methods.made import made, spec_of
 from tests.trainer.runs import Heard, Killed, dying_after, same, weights
 from trainer.arguments import PACKAGES
 from trainer.errors import BadInput
+from trainer.estimate import memory
 from trainer.events import silent
 from trainer.loading import load_model, load_tokenizer
-from trainer.preflight import dry_run, measured, memory
-from trainer.preparation import prepare
+from trainer.preflight import dry_run, measured
+from trainer.preparation import Prepared, prepare
 from trainer.spec import TrainSpec
 from trainer.training import train_on
 
@@ -205,10 +207,38 @@ def test_a_dry_run_tells_plan_memory_and_time_and_leaves_nothing(tmp_path: Path)
     assert sorted(tmp_path.iterdir()) == before
 
 
+def estimated(run: Prepared) -> dict[str, float]:
+    return memory(run.spec, run.rows, run.plan)
+
+
+def test_a_machine_with_too_little_memory_is_told_before_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("the GPU's memory is asked then")
+    spec, told = spec_of(tmp_path, "kd"), list[tuple[str, dict[str, Any]]]()
+
+    def emit(kind: str, data: dict[str, Any]) -> None:
+        told.append((kind, data))
+
+    prepare(spec, make_records(16), [], emit)
+    assert not any("memory" in str(data) for kind, data in told if kind == "warning")
+    told.clear()
+    free = psutil.virtual_memory()._replace(available=10_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    prepare(spec, make_records(16), [], emit)
+    kinds = [(kind, data.get("name")) for kind, data in told]
+    (at,) = (i for i, (_, data) in enumerate(told) if "memory may not do" in str(data))
+    assert at < kinds.index(("phase", "load"))
+    said = told[at][1]["detail"]
+    assert "teacher 0.0" in said
+    assert "0.0 are free. Lower optimization.batch_size (" in said
+
+
 def test_the_memory_estimate_follows_what_costs(tmp_path: Path) -> None:
     def estimate(**optimization: Any) -> dict[str, float]:
         spec = spec_of(tmp_path, "sequence_level", optimization=optimization)
-        return memory(made(spec, make_records(16))[0])
+        return estimated(made(spec, make_records(16))[0])
 
     plain = estimate()
     parameters = sum(t.numel() for t in load_model(tmp_path / "student").parameters())
@@ -218,7 +248,7 @@ def test_the_memory_estimate_follows_what_costs(tmp_path: Path) -> None:
     assert estimate(batch_size=8)[name] > 1.5 * plain[name]
     assert estimate(gradient_checkpointing=True)[name] < plain[name]
     lora = spec_of(tmp_path, "sequence_level", lora={"rank": 1})
-    assert memory(made(lora)[0])["gradients and AdamW"] < plain["gradients and AdamW"] / 4
+    assert estimated(made(lora)[0])["gradients and AdamW"] < plain["gradients and AdamW"] / 4
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *wanted: str) -> None:
