@@ -4,13 +4,11 @@ import contextlib
 import json
 import math
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 import torch
 
@@ -31,8 +29,7 @@ from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
-from trainer.measurement import bootstrap
-from trainer.memory import model_peak, peak_bytes, restart_peak, tensor_bytes
+from trainer.memory import model_peak, restart_peak, tensor_bytes
 from trainer.methods.selection import complete
 from trainer.spec import DatasetEval
 
@@ -157,38 +154,6 @@ def test_answers_stand_beside_the_datasets_and_the_teachers(place: Path) -> None
         assert theirs.teacher is None
 
 
-def test_prompts_and_answers_are_timed_apart() -> None:
-    """A model that sleeps a little for each forward pass: the first of a batch is the prompts'."""
-    model, calls = make_model(), []
-
-    def slow(*_: object) -> None:
-        calls.append(1)
-        time.sleep(0.02)
-
-    model.register_forward_pre_hook(slow)
-    made = answer_greedily(model, [[5, 6, 7], [8, 9]], 4, 2, frozenset())
-    assert len(calls) == 4
-    assert made.prompt_tokens == 5
-    assert 0.02 <= made.prefill_seconds <= made.seconds - 0.06
-    assert made.prefill_tokens_per_s == 5 / made.prefill_seconds
-    assert made.decode_tokens_per_s == 6 / (made.seconds - made.prefill_seconds)
-    once = answer_greedily(model, [[5, 6, 7]], 1, 1, frozenset())
-    assert once.decode_tokens_per_s is None
-
-
-@pytest.mark.slow
-def test_the_peak_is_of_the_work_and_not_of_what_went_before() -> None:
-    size = 200 * 2**20
-    assert torch.ones(2 * size, dtype=torch.uint8).sum() == 2 * size
-    before = restart_peak(CPU)
-    held = torch.ones(size, dtype=torch.uint8)
-    assert 0.9 * size < peak_bytes(CPU) - before < 1.5 * size
-    model = torch.nn.Linear(1024, 1024)
-    assert 0.9 * size < model_peak(model, before, CPU) - 4 * 1025 * 1024 < 1.5 * size
-    assert model_peak(model, restart_peak(CPU), CPU) < 4 * 1025 * 1024 + 0.1 * size
-    del held
-
-
 @pytest.mark.slow
 def test_a_models_peak_is_its_own_whatever_else_the_process_keeps(place: Path) -> None:
     """And grows with what answering takes."""
@@ -253,20 +218,6 @@ def _asked(bodies: list[dict[str, Any]]) -> list[tuple[list[list[int]], int]]:
     """Prompts by the limit of new tokens that they were asked with, in order."""
     limits = list(dict.fromkeys(body["max_tokens"] for body in bodies))
     return [([b["prompt"] for b in bodies if b["max_tokens"] == n], n) for n in limits]
-
-
-def test_the_interval_covers_what_it_should() -> None:
-    """Of 200 samples of a known mean, about 95 in 100 intervals hold it."""
-    random = np.random.default_rng(0)
-    held = 0
-    for seed in range(200):
-        values = random.exponential(size=60)
-        found = bootstrap(list(values), [1.0] * 60, 300, seed)
-        held += found.low <= 1.0 <= found.high
-    assert 0.87 <= held / 200 <= 0.99
-    twice = bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 100)
-    assert twice == bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 100)
-    assert twice.value == 1.5
 
 
 def scaled(place: Path, target: Path, factor: float) -> Path:

@@ -25,7 +25,6 @@ from tests.trainer.runs import (
     sequence_level,
     weights,
 )
-from trainer.best import load_best, save_best
 from trainer.checkpoint import listing, owner, problem
 from trainer.errors import BadInput, Diverged, Terminated
 from trainer.events import silent
@@ -188,18 +187,6 @@ def test_a_half_written_checkpoint_is_never_seen(base: Path, plain: Path, tmp_pa
     assert same(weights(plain / "model"), run(spec, tmp_path / "cut"))
     later = tmp_path / "cut/checkpoints/checkpoint-6"
     assert problem(later, owner(later) or "") is None
-
-
-def test_best_weights_are_whole_where_half_of_them_had_been_written(tmp_path: Path) -> None:
-    """By a process that died once it had sealed them, before they were renamed."""
-    half = tmp_path / ".writing/best-3"
-    half.mkdir(parents=True)
-    (half / "weights.pt").write_bytes(b"half")
-    (half / "manifest.json").write_text("{}")
-    save_best(tmp_path, 3, {"w": torch.ones(2)}, "d")
-    found = load_best(tmp_path, 3, "d")
-    assert not isinstance(found, str), found
-    assert torch.equal(found["w"], torch.ones(2))
 
 
 def test_another_runs_checkpoints_are_not_taken(base: Path, tmp_path: Path) -> None:
@@ -387,16 +374,3 @@ def test_methods_differ_in_their_rows(base: Path, tmp_path: Path) -> None:
     run(sequence_level(base), tmp_path / "out", records=mixed)
     card = json.loads((tmp_path / "out/model/retort.json").read_text())
     assert card["dataset"]["rows"] == 24
-
-
-def test_the_best_weights_of_a_gpu_are_loaded_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A second copy of all of them would stand there beside the optimizer's moments."""
-    with monkeypatch.context() as patched:
-        patched.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
-        save_best(tmp_path, 3, {"weight": torch.ones(2)}, "d")
-    found = load_best(tmp_path, 3, "d")
-    assert not isinstance(found, str)
-    assert found["weight"].device.type == "cpu"
-    assert found["weight"].tolist() == [1, 1]
