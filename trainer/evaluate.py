@@ -215,8 +215,7 @@ def _ask(
     positions = held_tokens(model)
     prompts = fitting_prompts(rows, tokenizer, positions)
     ends, held = end_ids(model, tokenizer), NO_LIMIT if positions is None else positions
-    with at_work(model):
-        return answer_greedily(model, prompts, spec.max_new_tokens, spec.batch_size, ends, held)
+    return answer_greedily(model, prompts, spec.max_new_tokens, spec.batch_size, ends, held)
 
 
 def fitting_prompts(

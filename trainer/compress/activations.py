@@ -44,21 +44,19 @@ def observe(
 
 def batches(rows: Sequence[TokenRow], device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Right-padded token ids [B, T] and the mask of real tokens [B, T], longest rows first."""
-    return [padded(part, device) for part in parts(rows)]
+    made = []
+    for part in parts(rows):
+        ids = collate(part)["input_ids"]
+        lengths = torch.tensor([len(row.ids) for row in part])
+        mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
+        made.append((ids.to(device), mask.to(device)))
+    return made
 
 
 def parts(rows: Sequence[TokenRow]) -> list[list[TokenRow]]:
     """The rows in batches of like length, longest first."""
     ordered = sorted(rows, key=lambda row: -len(row.ids))
     return [ordered[start : start + BATCH_ROWS] for start in range(0, len(ordered), BATCH_ROWS)]
-
-
-def padded(part: Sequence[TokenRow], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Right-padded token ids [B, T] and the mask of real tokens [B, T]."""
-    ids = collate(part)["input_ids"]
-    lengths = torch.tensor([len(row.ids) for row in part])
-    mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
-    return ids.to(device), mask.to(device)
 
 
 def run_until_reached(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> None:

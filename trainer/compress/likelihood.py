@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from trainer.compress.activations import padded, parts
-from trainer.data import TokenRow
+from trainer.compress.activations import parts
+from trainer.data import TokenRow, collate
+from trainer.objectives import cross_entropy, keep
 
 
 @torch.inference_mode()
@@ -28,11 +28,8 @@ def completion_losses(
     """For each batch the summed cross-entropy of its completions' tokens, each given those before,
     nats; and how many they are."""
     for part in parts(rows):
-        ids, mask = padded(part, model.device)
-        prompts = torch.tensor([row.prompt_tokens for row in part], device=ids.device)
-        learnt = mask & (torch.arange(ids.shape[1], device=ids.device) >= prompts[:, None])
-        logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-        # position t predicts token t + 1
-        targets, kept = ids[:, 1:], learnt[:, 1:]
-        loss = F.cross_entropy(logits[:, :-1][kept].float(), targets[kept], reduction="sum")
-        yield loss, int(kept.sum())
+        batch = collate(part)
+        ids, mask = (batch[name].to(model.device) for name in ("input_ids", "completion_mask"))
+        # Padding is on the right, where no real token sees it.
+        kept, targets = keep(model(input_ids=ids, use_cache=False).logits, ids, mask)
+        yield cross_entropy(kept, targets).sum(), len(targets)
