@@ -17,6 +17,7 @@ from trainer import checkpoint
 from trainer.adapters import merge_lora
 from trainer.compress.backend import name_backend
 from trainer.compress.fake_quant import export, settle
+from trainer.compress.reloading import check_saved, speak
 from trainer.data import read_records
 from trainer.errors import BadInput, Terminated
 from trainer.events import Emit
@@ -165,11 +166,11 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
     finished = _put_together(run, trainer) if trainer.sharded else run
     if trainer.args.should_save:
         shutil.rmtree(written, ignore_errors=True)
-        _write_weights(finished, written)
+        reloaded = _write_weights(finished, written)
         name_backend(written)
         run.tokenizer.save_pretrained(written)
         _keep_tokenizer(tokenizer_file(run.tokenizer), written)
-        card = json.dumps(_card(run, trainer, seconds), indent=1)
+        card = json.dumps({**_card(run, trainer, seconds), "reloaded": reloaded}, indent=1)
         (written / "retort.json").write_text(card, "utf-8")
         _save_samples(trainer, written)
         checkpoint.publish(written, target)
@@ -195,18 +196,27 @@ def _put_together(run: Prepared, trainer: DistilTrainer) -> Prepared:
     return replace(run, model=model)
 
 
-def _write_weights(run: Prepared, directory: Path) -> None:
-    """Adapters merged; what was trained through its rounding packed on that grid."""
+def _write_weights(run: Prepared, directory: Path) -> dict[str, Any]:
+    """Adapters merged; what was trained through its rounding packed on that grid. How far the
+    files, loaded again, are from the model in memory; raises ExportDiffers where it is too far."""
     dtype, quantized = stored_dtype(run.spec.student), rounding_of(run.spec)
+    rows = run.validation.rows or run.rows.rows
+    run.model.eval()
     run.model.config.use_cache = True
     if quantized is not None:
         settle(run.model, quantized.stored)
+        said = speak(run.model, rows)
         export(run.model, quantized, directory)
-        return
-    if run.spec.lora is not None:
-        merge_lora(run.model)
-    nn.Module.to(run.model, dtype)
-    run.model.save_pretrained(directory)
+    else:
+        if run.spec.lora is not None:
+            merge_lora(run.model)
+        # not all of `to`: transformers computes positions in fp32 in a model of any dtype
+        for weight in run.model.state_dict(keep_vars=True).values():
+            if weight.is_floating_point():
+                weight.data = weight.data.to(dtype)
+        said = speak(run.model, rows)
+        run.model.save_pretrained(directory)
+    return check_saved(said, directory, rows)
 
 
 def _save_samples(trainer: DistilTrainer, target: Path) -> None:

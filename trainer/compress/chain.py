@@ -44,7 +44,7 @@ from trainer.loading import weight_files
 from trainer.measurement import Distance
 from trainer.spec import CompressSpec, StageSpec
 
-VERSION = 6
+VERSION = 7
 """Part of every digest: a change of what stages do makes old reports stale."""
 
 
@@ -239,6 +239,7 @@ def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFact
         seconds=time.monotonic() - started,
         kl_before=before,
         kl_after=after,
+        reloaded=told["reloaded"],
     )
 
 

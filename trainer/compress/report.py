@@ -88,6 +88,8 @@ class HealFacts(Frozen):
     kl_before: float | None
     """KL(start || stage) before the heal, nats per token."""
     kl_after: float | None
+    reloaded: dict[str, Any] | None = None
+    """How far the files, loaded again, are from the model that was in training."""
 
 
 class ServingComparison(Frozen):

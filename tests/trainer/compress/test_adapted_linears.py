@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.utils.loftq_utils import _low_rank_decomposition
 from torch import Tensor, nn
 
 from tests.trainer.compress.families import make
@@ -68,6 +69,26 @@ def test_one_round_of_loftq_is_the_best_low_rank_part_of_what_rounding_leaves() 
     left_over = weight - rtn(weight, W4, 8)
     beyond = torch.linalg.svdvals(left_over)[3:].square().sum().sqrt()
     assert torch.allclose((left_over - up @ down).norm(), beyond)
+
+
+def test_rounds_of_loftq_are_those_of_peft() -> None:
+    """Its rounds around our rounding: its own can only round to what a GPU's kernels take."""
+    later = 0
+    for seed in range(8):
+        weight = linear(seed)[0].weight.detach()
+        base, rounds = weight, []
+        for _ in range(5):
+            rounded = rtn(base, W4, 16)
+            parts = _low_rank_decomposition(weight - rounded, reduced_rank=1)
+            factors = parts["L"] @ parts["R"]
+            rounds.append((float((weight - rounded - factors).norm()), base, factors))
+            base = weight - factors
+        _, least, theirs = min(rounds, key=lambda one: one[0])
+        found, up, down = loftq(weight, W4, 16, rank=1, rounds=5)
+        assert torch.allclose(found, least)
+        assert torch.allclose(up @ down, theirs)
+        later += not torch.equal(found, weight)
+    assert later > 3  # rounds after the first find something nearer
 
 
 def test_more_rounds_of_loftq_are_never_further() -> None:

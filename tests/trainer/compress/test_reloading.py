@@ -1,5 +1,6 @@
 """A stage's export, loaded again and held against the model in memory."""
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from tests.trainer.compress.chains import HEAL, Events, inputs, make_spec
 from tests.trainer.compress.models import logits, saved, tiny_llama, token_rows
@@ -22,7 +23,8 @@ from trainer.data import TokenRow
 from trainer.errors import BadInput
 from trainer.events import silent
 from trainer.loading import load_model
-from trainer.spec import QuantizeFinetune
+from trainer.spec import QuantizeFinetune, SequenceLevel
+from trainer.training import train
 
 __all__ = ["inputs"]
 
@@ -54,6 +56,54 @@ def test_what_a_stage_saves_is_the_model_that_it_made(
         assert found["tokens"] > 8
         trained = report.kind in ("qat", "qaf")  # in an fp32 master
         assert found["dtype"] == ("float32" if trained else "bfloat16")
+
+
+@pytest.mark.parametrize("scheme", [None, "W4A16"])
+def test_a_heal_and_a_training_hold_their_files_against_the_model_in_training(
+    scheme: str | None, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    (report,) = run(make_spec(inputs, {"kind": "depth", "heal": HEAL}), tmp_path / "chain", silent)
+    assert report.heal is not None
+    assert report.heal.reloaded is not None
+    assert report.heal.reloaded["tokens"] > 8
+    assert report.heal.reloaded["largest_logprob_difference"] < 1e-3
+    quantize = None if scheme is None else {"scheme": scheme, "group_size": 16}
+    trained = train(training_spec(inputs, quantize=quantize), tmp_path / "trained", silent)
+    found = json.loads((trained / "retort.json").read_text("utf-8"))["reloaded"]
+    assert found["largest_logprob_difference"] < 1e-3
+    assert found["dtype"] == ("bfloat16" if scheme is None else "float32")
+
+
+def test_a_student_that_answers_otherwise_is_not_kept(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoints are: the next run has nothing to train again."""
+    saves = LlamaForCausalLM.save_pretrained
+
+    def breaks(model: LlamaForCausalLM, path: Path, **given: Any) -> None:
+        with torch.no_grad():
+            model.model.layers[1].mlp.down_proj.weight.mul_(1.5)
+        saves(model, path, **given)
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", breaks)
+    with pytest.raises(ExportDiffers, match="what trained saved does not answer"):
+        train(training_spec(inputs), tmp_path / "trained", silent)
+    assert [path.name for path in (tmp_path / "trained").iterdir()] == ["checkpoints"]
+    monkeypatch.undo()
+    train(training_spec(inputs), tmp_path / "trained", events := Events())
+    details = [fields["detail"] for event, fields in events if event == "phase"]
+    assert any("resumed from" in detail for detail in details)
+
+
+def training_spec(inputs: dict[str, str], **fields: Any) -> SequenceLevel:
+    optimization = {**HEAL["optimization"], "max_length": 64}
+    return SequenceLevel(
+        method="sequence_level",
+        student=inputs["model"],
+        dataset=inputs["dataset"],
+        optimization=optimization,
+        **fields,
+    )
 
 
 def test_an_export_that_answers_otherwise_is_not_kept(
