@@ -158,11 +158,18 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return config
 
 
+_STORED = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
 def stored_dtype(source: str | Path) -> torch.dtype:
     """The dtype that a model directory's weights are in, as its configuration says; else fp32."""
     config = read_config(source)
-    named = config.get("dtype") or config.get("torch_dtype") or "float32"
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(str(named), torch.float32)
+    named = str(config.get("dtype") or config.get("torch_dtype"))
+    return _STORED.get(named, torch.float32)
 
 
 def positions(source: str | Path) -> int | None:

@@ -141,7 +141,9 @@ def fresh_student(spec: TrainSpec) -> PreTrainedModel:
 def _load_student(spec: TrainSpec) -> PreTrainedModel:
     if spec.initial == "random":
         return make_model(spec.student, spec.optimization.seed)
-    return load_model(spec.student, dtype=torch.float32)
+    # weights move by less than half precision can hold; one that is stored wider stays so
+    wide = torch.promote_types(stored_dtype(spec.student), torch.float32)
+    return load_model(spec.student, dtype=wide)
 
 
 def _encoder(
