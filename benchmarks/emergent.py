@@ -1,11 +1,13 @@
 """Whether the demo's student gets what emerges in its teacher: chains of thought beside direct
-answers, in-context learning of mappings that it never saw, instructions in new compositions.
+answers, in-context learning of mappings that it never saw, instructions in new compositions, and
+tasks that it was never shown, which its teacher did from demonstrations.
 
 Each arm is a training on the teacher's right answers of one skill, from the student base or from
 the teacher itself, pruned; it is measured on held-out problems. What is in `--out` already isn't
 done again:
 
     python -m benchmarks.emergent --out .emergent [--seeds 3] [--jobs 2] [--smoke]
+        [--skills icl tasks]
 
 writes results.json and table.md there after each run.
 """
@@ -14,15 +16,16 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from benchmarks.emergent_data import guessed, make_datasets
-from benchmarks.quality import BASE, Size, measured, settle, train
+from benchmarks.emergent_data import TASKS, TASKS_SHOWN, guessed, make_datasets
+from benchmarks.quality import BASE, HELD_OUT, Size, measured, settle, train
 from benchmarks.quality_data import TEACHER
 from trainer.compress.chain import run as run_chain
 from trainer.events import silent
@@ -64,27 +67,39 @@ ARMS = (
     Arm("icl", "pruned, meta-ICT", "icl", "pruned", {"method": "meta_ict", **_TEACHER}),
     Arm("if", "pruned, instruction tuning", "if", "pruned", {"method": "sequence_level"}),
     Arm("if", "pruned, with the teacher's KL", "if", "pruned", {"method": "kd", **_TEACHER}),
+    Arm(TASKS, "multitask-ICT", TASKS, "base", {"method": "multitask_ict", **_TEACHER}),
+    Arm(TASKS, "pruned, multitask-ICT", TASKS, "pruned", {"method": "multitask_ict", **_TEACHER}),
 )
+SKILLS = tuple(dict.fromkeys(arm.skill for arm in ARMS))
 
 
-def study(out: Path, size: Size, jobs: int = 1) -> str:
-    """All arms that are missing, `jobs` at once; the table, which is written after each."""
+def study(out: Path, size: Size, jobs: int = 1, skills: Collection[str] = SKILLS) -> str:
+    """All arms of `skills` that are missing, `jobs` at once; the table, which is written after
+    each."""
+    arms = [arm for arm in ARMS if arm.skill in skills]
     threads = settle(out, size)
     torch.set_num_threads(threads)
     make_datasets(out, size.problems)
     starts = {
         (arm.start, arm.skill): BASE if arm.start == "base" else pruned(out, arm.dataset, threads)
-        for arm in ARMS
+        for arm in arms
     }
-    models = starts | {("teacher", arm.skill): TEACHER for arm in ARMS}
+    models = starts | {("teacher", arm.skill): TEACHER for arm in arms}
     ends = {
-        (role, skill): _accuracy(out / f"{role}-{skill}.json", model, size, skill)
+        (role, skill): _accuracy(
+            out / f"{role}-{skill}.json",
+            model,
+            size,
+            TASKS_SHOWN if (role, skill) == ("teacher", TASKS) else skill,
+        )
         for (role, skill), model in models.items()
     }
-    chance = guessed(out / "teacher-icl.asked.jsonl")
-    guess = f"\nicl: any of the labels that are shown is right in {chance:.1%}.\n"
-    wanted = [(arm, seed) for seed in range(size.seeds) for arm in ARMS]
-    found: dict[Arm, list[float]] = {arm: [] for arm in ARMS}
+    guess = ""
+    if "icl" in skills:
+        chance = guessed(out / "teacher-icl.asked.jsonl")
+        guess = f"\nicl: any of the labels that are shown is right in {chance:.1%}.\n"
+    wanted = [(arm, seed) for seed in range(size.seeds) for arm in arms]
+    found: dict[Arm, list[float]] = {arm: [] for arm in arms}
 
     def one(run: tuple[Arm, int]) -> float:
         arm, seed = run
@@ -150,7 +165,9 @@ def table(found: dict[Arm, list[float]], ends: dict[tuple[str, str], float]) -> 
 
 
 def _accuracy(target: Path, model: Path, size: Size, skill: str) -> float:
-    return measured(target, model, size, skill).skills[skill].share
+    ours = skill in (TASKS, TASKS_SHOWN)
+    data = target.parent / f"{TASKS}.jsonl" if ours else HELD_OUT
+    return measured(target, model, size, skill, data).skills[skill].share
 
 
 def main() -> None:
@@ -160,9 +177,11 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a few rows and steps")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--skills", nargs="+", choices=SKILLS, default=SKILLS)
     given = parser.parse_args()
     size = SMOKE if given.smoke else FULL
-    print(study(given.out, Size(**{**vars(size), "seeds": given.seeds or size.seeds}), given.jobs))
+    size = replace(size, seeds=given.seeds or size.seeds)
+    print(study(given.out, size, given.jobs, given.skills))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,28 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from benchmarks.quality_data import DEMO, TEACHER, is_right
 from examples.demo.seeds import draw_seed_problems
 from examples.demo.world import Problem
+from examples.demo.world.mappings import icl_problem
+from examples.demo.world.problem import Split
+from examples.demo.world.words import CATEGORIES, LABELS
 from prompts.dataset import assemble, read_rows, write_chunk
 from prompts.record import Kind, Message, Record
 from trainer.data import render_prompts
 from trainer.generation import answer_greedily
 from trainer.loading import end_ids, load_model, load_tokenizer
+
+TASKS = "tasks"
+TASKS_SHOWN = "tasks-shown"
+"""The same words behind demonstrations."""
+NEW_WORDS = 4
+"""Words of each category that `tasks` never has."""
+SHOWN = (4, 6, 8)
+"""Demonstrations."""
+_CATEGORY_OF = {word: category for category, words in CATEGORIES.items() for word in words}
 
 
 @dataclass(frozen=True)
@@ -31,13 +44,15 @@ class Asked:
 
 
 def make_datasets(out: Path, problems: int) -> None:
-    """`cot`, `direct` (the same problems, the answer alone), `icl` and `if`; each whole or not
-    there, a tenth of its rows held out."""
+    """`cot`, `direct` (the same problems, the answer alone), `icl`, `if` and `tasks`; each whole or
+    not there, a tenth of its rows held out; and the problems that `tasks` is measured on."""
     _make(out, "cot", Kind.COT, stories(problems), is_right)
     _direct(out)
     # Their answers are a word or a few: twice as many take no longer.
     _make(out, "icl", Kind.ICL, mappings(2 * problems), _exact)
     _make(out, "if", Kind.IF, instructions(2 * problems), _exact)
+    _make(out, TASKS, Kind.ICL, tasks(2 * problems), _exact)
+    _held_out_tasks(out / f"{TASKS}.jsonl")
 
 
 def stories(count: int) -> list[Asked]:
@@ -63,6 +78,61 @@ def instructions(count: int) -> list[Asked]:
         Asked(one.id, one.user, one.answer, json.dumps(one.seed))
         for one in draw_seed_problems("if", count)
     ]
+
+
+def tasks(count: int) -> list[Asked]:
+    """Tasks in context that agree: each category has one label in all of them, so that whoever
+    answers without demonstrations has something to learn. No row asks for a word that is held out,
+    or shows one."""
+    rng = Random(TASKS)
+    found: dict[str, Problem] = {}
+    while len(found) < count:
+        one = _draw_task(rng, rng.choice(SHOWN))
+        found.setdefault(one.user, one)
+    return [
+        Asked(f"{TASKS}-{n}", one.user, one.answer, json.dumps(one.seed), _demonstrations(one))
+        for n, one in enumerate(found.values())
+    ]
+
+
+def _draw_task(rng: Random, shown: int, query: str | None = None) -> Problem:
+    """So many words of three categories with their labels, before a word of one of those, drawn
+    where none is given."""
+    while True:
+        categories = rng.sample(list(CATEGORIES), 3)
+        pool = [word for category in categories for word in CATEGORIES[category][NEW_WORDS:]]
+        *words, last = rng.sample(pool, shown + 1)
+        asked = query or last
+        if _CATEGORY_OF[asked] in map(_CATEGORY_OF.get, words):
+            labelled = [(word, _label(word)) for word in words]
+            split: Split = "seed" if query is None else "heldout"
+            return icl_problem(labelled, asked, _label(asked), split, TASKS)
+
+
+def _label(word: str) -> str:
+    """Of its category."""
+    return LABELS[list(CATEGORIES).index(_CATEGORY_OF[word])]
+
+
+def _held_out_tasks(target: Path) -> None:
+    """Words that no row has, each alone as the student is asked, and behind demonstrations, as the
+    teacher is."""
+    rng, rows = Random(f"{TASKS} held out"), []
+    for word in [word for words in CATEGORIES.values() for word in words[:NEW_WORDS]]:
+        alone = icl_problem([], word, _label(word), "heldout", TASKS)
+        shown = _draw_task(rng, SHOWN[-1], word)
+        for skill, problem in ((TASKS, alone), (TASKS_SHOWN, shown)):
+            rows.append(
+                {
+                    "id": f"{skill}-{word}",
+                    "skill": skill,
+                    "kind": "icl",
+                    "check": "exact_last_line",
+                    "prompt": [{"role": "user", "content": problem.user}],
+                    "answer": problem.answer,
+                }
+            )
+    target.write_text("\n".join(map(json.dumps, rows)), "utf-8")
 
 
 def _demonstrations(one: Problem) -> tuple[str, ...]:

@@ -24,23 +24,27 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.quality_data import DEMO, TEACHER, make_dataset, with_draws
+from benchmarks.quality_data import DEMO, TEACHER, TOP_K, make_dataset, with_draws
 from benchmarks.quality_table import Run, beside, mean_of, plot, summaries, table
 from benchmarks.result import Result
 from prompts.files import file_sha256
+from trainer.compress.vllm_server import find_engine, serve
 from trainer.loading import weight_files
 from trainer.measurement import Measurement
 
 BASE = DEMO / "models/student-base"
 SKILL = "cot"
+MAX_LENGTH = 256
+HELD_OUT = DEMO / "data/evaluation.jsonl"
 WORK = Path(".quality")
 
 
@@ -76,6 +80,8 @@ METHODS: dict[str, dict[str, Any]] = {
     LONGER: {"method": "sequence_level"},
     KL_LONGER: {"method": "kd", "kd_temperature": 2.0},
 }
+SERVED = "served_kl"
+"""Asks a vLLM that serves the teacher beside it."""
 DRAWN = "stored_kl_drawn"
 """Learns from draws in place of the k likeliest."""
 OTHERS: dict[str, dict[str, Any]] = {
@@ -97,6 +103,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "kl_and_hidden_mse": {"method": "kd", "features": [{"kind": "hidden", "distance": "mse"}]},
     "kl_and_relation": {"method": "kd", "features": [{"kind": "relation"}]},
     "uld": {"method": "uld"},
+    SERVED: {"method": "served_kl", "top_k": TOP_K, "served_model": TEACHER.name},
 }
 """With one seed each."""
 ON_POLICY = ("gkd", "gkd_tau_2", "minillm")
@@ -219,14 +226,28 @@ def one_run(
     if kept.is_file():
         return Run(**json.loads(kept.read_text("utf-8")))
     rows = with_draws(dataset) if method == DRAWN else dataset
-    spec = spec_of(out, rows, method, seed, size, threads)
-    peak = train(spec, place)
+    with served(method, place) as fields:
+        peak = train(spec_of(out, rows, method, seed, size, threads) | fields, place)
     card = json.loads((place / "model/retort.json").read_text("utf-8"))
     found = measured(place / "measurement.json", place / "model", size)
     figures = (card["seconds"], peak / 2**20, card["steps"], card["tokens_learnt"])
     made = Run(method, seed, _share(found), *figures)
     _write(kept, json.dumps(vars(made)))
     return made
+
+
+@contextmanager
+def served(method: str, place: Path) -> Iterator[dict[str, Any]]:
+    """What a spec says of a teacher in vLLM, which is there as long as the context."""
+    if method != SERVED:
+        yield {}
+        return
+    engine = find_engine()
+    if engine is None:
+        raise SystemExit(f"{SERVED} needs vLLM: no .venv-vllm was found")
+    length, log = 2 * MAX_LENGTH, place.with_suffix(".vllm.log")
+    with serve(engine, TEACHER, "bfloat16", length, log) as server:
+        yield {"teacher": f"{server.url}/v1"}
 
 
 def spec_of(
@@ -240,7 +261,7 @@ def spec_of(
         "epochs": size.epochs,
         "max_steps": size.on_policy_steps if again else None,
         "warmup_ratio": 0.1,
-        "max_length": 256,
+        "max_length": MAX_LENGTH,
         "seed": seed,
         "checkpoint_steps": 50,
         "threads": threads,
@@ -251,7 +272,9 @@ def spec_of(
     return {**chosen, **named} | ({} if method in ALONE else {"teacher": str(TEACHER)})
 
 
-def measured(target: Path, model: Path, size: Size, skill: str = SKILL) -> Measurement:
+def measured(
+    target: Path, model: Path, size: Size, skill: str = SKILL, data: Path = HELD_OUT
+) -> Measurement:
     """On held-out problems, greedily; from its file where it is done."""
     from trainer.evaluate import measure
     from trainer.spec import EvalSpec
@@ -259,7 +282,7 @@ def measured(target: Path, model: Path, size: Size, skill: str = SKILL) -> Measu
     if target.is_file():
         return Measurement.model_validate_json(target.read_text("utf-8"))
     asked = target.with_suffix(".asked.jsonl")
-    rows = (DEMO / "data/evaluation.jsonl").read_text("utf-8").splitlines()
+    rows = data.read_text("utf-8").splitlines()
     _write(asked, "\n".join(row for row in rows if json.loads(row)["skill"] == skill))
     found = measure(model, EvalSpec(data=str(asked), limit_per_skill=size.asked))
     _write(target, found.model_dump_json(indent=1))
