@@ -1,8 +1,10 @@
 """How much memory a training takes, reckoned from configurations before any weight is read."""
 
+from typing import TypeGuard
+
 import psutil
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from trainer.adapters import add_lora
 from trainer.data import TokenRows
@@ -12,7 +14,7 @@ from trainer.loading import outline, stored_dtype
 from trainer.objectives.head import positions_at_once
 from trainer.plan import Plan, layout
 from trainer.space import what_to_lower
-from trainer.spec import TrainSpec, WithTeacher
+from trainer.spec import MiniLLM, OnPolicy, ServedKL, TrainSpec, WithTeacher
 
 _LOGIT_TENSORS = 7.0
 """As many of a chunk's shape are alive at once: measured with the forward KL, fp32, on a GPU."""
@@ -41,7 +43,29 @@ def memory(spec: TrainSpec, rows: TokenRows, plan: Plan) -> dict[str, float]:
     }
     if isinstance(spec, WithTeacher):
         found |= _teacher_memory(spec)
+    if _draws(spec):
+        found["answers' cache"] = _cache_memory(spec, config, longest.prompt_tokens)
     return found
+
+
+def _draws(spec: TrainSpec) -> TypeGuard[OnPolicy | MiniLLM | ServedKL]:
+    """Whether the student answers in this process while it learns."""
+    if isinstance(spec, OnPolicy | ServedKL):
+        return spec.student_share > 0 and spec.vllm is None
+    return isinstance(spec, MiniLLM)
+
+
+def _cache_memory(
+    spec: OnPolicy | MiniLLM | ServedKL, config: PretrainedConfig, prompt_tokens: int
+) -> float:
+    """Bytes of keys and values of one drawing's answers, each as long as it may get."""
+    optimization, text = spec.optimization, config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    length = min(optimization.max_length, prompt_tokens + spec.max_new_tokens)
+    answers = optimization.batch_size * spec.samples
+    width = 4 if optimization.precision == "fp32" else 2
+    return float(2 * width * answers * length * text.num_hidden_layers * heads * size)
 
 
 def warn_of_memory(spec: TrainSpec, rows: TokenRows, plan: Plan, emit: Emit) -> None:

@@ -43,9 +43,10 @@ def test_two_ranks_train_as_one_also_where_one_has_no_rows(tmp_path: Path) -> No
 def test_every_method_learns_the_same_on_two_ranks(
     config: str, module: str, tmp_path: Path
 ) -> None:
-    """Four rows on each of two ranks, or eight on one, in fp64, weights whole or in parts: on-policy
-    methods draw the same answers, for what a row draws is its own. The last step has five rows:
-    three and two."""
+    """Four rows on each of two ranks, or eight on one, in fp64, weights whole or in parts:
+    on-policy methods draw the same answers, for what a row draws is its own. The last step has five
+    rows: three and two.
+    """
     few = {"max_steps": 3, "sample_rows": 0, "eval_steps": 100, "checkpoint_steps": 100}
     models = in_fp64(tmp_path / "models")
     with contextlib.ExitStack() as stack:

@@ -251,6 +251,19 @@ def test_the_memory_estimate_follows_what_costs(tmp_path: Path) -> None:
     assert estimated(made(lora)[0])["gradients and AdamW"] < plain["gradients and AdamW"] / 4
 
 
+def test_the_memory_estimate_counts_what_answers_take_while_they_are_drawn(tmp_path: Path) -> None:
+    """As much as transformers' own cache of as many answers as long as they may get."""
+    spec = spec_of(tmp_path, "gkd", samples=3, max_new_tokens=9)
+    run, student = made(spec, make_records(16))
+    longest = max((run.rows.rows[n] for n in run.plan.order.rows(0)), key=lambda row: len(row.ids))
+    ids = torch.zeros(12, longest.prompt_tokens + 9, dtype=torch.long)
+    held = student.model(input_ids=ids, use_cache=True).past_key_values.layers
+    taken = sum(layer.keys.nbytes + layer.values.nbytes for layer in held)
+    assert estimated(run)["answers' cache"] == taken
+    off_policy = spec_of(tmp_path, "gkd", student_share=0.0)
+    assert "answers' cache" not in estimated(made(off_policy, make_records(16))[0])
+
+
 def installed(monkeypatch: pytest.MonkeyPatch, *wanted: str) -> None:
     """Of the trackers' packages these seem to be there, whatever there is."""
     import importlib.util
