@@ -42,7 +42,7 @@ def dataset_table(chain: Chain, derived: Derived) -> Table:
     """What the dataset is and what it took."""
     dataset = chain.dataset
     if dataset is None:
-        absent = chain.why.get("dataset", "this chain had no dataset")
+        absent = chain.why.get("dataset", "this chain built no dataset")
         return facts("Dataset", {"dataset": missing(absent)})
     why = dataset.why
     name = dataset.name if dataset.version is None else f"{dataset.name}, version {dataset.version}"

@@ -83,8 +83,10 @@ def answered_over(stage: StageReport) -> str | None:
         return None
     words = f"{text.count(found.rows)} {stage.kl_split} rows"
     if found.cut:
-        words += f", {text.count(found.cut)} answers cut at {text.count(found.max_new_tokens)}"
-        words += " tokens"
+        answers = "answer" if found.cut == 1 else "answers"
+        words += (
+            f", {text.count(found.cut)} {answers} cut at {text.count(found.max_new_tokens)} tokens"
+        )
     return words
 
 

@@ -271,7 +271,7 @@ def test_a_chain_of_nothing_still_says_so(tmp_path):
     assert "the gap closed is not known: no measurement of teacher, base, student" in source
     assert "stopped before that" in source
     assert "the training was cancelled" in source
-    assert "this chain had no dataset" in source
+    assert "this chain built no dataset" in source
     rows = page(found).tables["table-models"]
     assert [cell[0] for cell in rows[1][1:]] == ["—"] * 5
     assert list((found / "plots").iterdir()) == []
