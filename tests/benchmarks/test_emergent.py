@@ -9,12 +9,16 @@ from pydantic import TypeAdapter
 
 from benchmarks.emergent import ARMS, SMOKE, spec_of, table
 from benchmarks.emergent_data import (
+    TASKS,
+    TASKS_SHOWN,
     _direct,
+    _held_out_tasks,
     guessed,
     instructions,
     mappings,
     record_of,
     stories,
+    tasks,
     write_dataset,
 )
 from prompts.dataset import read_rows
@@ -25,7 +29,8 @@ from trainer.spec import TrainSpec
 
 def test_every_arm_is_a_training_that_finds_its_rows(tmp_path: Path) -> None:
     asked = {"cot": stories(3), "direct": stories(3), "icl": mappings(3), "if": instructions(3)}
-    kinds = {"cot": Kind.COT, "direct": Kind.COT, "icl": Kind.ICL, "if": Kind.IF}
+    asked[TASKS] = tasks(3)
+    kinds = {"cot": Kind.COT, "direct": Kind.COT, "icl": Kind.ICL, "if": Kind.IF, TASKS: Kind.ICL}
     for arm in ARMS:
         made = spec_of(tmp_path, arm, tmp_path, 3, SMOKE, 2)
         spec = TypeAdapter[TrainSpec](TrainSpec).validate_python(made)
@@ -44,6 +49,30 @@ def test_every_mapping_stands_behind_demonstrations_of_its_own() -> None:
         assert query == f"Input: {json.loads(one.seed)['input']}\nOutput:"
         assert query.splitlines()[0] not in inputs
         assert all(demo.splitlines()[1].startswith("Output: ") for demo in shown)
+
+
+def test_tasks_agree_and_keep_words_for_the_end(tmp_path: Path) -> None:
+    """What a category's label is must not change, and no row may give an asked word away."""
+    _held_out_tasks(tmp_path / "held.jsonl")
+    held = [json.loads(line) for line in (tmp_path / "held.jsonl").read_text().splitlines()]
+    alone = {row["id"]: row for row in held if row["skill"] == TASKS}
+    shown = [row for row in held if row["skill"] == TASKS_SHOWN]
+    new = {row["prompt"][0]["content"].split()[1]: row["answer"] for row in alone.values()}
+    assert len(new) == len(shown) == 48
+    assert len(set(new.values())) == 12
+    labels: dict[str, str] = {}
+    rows = [(one.prompt, one.gold) for one in tasks(200)]
+    for prompt, answer in [*rows, *((row["prompt"][0]["content"], row["answer"]) for row in shown)]:
+        *demonstrations, query = prompt.split("\n\n")
+        pairs = [demonstration.split() for demonstration in demonstrations]
+        assert answer in {pair[3] for pair in pairs}
+        for word, label in [*((pair[1], pair[3]) for pair in pairs), (query.split()[1], answer)]:
+            assert labels.setdefault(word, label) == label
+    assert not new.keys() & {line.split()[1] for prompt, _ in rows for line in prompt.split("\n\n")}
+    assert all(labels[word] == label for word, label in new.items())
+    for row in shown:
+        query = alone[row["id"].replace(TASKS_SHOWN, TASKS)]["prompt"][0]["content"]
+        assert row["prompt"][0]["content"].endswith(f"\n\n{query}")
 
 
 def test_a_guess_is_any_of_the_labels_shown(tmp_path: Path) -> None:
