@@ -239,7 +239,7 @@ def _heal(plan: Plan, stage: StageSpec, directory: Path, emit: Emit) -> HealFact
         seconds=time.monotonic() - started,
         kl_before=before,
         kl_after=after,
-        reloaded=told["reloaded"],
+        reloaded=told.get("reloaded"),
     )
 
 
