@@ -69,9 +69,15 @@ ROUNDED: dict[str, list[dict[str, Any]]] = {
 }
 """Of each family, each of what is made of it is stored in each of these."""
 OF_ONE: dict[str, list[dict[str, Any]]] = {
-    "heads of each group": [{"kind": "width", "heads_per_group": 1}],
-    "mask": [{"kind": "wanda", "pattern": "2:4"}],
-    "tensor": [{"kind": "tensor", "parameter_ratio": 0.3}],
+    **{
+        f"{name}, {rounded}": [stage, *ROUNDED[rounded]]
+        for name, stage in {
+            "heads of each group": {"kind": "width", "heads_per_group": 1},
+            "mask": {"kind": "wanda", "pattern": "2:4"},
+            "tensor": {"kind": "tensor", "parameter_ratio": 0.3},
+        }.items()
+        for rounded in ROUNDED
+    },
     "odd factors, 8 bits": [{"kind": "svd", "parameter_ratio": 0.5}, EIGHT],
     "peqa": [{"kind": "qaf", "group_size": 32}],
     "qa_lora": [{"kind": "qaf", "method": "qa_lora", "group_size": 32, "rank": 4}],
@@ -80,7 +86,7 @@ OF_ONE: dict[str, list[dict[str, Any]]] = {
         {**FOUR, "group_size": 16},
     ],
 }
-"""Formats that no family has a part in."""
+"""What no family has a part in."""
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}
 FOUR_LAYERS = {**WINDOWS, "num_hidden_layers": 4}
 OTHERS: list[tuple[str, dict[str, Any], list[dict[str, Any]], torch.dtype]] = [
