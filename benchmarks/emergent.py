@@ -16,6 +16,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,9 +25,10 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.emergent_data import TASKS, TASKS_SHOWN, guessed, make_datasets
-from benchmarks.quality import BASE, HELD_OUT, Size, measured, settle, train
+from benchmarks.emergent_data import TASKS, TASKS_SHOWN, asked_as, guessed, make_datasets
+from benchmarks.quality import BASE, HELD_OUT, Size, measured, settle, taken, train, write_whole
 from benchmarks.quality_data import TEACHER
+from benchmarks.quality_table import Run, summaries
 from trainer.compress.chain import run as run_chain
 from trainer.events import silent
 from trainer.spec import CompressSpec
@@ -52,13 +54,25 @@ class Arm:
     dataset: str
     start: Literal["base", "pruned"]
     fields: dict[str, Any]
+    asked: str = ""
+    """Stands before each question that the student is measured on."""
+
+    @property
+    def training(self) -> str:
+        """Arms that are asked otherwise share one."""
+        shown = [
+            f"{self.fields[name]}" for name in ("method", "label_share") if name in self.fields
+        ]
+        return "-".join([self.start, self.dataset, *shown])
 
 
 _TEACHER = {"teacher": str(TEACHER), "kd_temperature": 2.0}
+_STEPS = {"method": "step_by_step"}
 ARMS = (
     Arm("cot", "direct answers", "direct", "base", {"method": "sequence_level"}),
     Arm("cot", "rationale, then answer", "cot", "base", {"method": "rationale_then_answer"}),
-    Arm("cot", "step by step", "cot", "base", {"method": "step_by_step"}),
+    Arm("cot", "step by step, asked for the answer", "cot", "base", _STEPS),
+    Arm("cot", "step by step, asked for the steps", "cot", "base", _STEPS, "[rationale] "),
     Arm("icl", "answers alone", "icl", "base", {"method": "sequence_level"}),
     Arm("icl", "meta-ICT", "icl", "base", {"method": "meta_ict", **_TEACHER}),
     Arm("if", "instruction tuning", "if", "base", {"method": "sequence_level"}),
@@ -98,27 +112,38 @@ def study(out: Path, size: Size, jobs: int = 1, skills: Collection[str] = SKILLS
     if "icl" in skills:
         chance = guessed(out / "teacher-icl.asked.jsonl")
         guess = f"\nicl: any of the labels that are shown is right in {chance:.1%}.\n"
-    wanted = [(arm, seed) for seed in range(size.seeds) for arm in arms]
-    found: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    wanted: dict[tuple[str, int], list[Arm]] = defaultdict(list)
+    for seed in range(size.seeds):
+        for arm in arms:
+            wanted[arm.training, seed].append(arm)
+    found: dict[Arm, list[Run]] = {arm: [] for arm in arms}
 
-    def one(run: tuple[Arm, int]) -> float:
-        arm, seed = run
-        place = out / f"{ARMS.index(arm)}-{seed}"
-        target = place.with_suffix(".measured.json")
-        if not target.is_file():
-            start = starts[arm.start, arm.skill]
-            train(spec_of(out, arm, start, seed, size, threads), place)
-        return _accuracy(target, place / "model", size, arm.skill)
+    def one(training: tuple[str, int]) -> list[Run]:
+        seed, told = training[1], wanted[training]
+        return [run_of(out, arm, starts[arm.start, arm.skill], seed, size, threads) for arm in told]
 
     with ThreadPoolExecutor(jobs) as pool:
-        for (arm, seed), share in zip(wanted, pool.map(one, wanted), strict=True):
-            print(f"{arm.skill}: {arm.name}, seed {seed}: {share:.1%}", file=sys.stderr, flush=True)
-            found[arm].append(share)
+        for training, runs in zip(wanted, pool.map(one, wanted), strict=True):
+            for arm, run in zip(wanted[training], runs, strict=True):
+                print(f"{run.name}: {run.accuracy:.1%}", file=sys.stderr, flush=True)
+                found[arm].append(run)
             told = table(found, ends) + guess
-            (out / "table.md").write_text(told, "utf-8")
-            by_name = {f"{arm.skill}: {arm.name}": shares for arm, shares in found.items()}
-            (out / "results.json").write_text(json.dumps(by_name, indent=1), "utf-8")
+            write_whole(out / "table.md", told)
+            done = [vars(run) for runs in found.values() for run in runs]
+            write_whole(out / "results.json", json.dumps(done, indent=1))
     return told
+
+
+def run_of(out: Path, arm: Arm, start: Path, seed: int, size: Size, threads: int) -> Run:
+    """A training in a process of its own, where it isn't done, and what its student is right in."""
+    place = out / f"{arm.training}-{seed}"
+    kept = place.with_suffix(".taken.json")
+    if not kept.is_file():
+        peak = train(spec_of(out, arm, start, seed, size, threads), place)
+        write_whole(kept, json.dumps(taken(place, peak)))
+    target = out / f"{place.name}{'-asked-otherwise' if arm.asked else ''}.measured.json"
+    share = _accuracy(target, place / "model", size, arm.skill, arm.asked)
+    return Run(f"{arm.skill}: {arm.name}", seed, share, **json.loads(kept.read_text("utf-8")))
 
 
 def pruned(out: Path, dataset: str, threads: int) -> Path:
@@ -147,26 +172,32 @@ def spec_of(
     return {**arm.fields, **named, "optimization": optimization}
 
 
-def table(found: dict[Arm, list[float]], ends: dict[tuple[str, str], float]) -> str:
-    """Markdown: accuracy on held-out problems, mean and standard deviation over seeds."""
+def table(found: dict[Arm, list[Run]], ends: dict[tuple[str, str], float]) -> str:
+    """Markdown: accuracy on held-out problems, mean and standard deviation over seeds, beside the
+    student's start and its teacher, and what the training took."""
     lines = [
-        "| skill: arm | student, mean ± sd (seeds) | before | teacher |",
-        "|---|--:|--:|--:|",
+        "| skill: arm | student, mean ± sd (seeds) | before | teacher | gap closed | "
+        "wall time, median | tokens learnt | peak memory |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for arm, shares in found.items():
-        if not shares:
-            continue
-        spread = f" ± {statistics.stdev(shares):.1%}" if len(shares) > 1 else ""
-        lines.append(
-            f"| {arm.skill}: {arm.name} | {statistics.mean(shares):.1%}{spread} ({len(shares)}) | "
-            f"{ends[arm.start, arm.skill]:.1%} | {ends['teacher', arm.skill]:.1%} |"
-        )
+    for arm, runs in found.items():
+        before, teacher = ends[arm.start, arm.skill], ends["teacher", arm.skill]
+        for row in summaries(runs, before, teacher):
+            shares = [run.accuracy for run in runs]
+            spread = f" ± {statistics.stdev(shares):.1%}" if len(shares) > 1 else ""
+            lines.append(
+                f"| {row.method} | {row.accuracy:.1%}{spread} ({len(shares)}) | {before:.1%} | "
+                f"{teacher:.1%} | {row.gap:.1%} | {row.seconds:.0f} s | {row.tokens:,.0f} | "
+                f"{row.peak_mib:.0f} MiB |"
+            )
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(target: Path, model: Path, size: Size, skill: str) -> float:
+def _accuracy(target: Path, model: Path, size: Size, skill: str, asked: str = "") -> float:
     ours = skill in (TASKS, TASKS_SHOWN)
     data = target.parent / f"{TASKS}.jsonl" if ours else HELD_OUT
+    if asked:
+        data = asked_as(data, target.with_suffix(".jsonl"), asked)
     return measured(target, model, size, skill, data).skills[skill].share
 
 

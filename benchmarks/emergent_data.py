@@ -135,6 +135,15 @@ def _held_out_tasks(target: Path) -> None:
     target.write_text("\n".join(map(json.dumps, rows)), "utf-8")
 
 
+def asked_as(questions: Path, target: Path, prefix: str) -> Path:
+    """The same questions behind a prefix, which names the task that a student is asked for."""
+    rows = [json.loads(line) for line in questions.read_text("utf-8").splitlines()]
+    for row in rows:
+        row["prompt"][-1]["content"] = prefix + row["prompt"][-1]["content"]
+    target.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return target
+
+
 def _demonstrations(one: Problem) -> tuple[str, ...]:
     return tuple(f"{one.id}-{number}" for number in range(one.user.count("Output: ")))
 

@@ -85,6 +85,7 @@ SERVED = "served_kl"
 DRAWN = "stored_kl_drawn"
 """Learns from draws in place of the k likeliest."""
 OTHERS: dict[str, dict[str, Any]] = {
+    "rationale_then_answer": {"method": "rationale_then_answer"},
     "step_by_step": {"method": "step_by_step"},
     DRAWN: {"method": "stored_kl"},
     "gkd_tau_2": {
@@ -109,7 +110,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 ON_POLICY = ("gkd", "gkd_tau_2", "minillm")
 AGAIN = (*ON_POLICY, LONGER, KL_LONGER)
 """Begin with the student of `FIRST`."""
-ALONE = (FIRST, LONGER, "stored_kl", DRAWN, "step_by_step")
+ALONE = (FIRST, LONGER, "stored_kl", DRAWN, "rationale_then_answer", "step_by_step")
 """Without a teacher in the process."""
 
 
@@ -181,7 +182,7 @@ def settle(out: Path, size: Size) -> int:
     }
     kept = out / "study.json"
     if not kept.is_file():
-        _write(kept, json.dumps({**about, "threads": torch.get_num_threads()}, indent=1))
+        write_whole(kept, json.dumps({**about, "threads": torch.get_num_threads()}, indent=1))
     found = json.loads(kept.read_text("utf-8"))
     threads = int(found.pop("threads"))
     if differing := sorted(name for name in about if about[name] != found.get(name)):
@@ -194,9 +195,11 @@ def settle(out: Path, size: Size) -> int:
 def tell(out: Path, runs: list[Run], base: float, teacher: float, size: Size) -> None:
     """What there is so far."""
     rows = summaries(runs, base, teacher)
-    _write(out / "results.json", json.dumps({"size": vars(size), "runs": [vars(r) for r in runs]}))
+    write_whole(
+        out / "results.json", json.dumps({"size": vars(size), "runs": [vars(r) for r in runs]})
+    )
     told = [table(rows, base, teacher), beside(runs, LONGER, base, teacher)]
-    _write(out / "table.md", "\n".join(filter(None, told)))
+    write_whole(out / "table.md", "\n".join(filter(None, told)))
     plot(rows, out / "gap.svg")
 
 
@@ -228,11 +231,9 @@ def one_run(
     rows = with_draws(dataset) if method == DRAWN else dataset
     with served(method, place) as fields:
         peak = train(spec_of(out, rows, method, seed, size, threads) | fields, place)
-    card = json.loads((place / "model/retort.json").read_text("utf-8"))
     found = measured(place / "measurement.json", place / "model", size)
-    figures = (card["seconds"], peak / 2**20, card["steps"], card["tokens_learnt"])
-    made = Run(method, seed, _share(found), *figures)
-    _write(kept, json.dumps(vars(made)))
+    made = Run(method, seed, _share(found), **taken(place, peak))
+    write_whole(kept, json.dumps(vars(made)))
     return made
 
 
@@ -283,16 +284,16 @@ def measured(
         return Measurement.model_validate_json(target.read_text("utf-8"))
     asked = target.with_suffix(".asked.jsonl")
     rows = data.read_text("utf-8").splitlines()
-    _write(asked, "\n".join(row for row in rows if json.loads(row)["skill"] == skill))
+    write_whole(asked, "\n".join(row for row in rows if json.loads(row)["skill"] == skill))
     found = measure(model, EvalSpec(data=str(asked), limit_per_skill=size.asked))
-    _write(target, found.model_dump_json(indent=1))
+    write_whole(target, found.model_dump_json(indent=1))
     return found
 
 
 def train(spec: dict[str, Any], out: Path) -> int:
     """Bytes of memory at the peak of the trainer's process; goes on where an earlier one ended."""
     file = out.with_suffix(".spec.json")
-    _write(file, json.dumps(spec))
+    write_whole(file, json.dumps(spec))
     words = [sys.executable, "-m", "trainer", "train", "--spec", str(file), "--out", str(out)]
     told = out.with_suffix(".log")
     with told.open("w") as log:
@@ -303,11 +304,23 @@ def train(spec: dict[str, Any], out: Path) -> int:
     return usage.ru_maxrss * 1024
 
 
+def taken(place: Path, peak: int) -> dict[str, Any]:
+    """What a finished training took, as `Run` names it."""
+    card = json.loads((place / "model/retort.json").read_text("utf-8"))
+    return {
+        "seconds": card["seconds"],
+        "peak_mib": peak / 2**20,
+        "steps": card["steps"],
+        "tokens": card["tokens_learnt"],
+    }
+
+
 def _share(found: Measurement) -> float:
     return found.skills[SKILL].share
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """The file has all of it, or what it had."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f".{path.name}.writing")
     written.write_text(text, "utf-8")

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from benchmarks.emergent import ARMS, SMOKE, spec_of, table
+from benchmarks.emergent import ARMS, SMOKE, Arm, spec_of, table
 from benchmarks.emergent_data import (
     TASKS,
     TASKS_SHOWN,
     _direct,
     _held_out_tasks,
+    asked_as,
     guessed,
     instructions,
     mappings,
@@ -21,10 +22,11 @@ from benchmarks.emergent_data import (
     tasks,
     write_dataset,
 )
+from benchmarks.quality_table import Run
 from prompts.dataset import read_rows
 from prompts.record import Kind
 from trainer.methods import METHODS
-from trainer.spec import TrainSpec
+from trainer.spec import StepByStep, TrainSpec
 
 
 def test_every_arm_is_a_training_that_finds_its_rows(tmp_path: Path) -> None:
@@ -96,14 +98,46 @@ def test_direct_rows_are_the_same_problems_with_the_answer_alone(tmp_path: Path)
     assert len(list(read_rows(tmp_path / "direct", "validation"))) == 2
 
 
+def test_arms_that_are_asked_otherwise_share_a_training(tmp_path: Path) -> None:
+    """And no others: two arms in one folder would be one student measured twice."""
+    plain = {
+        arm.training: json.dumps([arm.start, arm.dataset, arm.fields])
+        for arm in ARMS
+        if not arm.asked
+    }
+    assert len(plain) == len([arm for arm in ARMS if not arm.asked])
+    for arm in ARMS:
+        assert plain[arm.training] == json.dumps([arm.start, arm.dataset, arm.fields])
+
+
+def test_a_student_is_asked_behind_the_prefix_of_its_task(tmp_path: Path) -> None:
+    (steps,) = (arm for arm in ARMS if arm.asked)
+    rows = [{"id": "a", "prompt": [{"role": "user", "content": "How many?"}], "answer": "2"}]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = asked_as(tmp_path / "asked.jsonl", tmp_path / "again.jsonl", steps.asked)
+    (row,) = map(json.loads, made.read_text().splitlines())
+    spec = TypeAdapter[TrainSpec](TrainSpec).validate_python(
+        spec_of(tmp_path, steps, tmp_path, 0, SMOKE, 1)
+    )
+    assert isinstance(spec, StepByStep)
+    assert row["prompt"][-1]["content"] == f"{spec.rationale_prefix}How many?"
+    assert {**row, "prompt": []} == {**rows[0], "prompt": []}
+
+
 def test_the_table_has_both_ends() -> None:
     ends = {("base", "icl"): 0.1, ("pruned", "icl"): 0.2, ("teacher", "icl"): 0.9}
     base, cut = (
         next(arm for arm in ARMS if (arm.skill, arm.start) == ("icl", start))
         for start in ("base", "pruned")
     )
-    told = table({base: [0.4, 0.6], cut: [0.5]}, ends)
-    assert "| icl: answers alone | 50.0% ± 14.1% (2) | 10.0% | 90.0% |" in told
-    assert "| icl: pruned, answers alone | 50.0% (1) | 20.0% | 90.0% |" in told
+
+    def run(arm: Arm, accuracy: float, seconds: float) -> Run:
+        return Run(arm.name, 0, accuracy, seconds, 2 * seconds, 7, 5000)
+
+    told = table({base: [run(base, 0.4, 60), run(base, 0.6, 90)], cut: [run(cut, 0.55, 10)]}, ends)
+    both = "50.0% ± 14.1% (2) | 10.0% | 90.0% | 50.0% | 75 s | 5,000 | 180 MiB |"
+    assert f"| answers alone | {both}" in told
+    cut_row = "55.0% (1) | 20.0% | 90.0% | 50.0% | 10 s | 5,000 | 20 MiB |"
+    assert f"| pruned, answers alone | {cut_row}" in told
     with pytest.raises(KeyError):
-        table({ARMS[0]: [0.5]}, ends)
+        table({ARMS[0]: [run(ARMS[0], 0.5, 1)]}, ends)
