@@ -25,16 +25,21 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.emergent_data import TASKS, TASKS_SHOWN, asked_as, guessed, make_datasets
+from benchmarks.emergent_data import FEW, TASKS, TASKS_SHOWN, asked_as, guessed, make_datasets
 from benchmarks.quality import BASE, HELD_OUT, Size, measured, settle, taken, train, write_whole
 from benchmarks.quality_data import TEACHER
 from benchmarks.quality_table import Run, summaries
 from trainer.compress.chain import run as run_chain
 from trainer.events import silent
-from trainer.spec import CompressSpec
+from trainer.spec import CompressSpec, StepByStep
 
 FULL = Size(problems=1500, seeds=3, epochs=8, on_policy_steps=0, asked=300)
 SMOKE = Size(problems=48, seeds=1, epochs=0.5, on_policy_steps=0, asked=10)
+
+TIMES = {FEW: 3}
+"""As many epochs as the other skills take."""
+LEAD = 0.1
+"""Of a teacher before a start, from which on a share of the gap says something."""
 
 PRUNED: dict[str, Any] = {
     "kind": "width",
@@ -68,11 +73,23 @@ class Arm:
 
 _TEACHER = {"teacher": str(TEACHER), "kd_temperature": 2.0}
 _STEPS = {"method": "step_by_step"}
+_MORE_STEPS = {"method": "step_by_step", "label_share": 0.2}
+_LABELS = {"method": "step_by_step", "label_share": 1.0}
+_RATIONALE = StepByStep.model_fields["rationale_prefix"].default
 ARMS = (
     Arm("cot", "direct answers", "direct", "base", {"method": "sequence_level"}),
     Arm("cot", "rationale, then answer", "cot", "base", {"method": "rationale_then_answer"}),
     Arm("cot", "step by step, asked for the answer", "cot", "base", _STEPS),
-    Arm("cot", "step by step, asked for the steps", "cot", "base", _STEPS, "[rationale] "),
+    Arm("cot", "step by step, asked for the steps", "cot", "base", _STEPS, _RATIONALE),
+    Arm("cot", "labels alone", "cot", "base", _LABELS),
+    Arm("cot", "step by step, labels a fifth", "cot", "base", _MORE_STEPS),
+    Arm("cot", "pruned, direct answers", "direct", "pruned", {"method": "sequence_level"}),
+    Arm("cot", "pruned, step by step", "cot", "pruned", _STEPS),
+    Arm(FEW, "direct answers", f"{FEW}-direct", "base", {"method": "sequence_level"}),
+    Arm(FEW, "labels alone", FEW, "base", _LABELS),
+    Arm(FEW, "step by step, asked for the answer", FEW, "base", _STEPS),
+    Arm(FEW, "step by step, labels a fifth", FEW, "base", _MORE_STEPS),
+    Arm(FEW, "step by step, asked for the steps", FEW, "base", _STEPS, _RATIONALE),
     Arm("icl", "answers alone", "icl", "base", {"method": "sequence_level"}),
     Arm("icl", "meta-ICT", "icl", "base", {"method": "meta_ict", **_TEACHER}),
     Arm("if", "instruction tuning", "if", "base", {"method": "sequence_level"}),
@@ -161,7 +178,7 @@ def spec_of(
     optimization = {
         "learning_rate": 2e-3 * size.rate_scale,
         "batch_size": 32,
-        "epochs": size.epochs,
+        "epochs": size.epochs * TIMES.get(arm.skill, 1),
         "warmup_ratio": 0.1,
         "max_length": 256,
         "seed": seed,
@@ -183,19 +200,20 @@ def table(found: dict[Arm, list[Run]], ends: dict[tuple[str, str], float]) -> st
     for arm, runs in found.items():
         before, teacher = ends[arm.start, arm.skill], ends["teacher", arm.skill]
         for row in summaries(runs, before, teacher):
+            closed = f"{row.gap:.1%}" if teacher - before >= LEAD else "-"
             shares = [run.accuracy for run in runs]
             spread = f" ± {statistics.stdev(shares):.1%}" if len(shares) > 1 else ""
             lines.append(
                 f"| {row.method} | {row.accuracy:.1%}{spread} ({len(shares)}) | {before:.1%} | "
-                f"{teacher:.1%} | {row.gap:.1%} | {row.seconds:.0f} s | {row.tokens:,.0f} | "
+                f"{teacher:.1%} | {closed} | {row.seconds:.0f} s | {row.tokens:,.0f} | "
                 f"{row.peak_mib:.0f} MiB |"
             )
     return "\n".join(lines) + "\n"
 
 
 def _accuracy(target: Path, model: Path, size: Size, skill: str, asked: str = "") -> float:
-    ours = skill in (TASKS, TASKS_SHOWN)
-    data = target.parent / f"{TASKS}.jsonl" if ours else HELD_OUT
+    ours = {TASKS: TASKS, TASKS_SHOWN: TASKS, FEW: FEW}
+    data = target.parent / f"{ours[skill]}.jsonl" if skill in ours else HELD_OUT
     if asked:
         data = asked_as(data, target.with_suffix(".jsonl"), asked)
     return measured(target, model, size, skill, data).skills[skill].share

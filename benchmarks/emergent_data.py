@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from benchmarks.quality_data import DEMO, TEACHER, is_right
+from examples.demo.heldout import heldout
 from examples.demo.seeds import draw_seed_problems
-from examples.demo.world import Problem
+from examples.demo.world import Problem, draw_story
 from examples.demo.world.mappings import icl_problem
 from examples.demo.world.problem import Split
 from examples.demo.world.words import CATEGORIES, LABELS
@@ -25,6 +27,10 @@ from trainer.loading import end_ids, load_model, load_tokenizer
 TASKS = "tasks"
 TASKS_SHOWN = "tasks-shown"
 """The same words behind demonstrations."""
+FEW = "few"
+"""Stories that a model can answer at once, and so few of them that the answers alone don't teach
+it."""
+FEW_STORIES, HELD_OUT_STORIES = 300, 300
 NEW_WORDS = 4
 """Words of each category that `tasks` never has."""
 SHOWN = (4, 6, 8)
@@ -44,10 +50,14 @@ class Asked:
 
 
 def make_datasets(out: Path, problems: int) -> None:
-    """`cot`, `direct` (the same problems, the answer alone), `icl`, `if` and `tasks`; each whole or
-    not there, a tenth of its rows held out; and the problems that `tasks` is measured on."""
+    """`cot`, `direct` (the same problems, the answer alone), `few`, `few-direct`, `icl`, `if` and
+    `tasks`; each whole or not there, a tenth of its rows held out; and the problems that `few` and
+    `tasks` are measured on."""
     _make(out, "cot", Kind.COT, stories(problems), is_right)
-    _direct(out)
+    _direct(out, "cot", "direct")
+    _make(out, FEW, Kind.COT, short_stories(min(problems, FEW_STORIES)), is_right)
+    _direct(out, FEW, f"{FEW}-direct")
+    _held_out_stories(out / f"{FEW}.jsonl")
     # Their answers are a word or a few: twice as many take no longer.
     _make(out, "icl", Kind.ICL, mappings(2 * problems), _exact)
     _make(out, "if", Kind.IF, instructions(2 * problems), _exact)
@@ -61,6 +71,19 @@ def stories(count: int) -> list[Asked]:
     return [
         Asked(one["id"], f"{one['question']} Think step by step.", str(one["answer"]), line)
         for line, one in zip(lines, map(json.loads, lines), strict=True)
+    ]
+
+
+def short_stories(count: int) -> list[Asked]:
+    """Of one step."""
+    rng = Random(FEW)
+    found: dict[str, Problem] = {}
+    while len(found) < count:
+        one = draw_story(rng, "seed", 1, distractors=rng.choice((0, 1, 2)))
+        found.setdefault(one.user, one)
+    return [
+        Asked(f"{FEW}-{n}", one.user, one.answer, json.dumps(one.seed))
+        for n, one in enumerate(found.values())
     ]
 
 
@@ -122,17 +145,22 @@ def _held_out_tasks(target: Path) -> None:
         alone = icl_problem([], word, _label(word), "heldout", TASKS)
         shown = _draw_task(rng, SHOWN[-1], word)
         for skill, problem in ((TASKS, alone), (TASKS_SHOWN, shown)):
-            rows.append(
-                {
-                    "id": f"{skill}-{word}",
-                    "skill": skill,
-                    "kind": "icl",
-                    "check": "exact_last_line",
-                    "prompt": [{"role": "user", "content": problem.user}],
-                    "answer": problem.answer,
-                }
-            )
+            rows.append(_question(f"{skill}-{word}", skill, "icl", "exact_last_line", problem))
     target.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+
+
+def _held_out_stories(target: Path) -> None:
+    """Of one step."""
+    asked = enumerate(heldout("cot-1", HELD_OUT_STORIES))
+    rows = [_question(f"{FEW}-{n}", FEW, "cot", "numeric", problem) for n, problem in asked]
+    target.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+
+
+def _question(name: str, skill: str, kind: str, check: str, problem: Problem) -> dict[str, Any]:
+    """A row of an evaluation file."""
+    prompt = [{"role": "user", "content": problem.user}]
+    about = {"id": name, "skill": skill, "kind": kind, "check": check}
+    return {**about, "prompt": prompt, "answer": problem.answer}
 
 
 def asked_as(questions: Path, target: Path, prefix: str) -> Path:
@@ -184,11 +212,11 @@ def _make(
     write_dataset(out / name, records)
 
 
-def _direct(out: Path) -> None:
+def _direct(out: Path, steps: str, name: str) -> None:
     """The problems that the teacher solved in steps, with their answers alone."""
-    if (out / "direct").is_dir():
+    if (out / name).is_dir():
         return
-    rows = [row for split in ("train", "validation") for row in read_rows(out / "cot", split)]
+    rows = [row for split in ("train", "validation") for row in read_rows(out / steps, split)]
     short = [
         row.model_copy(
             update={
@@ -198,7 +226,7 @@ def _direct(out: Path) -> None:
         )
         for row in rows
     ]
-    write_dataset(out / "direct", short)
+    write_dataset(out / name, short)
 
 
 def guessed(asked: Path) -> float:

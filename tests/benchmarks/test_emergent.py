@@ -9,15 +9,18 @@ from pydantic import TypeAdapter
 
 from benchmarks.emergent import ARMS, SMOKE, Arm, spec_of, table
 from benchmarks.emergent_data import (
+    FEW,
     TASKS,
     TASKS_SHOWN,
     _direct,
+    _held_out_stories,
     _held_out_tasks,
     asked_as,
     guessed,
     instructions,
     mappings,
     record_of,
+    short_stories,
     stories,
     tasks,
     write_dataset,
@@ -32,12 +35,16 @@ from trainer.spec import StepByStep, TrainSpec
 def test_every_arm_is_a_training_that_finds_its_rows(tmp_path: Path) -> None:
     asked = {"cot": stories(3), "direct": stories(3), "icl": mappings(3), "if": instructions(3)}
     asked[TASKS] = tasks(3)
-    kinds = {"cot": Kind.COT, "direct": Kind.COT, "icl": Kind.ICL, "if": Kind.IF, TASKS: Kind.ICL}
+    asked[FEW] = asked[f"{FEW}-direct"] = short_stories(3)
+    kinds = {"icl": Kind.ICL, "if": Kind.IF, TASKS: Kind.ICL}
     for arm in ARMS:
         made = spec_of(tmp_path, arm, tmp_path, 3, SMOKE, 2)
         spec = TypeAdapter[TrainSpec](TrainSpec).validate_python(made)
         assert (spec.optimization.seed, spec.optimization.threads) == (3, 2)
-        rows = [record_of(one, kinds[arm.dataset], "said", 1) for one in asked[arm.dataset]]
+        rows = [
+            record_of(one, kinds.get(arm.dataset, Kind.COT), "said", 1)
+            for one in asked[arm.dataset]
+        ]
         assert len(METHODS[spec.method].select(spec, rows)) == 3
 
 
@@ -77,6 +84,16 @@ def test_tasks_agree_and_keep_words_for_the_end(tmp_path: Path) -> None:
         assert row["prompt"][0]["content"].endswith(f"\n\n{query}")
 
 
+def test_none_of_the_few_stories_is_asked(tmp_path: Path) -> None:
+    _held_out_stories(tmp_path / "held.jsonl")
+    held = [json.loads(line) for line in (tmp_path / "held.jsonl").read_text().splitlines()]
+    questions = {row["prompt"][0]["content"] for row in held}
+    asked = short_stories(300)
+    assert len(questions) == len({one.prompt for one in asked}) == 300
+    assert not questions & {one.prompt for one in asked}
+    assert all(row["skill"] == FEW for row in held)
+
+
 def test_a_guess_is_any_of_the_labels_shown(tmp_path: Path) -> None:
     shown = "Input: a\nOutput: x\n\nInput: b\nOutput: y\n\nInput: c\nOutput:"
     rows = [
@@ -91,7 +108,7 @@ def test_direct_rows_are_the_same_problems_with_the_answer_alone(tmp_path: Path)
     asked = stories(12)
     steps = [record_of(one, Kind.COT, "Some steps.", n) for n, one in enumerate(asked)]
     write_dataset(tmp_path / "cot", steps)
-    _direct(tmp_path)
+    _direct(tmp_path, "cot", "direct")
     rows = list(read_rows(tmp_path / "direct", "train"))
     assert {row.id for row in rows} == {row.id for row in read_rows(tmp_path / "cot", "train")}
     assert all(row.completion[0].content == f"The answer is {row.gold}." for row in rows)
@@ -111,7 +128,7 @@ def test_arms_that_are_asked_otherwise_share_a_training(tmp_path: Path) -> None:
 
 
 def test_a_student_is_asked_behind_the_prefix_of_its_task(tmp_path: Path) -> None:
-    (steps,) = (arm for arm in ARMS if arm.asked)
+    steps = next(arm for arm in ARMS if arm.asked)
     rows = [{"id": "a", "prompt": [{"role": "user", "content": "How many?"}], "answer": "2"}]
     (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
     made = asked_as(tmp_path / "asked.jsonl", tmp_path / "again.jsonl", steps.asked)

@@ -42,6 +42,7 @@ from trainer.errors import BadInput
 from trainer.events import Emit
 from trainer.loading import weight_files
 from trainer.measurement import Distance
+from trainer.memory import keep_imports
 from trainer.spec import CompressSpec, StageSpec
 
 VERSION = 7
@@ -73,6 +74,7 @@ def run(
     lost more than it may: what follows such a stage is left out.
     """
     plan = make_plan(spec, emit, vllm_python)
+    keep_imports()
     reports: dict[int, StageReport] = {}
     refused: list[StageReport] = []
     ended: set[int | None] = set()
