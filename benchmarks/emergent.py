@@ -65,15 +65,17 @@ class Arm:
     @property
     def training(self) -> str:
         """Arms that are asked otherwise share one."""
-        shown = [
-            f"{self.fields[name]}" for name in ("method", "label_share") if name in self.fields
-        ]
+        names = ("method", "label_share")
+        shown = [str(self.fields[name]) for name in names if name in self.fields]
+        shown += ["worded"] if "label_template" in self.fields else []
         return "-".join([self.start, self.dataset, *shown])
 
 
 _TEACHER = {"teacher": str(TEACHER), "kd_temperature": 2.0}
 _STEPS = {"method": "step_by_step"}
 _MORE_STEPS = {"method": "step_by_step", "label_share": 0.2}
+_WORDED = {**_MORE_STEPS, "label_template": "The answer is {{ answer }}."}
+"""As the direct answers are."""
 _LABELS = {"method": "step_by_step", "label_share": 1.0}
 _RATIONALE = StepByStep.model_fields["rationale_prefix"].default
 ARMS = (
@@ -83,12 +85,14 @@ ARMS = (
     Arm("cot", "step by step, asked for the steps", "cot", "base", _STEPS, _RATIONALE),
     Arm("cot", "labels alone", "cot", "base", _LABELS),
     Arm("cot", "step by step, labels a fifth", "cot", "base", _MORE_STEPS),
+    Arm("cot", "step by step, labels a fifth, worded", "cot", "base", _WORDED),
     Arm("cot", "pruned, direct answers", "direct", "pruned", {"method": "sequence_level"}),
     Arm("cot", "pruned, step by step", "cot", "pruned", _STEPS),
     Arm(FEW, "direct answers", f"{FEW}-direct", "base", {"method": "sequence_level"}),
     Arm(FEW, "labels alone", FEW, "base", _LABELS),
     Arm(FEW, "step by step, asked for the answer", FEW, "base", _STEPS),
     Arm(FEW, "step by step, labels a fifth", FEW, "base", _MORE_STEPS),
+    Arm(FEW, "step by step, labels a fifth, worded", FEW, "base", _WORDED),
     Arm(FEW, "step by step, asked for the steps", FEW, "base", _STEPS, _RATIONALE),
     Arm("icl", "answers alone", "icl", "base", {"method": "sequence_level"}),
     Arm("icl", "meta-ICT", "icl", "base", {"method": "meta_ict", **_TEACHER}),

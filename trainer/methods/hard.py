@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from prompts.record import Message, Record
+from prompts.template import compile_template
 from trainer.batch import Batch
 from trainer.data import TokenRow, TokenRows
 from trainer.errors import BadInput
@@ -48,7 +49,10 @@ def _trained(
     """Each task's share and rows. One without a share isn't even tokenized: that its rows are too
     long, or lack what they would ask for, is no matter."""
     if spec.label_share > 0:
-        labels = [_asked(row, spec.label_prefix, row.answer or "", "label") for row in records]
+        template = compile_template(spec.label_template)
+        said = [template.render({"answer": row.answer or ""}) for row in records]
+        asked = zip(records, said, strict=True)
+        labels = [_asked(row, spec.label_prefix, label, "label") for row, label in asked]
         yield spec.label_share, encode(labels)
     if spec.label_share < 1:
         prefix = spec.rationale_prefix

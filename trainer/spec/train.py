@@ -2,9 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from prompts.spec import IclBuild
+from prompts.template import TemplateSource, compile_template
 from trainer.spec.divergence import DivergenceSpec, ForwardDivergence, JensenShannon
 from trainer.spec.features import FeatureSpec
 from trainer.spec.rollouts import VllmRollouts, check_rollouts
@@ -41,8 +42,18 @@ class StepByStep(Training):
     label_share: float = Field(0.5, ge=0, le=1)
     label_prefix: str = ""
     """Stands before the last user message where the label is asked for."""
+    label_template: TemplateSource = "{{ answer }}"
+    """Jinja2 template of what is said where the label is asked for. Words in which the student
+    answers already cost it fewer rows than the answer alone."""
     rationale_prefix: str = "[rationale] "
     """Stands before the last user message where the rationale is asked for."""
+
+    @field_validator("label_template")
+    @classmethod
+    def _says_the_answer(cls, template: str) -> str:
+        if compile_template(template).fields != {"answer"}:
+            raise ValueError("label_template must say {{ answer }}, and no other field")
+        return template
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> "StepByStep":

@@ -35,7 +35,12 @@ ICT = {"kd_temperature": 3.0, "hard_weight": 0.9, "language_model_weight": 0.1}
 CHANGES: dict[str, dict[str, Any]] = {
     "sequence_level": {},
     "rationale_then_answer": {},
-    "step_by_step": {"label_share": 0.9, "label_prefix": "w38 ", "rationale_prefix": "w37 "},
+    "step_by_step": {
+        "label_share": 0.9,
+        "label_prefix": "w38 ",
+        "label_template": "w36 {{ answer }}",
+        "rationale_prefix": "w37 ",
+    },
     "forward_kl": {**TEACHERS, "kd_temperature": 1.0, "cross_entropy_weight": 0.9},
     "kd": {
         **TEACHERS,

@@ -98,6 +98,22 @@ def test_step_by_steps_label_may_have_a_prefix(tmp_path: Path) -> None:
     assert asked == [row.row.endswith("#label") for row in run.rows.rows]
 
 
+def test_step_by_steps_label_may_be_worded(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "step_by_step", label_template="w36 {{ answer }} w35")
+    run, _ = made(spec, LABELLED)
+    known = run.tokenizer.get_vocab()
+    said = {row.row: row.ids[row.prompt_tokens :].tolist() for row in run.rows.rows}
+    for number, record in enumerate(LABELLED):
+        assert said[f"{record.id}#label"] == [known["w36"], known[str(number)], known["w35"], 3]
+        assert known["w36"] not in said[f"{record.id}#rationale"]
+
+
+@pytest.mark.parametrize("template", ["w36", "{{ answer }} {{ gold }}", "{{ answer", " "])
+def test_step_by_steps_label_says_the_answer_alone(tmp_path: Path, template: str) -> None:
+    with pytest.raises(ValueError, match=r"must say \{\{ answer \}\}|syntax error|is empty"):
+        spec_of(tmp_path, "step_by_step", label_template=template)
+
+
 def test_step_by_step_needs_answers_apart(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="step_by_step needs the answers apart"):
         made(spec_of(tmp_path, "step_by_step"), make_records(3))
