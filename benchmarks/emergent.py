@@ -64,11 +64,12 @@ class Arm:
 
     @property
     def training(self) -> str:
-        """Arms that are asked otherwise share one."""
-        names = ("method", "label_share")
-        shown = [str(self.fields[name]) for name in names if name in self.fields]
-        shown += ["worded"] if "label_template" in self.fields else []
-        return "-".join([self.start, self.dataset, *shown])
+        """Its folder's name. Arms that are asked otherwise share one."""
+        parts = [self.start, self.dataset, self.fields["method"]]
+        if "label_share" in self.fields:
+            parts.append(f"labels{self.fields['label_share']:.0%}".rstrip("%"))
+        parts += ["worded"] if "label_template" in self.fields else []
+        return "-".join(parts)
 
 
 _TEACHER = {"teacher": str(TEACHER), "kd_temperature": 2.0}
@@ -116,7 +117,7 @@ def study(out: Path, size: Size, jobs: int = 1, skills: Collection[str] = SKILLS
     torch.set_num_threads(threads)
     make_datasets(out, size.problems)
     starts = {
-        (arm.start, arm.skill): BASE if arm.start == "base" else pruned(out, arm.dataset, threads)
+        (arm.start, arm.skill): BASE if arm.start == "base" else pruned(out, arm.skill, threads)
         for arm in arms
     }
     models = starts | {("teacher", arm.skill): TEACHER for arm in arms}
@@ -167,10 +168,10 @@ def run_of(out: Path, arm: Arm, start: Path, seed: int, size: Size, threads: int
     return Run(f"{arm.skill}: {arm.name}", seed, share, **json.loads(kept.read_text("utf-8")))
 
 
-def pruned(out: Path, dataset: str, threads: int) -> Path:
+def pruned(out: Path, skill: str, threads: int) -> Path:
     """The teacher, cut and not healed."""
-    made = out / f"pruned-{dataset}"
-    spec = {"model": str(TEACHER), "dataset": str(out / dataset), "stages": [PRUNED]}
+    made = out / f"pruned-{skill}"
+    spec = {"model": str(TEACHER), "dataset": str(out / skill), "stages": [PRUNED]}
     chain = CompressSpec.model_validate({**spec, "serve_check": False, "threads": threads})
     return Path(run_chain(chain, made, silent)[-1].model)
 

@@ -123,6 +123,7 @@ def test_arms_that_are_asked_otherwise_share_a_training(tmp_path: Path) -> None:
         if not arm.asked
     }
     assert len(plain) == len([arm for arm in ARMS if not arm.asked])
+    assert not any("." in training for training in plain)  # suffixes are set on it
     for arm in ARMS:
         assert plain[arm.training] == json.dumps([arm.start, arm.dataset, arm.fields])
 
