@@ -35,6 +35,7 @@ def relation_kl(student: Tensor, teacher: Tensor, heads: int, seen: Tensor) -> T
 def _relations(states: Tensor, heads: int, seen: Tensor) -> Tensor:
     """[B, T, W] -> log relations [B, h, T, T]"""
     split = upcast(states).unflatten(-1, (heads, -1)).transpose(1, 2)
-    scores = split @ split.transpose(-1, -2) / math.sqrt(split.shape[-1])
-    relations: Tensor = scores.masked_fill(~seen[:, None], -torch.inf).log_softmax(dim=-1)
+    with torch.autocast(split.device.type, enabled=False):  # it would narrow what was widened
+        scores = split @ split.transpose(-1, -2) / math.sqrt(split.shape[-1])
+        relations: Tensor = scores.masked_fill(~seen[:, None], -torch.inf).log_softmax(dim=-1)
     return relations

@@ -54,6 +54,17 @@ def test_relation_kl_has_a_gradient_and_is_zero_for_identical_states() -> None:
     assert relation_kl(teacher, teacher, 2, causal(3)).abs().max().item() == 0.0
 
 
+def test_relations_are_made_in_fp32_under_autocast_too() -> None:
+    """Their products in 16 bits would be off by more than what a student near its teacher lacks."""
+    teacher = draw(2, 7, 16, seed=2).bfloat16()
+    student = (teacher + draw(2, 7, 16, seed=1) / 100).bfloat16()
+    exact = relation_kl(student.double(), teacher.double(), 2, causal(7))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = relation_kl(student, teacher, 2, causal(7))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-2, atol=1e-6)
+
+
 def test_sorted_distance_by_hand() -> None:
     """p = 1/2, 1/2 over two tokens; q = 1/4, 1/2, 1/4 over three: |0| + |1/4| + |-1/4|."""
     p = torch.tensor([[0.5, 0.5]], dtype=torch.float64).log()
