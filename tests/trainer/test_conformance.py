@@ -1,5 +1,5 @@
 """Every method: packed rows cost what padded ones do, passes that are added up what one pass does,
-and rows that don't count add nothing."""
+rows that don't count add nothing, and a row's weight is in all that it costs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prompts.record import Record
 from tests.trainer.conftest import save_model
 from tests.trainer.methods.every import FIELDS, records_of, training_by
 from tests.trainer.methods.made import NOW, made
@@ -28,10 +29,12 @@ def test_every_method_is_here() -> None:
     assert FIELDS.keys() == METHODS.keys()
 
 
-def ready(spec: TrainSpec) -> tuple[tuple[TokenRow, ...], Student]:
+def ready(
+    spec: TrainSpec, records: list[Record] | None = None
+) -> tuple[tuple[TokenRow, ...], Student]:
     if isinstance(spec, WithTeacher):  # a teacher stays in the width that it was saved in
         save_model(Path(spec.teacher), load_model(spec.teacher).double())
-    run, student = made(spec, records_of(spec.method, ROWS))
+    run, student = made(spec, records or records_of(spec.method, ROWS))
     return run.rows.rows, student.double()
 
 
@@ -79,3 +82,36 @@ def test_packed_accumulated_and_whole_are_one(tmp_path: Path, method: str) -> No
         batches: list[Batch] = [layout(packing.optimization)(list(rows))]
         assert batches[0].segments is not None
         close(whole, step(packed, [rows], packing))
+
+
+@pytest.mark.parametrize("method", FIELDS)
+def test_a_rows_confidence_weighs_all_that_it_costs(tmp_path: Path, method: str) -> None:
+    """Each term, features, what is drawn for it and its prompt. A text is no row's."""
+    changed = {"text": None} if method == "minillm" else {}
+    sure = [
+        record.model_copy(update={"confidence": (1.0, 0.5, 0.0)[number % 3]})
+        for number, record in enumerate(records_of(method, ROWS))
+    ]
+    confidence = {record.id: record.confidence for record in sure}
+    with (
+        training_by(tmp_path, method, changed) as plain,
+        training_by(tmp_path, method, {**changed, "weight_by": "confidence"}) as weighing,
+    ):
+        rows, student = ready(plain, sure)
+        each = [
+            (confidence[row.row.partition("#")[0]] or 0) * summed(student, [row], plain)
+            for row in rows
+        ]
+        weighed, student = ready(weighing, sure)
+        found = summed(student, weighed, weighing)
+    assert found == pytest.approx(sum(each), rel=1e-10)
+    assert found != pytest.approx(0)
+
+
+def summed(student: Student, rows: Sequence[TokenRow], spec: TrainSpec) -> float:
+    """Of all that a step learns from these rows, divided by nothing."""
+    batches = [layout(spec.optimization)(list(rows))]
+    with torch.no_grad():
+        if student.objective.passes is not None:
+            batches = student.objective.passes(student, batches, NOW)
+        return sum(float(student(lambda one, b=b: one.loss(b, 1.0))[0]) for b in batches)

@@ -12,6 +12,7 @@ from tests.trainer.methods.made import all_rows, dense, kept_targets, loss_of, m
 from tests.trainer.objectives.cases import CASES, Case
 from trainer.batch import pad
 from trainer.errors import BadInput
+from trainer.events import silent
 from trainer.loading import load_model
 from trainer.methods import METHODS, check_vocabularies
 from trainer.methods.selection import select_all, select_rationales
@@ -148,3 +149,12 @@ def test_confidence_weighs_rows_and_its_lack_is_refused(tmp_path: Path) -> None:
     assert loss_of(student, all_rows(run), 9.0)[0].item() == pytest.approx(sum(plain) / 9)
     with pytest.raises(BadInput, match="weight_by confidence: rows carry none"):
         made(spec, make_records(2))
+
+
+def test_validation_rows_weigh_the_same(tmp_path: Path) -> None:
+    """They needn't say how much: a validation loss is compared with other runs'."""
+    sure = [row.model_copy(update={"confidence": 0.5}) for row in make_records(3)]
+    spec = spec_of(tmp_path, "sequence_level", weight_by="confidence")
+    run = prepare(spec, sure, make_records(2), silent)
+    assert {row.weight for row in run.rows.rows} == {0.5}
+    assert [row.weight for row in run.validation.rows] == [1.0, 1.0]

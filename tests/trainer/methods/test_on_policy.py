@@ -263,6 +263,39 @@ def test_minillms_columns_by_hand(tmp_path: Path) -> None:
     assert columns["importance"].tolist() == pytest.approx([0.60653, 1.0] * 2, abs=1e-4)
 
 
+def test_minillms_loss_is_its_formula(tmp_path: Path) -> None:
+    """w KL(q || p) - min(w R, clip(w) R), by the whole logits: the student is the one that drew."""
+    run, student = made(spec_of(tmp_path, "minillm", teacher_mix=0.6, max_new_tokens=8))
+    (batch,) = learnt(student, [all_rows(run)])
+    w, ahead = batch.columns["importance"], batch.columns["advantage"]
+    log_q, log_p = (
+        dense(model, batch).log_softmax(-1)
+        for model in (run.model, load_model(tmp_path / "teacher"))
+    )
+    exact = (log_q.exp() * (log_q - log_p)).sum(-1)
+    policy = torch.minimum(w * ahead, w.clamp(0.8, 1.2) * ahead)
+    loss, metrics = loss_of(student, batch)
+    assert loss.item() == pytest.approx((w * exact - policy).mean().item(), rel=1e-3)
+    assert metrics["reverse_kl"].item() == pytest.approx((w * exact).mean().item(), rel=1e-3)
+    assert (w * exact).mean().item() != pytest.approx(exact.mean().item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("method", ["gkd", "minillm"])
+def test_dropout_is_off_while_answers_are_drawn_and_on_again_behind(
+    tmp_path: Path, method: str
+) -> None:
+    save_model(tmp_path / "student", make_model(attention_dropout=0.9))
+    save_model(tmp_path / "teacher", make_model(1))
+    run, student = made(spec_of(tmp_path, method, max_new_tokens=8, samples=2))
+    student.train()
+    drawn = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        drawn.append(learnt(student, [all_rows(run)])[0].input_ids.tolist())
+    assert drawn[0] == drawn[1]
+    assert student.model.training
+
+
 @pytest.mark.parametrize("method", ["gkd", "minillm"])
 def test_answers_end_at_the_context(tmp_path: Path, method: str) -> None:
     """Each at its own: a long prompt shortens no other's answer."""

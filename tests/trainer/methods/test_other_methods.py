@@ -30,7 +30,8 @@ from trainer.batch import pack, pad
 from trainer.errors import BadInput
 from trainer.loading import load_model
 from trainer.objectives import cross_entropy, forward_kl
-from trainer.objectives.features import hidden_distance
+from trainer.objectives.features import hidden_distance, relation_kl
+from trainer.student import Look, Projection, look
 
 LABELLED = [row.model_copy(update={"answer": str(n)}) for n, row in enumerate(make_records(5))]
 
@@ -234,6 +235,17 @@ def test_relations_are_of_a_row_alone_and_stand_beside_a_divergence(
     assert metrics["relation"] > 0
     assert loss.item() == pytest.approx(alone, rel=1e-4)
     assert loss.item() == pytest.approx((metrics["forward_kl"] + 2 * metrics["relation"]).item())
+
+
+def test_relations_are_the_mean_over_queries_keys_and_values(tmp_path: Path) -> None:
+    run, student = made(spec_of(tmp_path, "kd", **features({"kind": "relation", "heads": 2})))
+    batch, teacher = pad(run.rows.rows[:1]), load_model(tmp_path / "teacher")
+    names: tuple[Projection, ...] = ((1, "q_proj"), (1, "k_proj"), (1, "v_proj"))
+    ours, theirs = (look(m, batch, Look(projections=names)) for m in (run.model, teacher))
+    causal = torch.ones(1, *[batch.input_ids.shape[1]] * 2).tril().bool()
+    each = [relation_kl(ours.projections[n], theirs.projections[n], 2, causal) for n in names]
+    expected = torch.stack(each)[:, :, :-1][:, batch.completion_mask[:, 1:]].mean().item()
+    assert loss_of(student, batch)[0].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_relations_of_a_model_with_itself_are_zero(tmp_path: Path) -> None:
