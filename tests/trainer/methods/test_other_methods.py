@@ -1,5 +1,6 @@
 """Two tasks, demonstrations, and features."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from tests.trainer.test_adapters import phi3
 from trainer.adapters import merge_lora
 from trainer.batch import pack, pad
 from trainer.errors import BadInput
+from trainer.events import silent
 from trainer.loading import load_model
 from trainer.objectives import cross_entropy, forward_kl
 from trainer.objectives.features import hidden_distance, relation_kl
 from trainer.student import Look, Projection, look
+from trainer.training import train_on
 
 LABELLED = [row.model_copy(update={"answer": str(n)}) for n, row in enumerate(make_records(5))]
 
@@ -317,3 +320,13 @@ def test_features_that_do_not_fit_are_named(
 ) -> None:
     with pytest.raises(BadInput, match=problem):
         made(spec_of(tmp_path, "kd", **features(part)))
+
+
+@pytest.mark.slow
+def test_a_step_divides_prompts_by_their_own_tokens_and_answers_by_theirs(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "meta_ict", optimization={"batch_size": 2, "accumulation": 3})
+    run, student = made(spec, icl_records(6))
+    expected = sum(loss_of(student, part)[0].item() for part in learnt(student, [all_rows(run)]))
+    trained = train_on(spec, icl_records(6), [], tmp_path / "out", silent)
+    ((_, loss),) = json.loads((trained / "retort.json").read_text())["losses"]
+    assert loss == pytest.approx(expected, rel=1e-5)
