@@ -67,9 +67,11 @@ def served_kl(spec: ServedKL, setting: Setting) -> Objective:
         drawing = drawing_of(spec, setting, spec.sampling_temperature)
     check_served(teacher, setting, drawing)
     divergence = DIVERGENCES[spec.divergence.kind](spec.divergence)
+    size = len(head_of(setting.model).weight)
 
     def losses(seen: Seen, targets: Tensor, batch: Batch) -> Losses:
         found = teacher.thoughts(batch.rows) if batch.kept and spec.cross_entropy_weight < 1 else []
+        _check_known(found, size)
         ids, logprobs, tail = _tensors(found, spec.top_k, batch.input_ids.device)
         term: Term = top_k_term(divergence, ids, logprobs, tail, 1.0)
         return Losses(mixed(spec.divergence.kind, term, targets, spec.cross_entropy_weight))
@@ -105,7 +107,12 @@ def check_served(teacher: ServedTeacher, setting: Setting, drawing: Drawing | No
             "it with a larger --max-model-len.",
         )
     probe: TokenRow = min(setting.rows, key=lambda row: len(row.ids))
-    highest, size = int(teacher.thoughts([probe])[0].ids.max()), len(head_of(setting.model).weight)
+    _check_known(teacher.thoughts([probe]), len(head_of(setting.model).weight))
+
+
+def _check_known(found: Sequence[TopKRow], size: int) -> None:
+    """Its head may be padded further than the student's, and what lies there be likely at times."""
+    highest = max((int(row.ids.max()) for row in found), default=-1)
     if highest >= size:
         raise BadInput(
             "the served teacher knows more tokens than the student's head",

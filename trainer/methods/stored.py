@@ -46,9 +46,13 @@ def check_signal(spec: StoredKL, fitting: Fitting) -> None:
     """The signal is of this tokenizer and head, and of every row's very tokens, or BadInput."""
     with open_signal(spec) as reader:
         check_source(reader.header, fitting.tokenizer)
+        size = head_of(fitting.shape).weight.shape[0]
+        _check_vocabulary(reader.header.vocabulary, size)
         for row in fitting.rows:
-            check_tokens(row, _read(reader, row.row).token_ids)
-        _check_vocabulary(reader.header, head_of(fitting.shape).weight.shape[0])
+            found = _read(reader, row.row)
+            check_tokens(row, found.token_ids)
+            # of a teacher whose files weren't at hand the header doesn't know the size
+            _check_vocabulary(int(found.ids.max()) + 1, size)
 
 
 def stored_kl(spec: StoredKL, setting: Setting) -> Objective:
@@ -128,11 +132,11 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None if path is None else file_sha256(path)
 
 
-def _check_vocabulary(header: SignalHeader, size: int) -> None:
-    if header.vocabulary is not None and header.vocabulary > size:
+def _check_vocabulary(known: int | None, size: int) -> None:
+    if known is not None and known > size:
         raise BadInput(
             "the signal knows more tokens than the student's head",
-            f"{header.vocabulary} against {size}. Resize the student's embeddings.",
+            f"{known} against {size}. Resize the student's embeddings.",
         )
 
 

@@ -151,6 +151,16 @@ def test_a_server_that_does_not_do_is_refused_before_the_first_step(
         made(served(tmp_path, fake))
 
 
+def test_a_token_beyond_the_students_head_is_refused_whenever_it_comes(
+    tmp_path: Path, fake: Fake
+) -> None:
+    """One row is asked about before the first step."""
+    run, student = made(served(tmp_path, fake))
+    fake.model = make_model(2, vocab_size=500)
+    with pytest.raises(BadInput, match="knows more tokens than the student's head"):
+        loss_of(student, all_rows(run))
+
+
 @pytest.mark.slow
 def test_a_server_too_short_for_the_students_answers_is_refused(tmp_path: Path, fake: Fake) -> None:
     """The rows fit: what the student may say behind their prompts doesn't."""

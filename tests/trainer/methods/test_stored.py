@@ -203,3 +203,14 @@ def test_a_signal_is_looked_at_before_weights_are_read(
     (tmp_path / "student/model.safetensors").write_bytes(b"none")
     with pytest.raises(BadInput, match=problem):
         made(stored(tmp_path), RECORDS)
+
+
+def test_a_token_beyond_the_students_head_is_refused_though_the_header_knows_no_size(
+    tmp_path: Path,
+) -> None:
+    """A served teacher's head may be padded further; a gather would fail in the middle of a run."""
+    stored(tmp_path)
+    save_model(tmp_path / "teacher", make_model(1, vocab_size=64))
+    write(tmp_path, HEADER.model_copy(update={"width": 64}))
+    with pytest.raises(BadInput, match=r"more tokens than the student's head: 64 against 61"):
+        ready(tmp_path)
