@@ -158,3 +158,6 @@ def _check_ids(header: SignalHeader, row: RowSignal) -> None:
         if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= above):
             found = f"{int(ids.min())} to {int(ids.max())}"
             raise SignalError(f"{name} go from {found}, the vocabulary is 0 to {above - 1}")
+    # A student's share of such a token would count twice. Draws may come twice.
+    if isinstance(row, TopKRow) and (np.diff(np.sort(row.ids, axis=1), axis=1) == 0).any():
+        raise SignalError("a token stands twice among the k of a place")

@@ -154,6 +154,7 @@ def test_an_empty_directory_says_what_to_do(tmp_path: Path) -> None:
         ({"logprobs": np.full((3, 4), 0.5, np.float32)}, "above 0"),
         ({"logprobs": np.tile(np.float32([-2, -1, -3, -4]), (3, 1))}, "descending"),
         ({"tail_logprob": np.zeros(2, np.float32)}, "tail masses"),
+        ({"ids": np.tile(np.int32([5, 6, 7, 5]), (3, 1))}, "a token stands twice"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused_by_name(
