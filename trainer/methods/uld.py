@@ -89,9 +89,20 @@ def aligned(ours: list[int], theirs: list[int]) -> list[int]:
 def beginnings(row: TokenRow, content: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Where each completion token begins in the answer's text, in characters; the end token
     begins at its length. Special tokens and white space before the answer begin before it. -1 for
-    a token that begins within a character: behind some of its bytes there is no text yet."""
-    lengths = _lengths(row.ids[row.prompt_tokens :].tolist(), tokenizer)
-    return [min(length, len(content.strip())) for length in lengths]
+    a token that begins within a character: behind some of its bytes there is no text yet; and for
+    those of what a template or earlier turns say before the answer, which is no part of it."""
+    ids, answer = row.ids[row.prompt_tokens :].tolist(), content.strip()
+    lengths = _lengths(ids, tokenizer)
+    said = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    start = max(0, said.rfind(answer)) if answer else 0
+    before = len(said[:start].rstrip())
+    ends = [*lengths[1:], len(said) + 1]
+    return [
+        -1
+        if length < before or (start and 0 <= end <= before)
+        else min(max(0, length - start), len(answer))
+        for length, end in zip(lengths, ends, strict=True)
+    ]
 
 
 def _lengths(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -67,6 +67,19 @@ def test_a_token_that_begins_within_a_character_has_no_place() -> None:
     assert aligned(*reversed(found)) == [0, 3, 6, 7]
 
 
+def test_what_a_template_says_before_the_answer_has_no_place() -> None:
+    """As an empty thought between tags that are no special tokens: it is one side's alone."""
+    words, text = make_tokenizer(), "w1 w2 7"
+    said = {}
+    for name, before in (("plain", ""), ("thinking", "w5 w6 ")):
+        ids = [2, *words(before + text, add_special_tokens=False)["input_ids"], 3]
+        row = TokenRow("r", np.asarray(ids, dtype=np.int32), 1)
+        said[name] = beginnings(row, text, words)
+    assert said == {"plain": [0, 2, 5, 7], "thinking": [-1, -1, 0, 2, 5, 7]}
+    assert aligned(said["thinking"], said["plain"]) == [-1, -1, 0, 1, 2, 3]
+    assert aligned(said["plain"], said["thinking"]) == [2, 3, 4, 5]
+
+
 def test_uld_of_a_teacher_with_the_same_tokenizer_compares_every_place(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "uld", weight=2.0)
     run, student = made(spec)
