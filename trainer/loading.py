@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from trainer.answering import make_savable
 from trainer.errors import BadInput
 
 NO_LIMIT = 2**31
@@ -72,6 +73,7 @@ def load_model(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
             "or mend its config.json.",
         )
     loaded: PreTrainedModel = model.eval()
+    make_savable(loaded)
     return loaded
 
 
@@ -114,6 +116,7 @@ def _configured(source: str | Path, device: torch.device) -> PreTrainedModel:
     # Not all keep one: the configuration has told what it knows.
     with contextlib.suppress(*UNREADABLE):
         model.generation_config = GenerationConfig.from_pretrained(str(source))
+    make_savable(model)
     return model
 
 

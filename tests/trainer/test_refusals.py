@@ -222,6 +222,29 @@ def test_a_finished_student_that_is_broken_is_made_again(tmp_path: Path, harm: s
     assert "digest" in json.loads((model / "retort.json").read_text())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("initial", ["saved", "random"])
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"temperature": 0.7, "top_p": 0.6}, {"temperature": 0.7, "top_p": 0.6, "do_sample": True}),
+        ({"early_stopping": True, "length_penalty": 2.0}, {}),
+    ],
+)
+def test_generation_settings_that_cant_be_saved_dont_lose_a_student(
+    tmp_path: Path, initial: str, settings: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    spec = spec_of(tmp_path, "sequence_level", optimization=BRIEF, initial=initial)
+    told = {"eos_token_id": [3, 1], **settings}
+    (tmp_path / "student/generation_config.json").write_text(json.dumps(told))
+    saved = json.loads((run(tmp_path, spec) / "generation_config.json").read_text())
+    del saved["transformers_version"]
+    assert {n: v for n, v in saved.items() if not n.startswith("_")} == {
+        "eos_token_id": [3, 1],
+        **kept,
+    }
+
+
 def gpt2(positions: int) -> PreTrainedModel:
     config = GPT2Config(
         vocab_size=SIZE, n_positions=positions, n_embd=32, n_layer=2, n_head=2, **ENDS
