@@ -24,10 +24,11 @@ from trainer.events import Emit
 from trainer.loading import stored_dtype, tokenizer_file, weight_files
 from trainer.loop import DistilTrainer
 from trainer.methods import find_served
+from trainer.place import CARD, check_place
 from trainer.preparation import Prepared, fresh_student, make_objective, prepare, rounding_of
 from trainer.samples import make_sampler, thinned
 from trainer.space import check_disk, disk_named, memory_named
-from trainer.spec import ServedKL, TrainSpec, WithTeacher
+from trainer.spec import ServedKL, TrainSpec
 from trainer.stop import deferred_sigterm
 from trainer.student import Student
 
@@ -83,13 +84,16 @@ def _train(
     after_step: Callable[[nn.Module], None] | None,
 ) -> Path:
     started = time.monotonic()
-    _check_place(spec, out)
+    check_place(spec, out)
     if isinstance(spec, ServedKL) and not (out / "model").exists():
         find_served(spec)  # before anything is loaded; a finished student needs none
     run = prepare(spec, records, validation, emit)
     if finished(out, run.digest):
         emit("phase", {"name": "train", "detail": "this student is finished already"})
         return out / "model"
+    if (out / "model").exists():
+        told = "is another run's student, or damaged: this run's will take its place"
+        emit("warning", {"detail": f"{out / 'model'} {told}"})
     check_disk(out, run.model, spec.optimization)
     with disk_named(out, run.model), ExitStack() as closing:
         objective = make_objective(run, emit, closing)
@@ -98,23 +102,10 @@ def _train(
         return _save(run, trainer, out, time.monotonic() - started)
 
 
-def _check_place(spec: TrainSpec, out: Path) -> None:
-    """The finished student would take the place of what it was made from."""
-    named = {"student": spec.student}
-    if isinstance(spec, WithTeacher):
-        named["teacher"] = spec.teacher
-    for side, source in named.items():
-        if Path(source).resolve() == (out / "model").resolve():
-            raise BadInput(
-                f"the {side} lies where the finished student goes",
-                f"{source} would be overwritten. Name another place to train in.",
-            )
-
-
 def finished(out: Path, digest: str) -> bool:
     """Whether `out/model` is this run's result: it is renamed into place whole."""
     try:
-        card = json.loads((out / "model" / "retort.json").read_text("utf-8"))
+        card = json.loads((out / "model" / CARD).read_text("utf-8"))
         return bool(card["digest"] == digest) and bool(weight_files(out / "model"))
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -171,7 +162,7 @@ def _save(run: Prepared, trainer: DistilTrainer, out: Path, seconds: float) -> P
         run.tokenizer.save_pretrained(written)
         _keep_tokenizer(tokenizer_file(run.tokenizer), written)
         card = json.dumps({**_card(run, trainer, seconds), "reloaded": reloaded}, indent=1)
-        (written / "retort.json").write_text(card, "utf-8")
+        (written / CARD).write_text(card, "utf-8")
         _save_samples(trainer, written)
         checkpoint.publish(written, target)
     trainer.accelerator.wait_for_everyone()

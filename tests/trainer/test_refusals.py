@@ -208,6 +208,32 @@ def test_a_place_that_is_a_file_is_named(tmp_path: Path) -> None:
         run(tmp_path, spec_of(tmp_path, "sequence_level", optimization=BRIEF))
 
 
+@pytest.mark.parametrize("there", ["a directory", "a file", "a link", "checkpoints"])
+def test_what_no_training_made_is_never_replaced(tmp_path: Path, there: str) -> None:
+    spec, out = spec_of(tmp_path, "sequence_level", optimization=BRIEF), tmp_path / "out"
+    mine = (out / "elsewhere" if there == "a link" else out / "model") / "mine.txt"
+    if there in ("a file", "checkpoints"):
+        mine = out / ("model" if there == "a file" else there)
+    mine.parent.mkdir(parents=True)
+    mine.write_text("a thesis")
+    if there == "a link":
+        (out / "model").symlink_to("elsewhere")
+    heard = Heard()
+    with pytest.raises(BadInput, match=r"not made by a training|is in the way"):
+        run(tmp_path, spec, emit=heard)
+    assert not heard.of("step")
+    assert mine.read_text() == "a thesis"
+
+
+@pytest.mark.slow
+def test_that_another_runs_student_will_be_replaced_is_said(tmp_path: Path) -> None:
+    heard, spec = Heard(), spec_of(tmp_path, "sequence_level", optimization=BRIEF)
+    run(tmp_path, spec, emit=heard)
+    assert not any("take its place" in warning["detail"] for warning in heard.of("warning"))
+    run(tmp_path, spec_of(tmp_path, "sequence_level", optimization={"max_steps": 1}), emit=heard)
+    assert any("take its place" in warning["detail"] for warning in heard.of("warning"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["no weights", "odd card"])
 def test_a_finished_student_that_is_broken_is_made_again(tmp_path: Path, harm: str) -> None:
