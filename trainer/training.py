@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from prompts.record import Record
@@ -106,9 +107,24 @@ def finished(out: Path, digest: str) -> bool:
     """Whether `out/model` is this run's result: it is renamed into place whole."""
     try:
         card = json.loads((out / "model" / CARD).read_text("utf-8"))
-        return bool(card["digest"] == digest) and bool(weight_files(out / "model"))
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(card["digest"] == digest) and _whole(out / "model")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         return False
+
+
+def _whole(model: Path) -> bool:
+    """Whether all weight files are there, at the length that their headers tell: a copy of a
+    student may have been cut short, or have lost a shard. Raises as opening them does."""
+    index = model / "model.safetensors.index.json"
+    if index.exists():
+        told = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        names = {model / name for name in told}
+    else:
+        names = set(weight_files(model))
+    for name in names:
+        with safe_open(name, "pt"):
+            pass
+    return bool(names)
 
 
 def fit(

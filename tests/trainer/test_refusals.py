@@ -235,16 +235,23 @@ def test_that_another_runs_student_will_be_replaced_is_said(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", ["no weights", "odd card"])
+@pytest.mark.parametrize("harm", ["no weights", "cut weights", "lost shard", "odd card"])
 def test_a_finished_student_that_is_broken_is_made_again(tmp_path: Path, harm: str) -> None:
     spec = spec_of(tmp_path, "sequence_level", optimization=BRIEF)
     model = run(tmp_path, spec)
+    weights = model / "model.safetensors"
     if harm == "no weights":
-        (model / "model.safetensors").unlink()
+        weights.unlink()
+    elif harm == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif harm == "lost shard":
+        load_model(model).save_pretrained(model, max_shard_size="20KB")
+        weights.unlink(missing_ok=True)
+        max(model.glob("model-*.safetensors")).unlink()
     else:
         (model / "retort.json").write_text("[]")
     run(tmp_path, spec)
-    assert (model / "model.safetensors").is_file()
+    assert load_file(weights)
     assert "digest" in json.loads((model / "retort.json").read_text())
 
 
