@@ -17,7 +17,7 @@ from trainer.errors import BadInput, Lost, Terminated
 from trainer.events import Emit, claim_stdout, silent
 from trainer.recipe import evaluate, read_spec, run_recipe, tell_problems, write
 from trainer.spec import CompressSpec, DatasetEval, EvalSpec, TrainSpec
-from trainer.stop import raise_on_sigterm
+from trainer.stop import raise_on_stop
 
 # torch takes seconds to import: each command imports what it needs when it runs, so that a bad
 # spec is said at once.
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     given = _parser().parse_args(arguments)
     emit = claim_stdout() if os.environ.get("RANK", "0") == "0" else silent
-    raise_on_sigterm()
+    raise_on_stop()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # is read when torch is loaded
     try:

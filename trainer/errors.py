@@ -30,5 +30,9 @@ class Lost(Exception):  # noqa: N818
         self.detail = detail
 
 
-class Terminated(Exception):  # noqa: N818
-    """SIGTERM came; what could be saved is saved. Exit code 143."""
+class Terminated(BaseException):
+    """SIGTERM or Ctrl-C came; what could be saved is saved. Exit code 143.
+
+    No Exception, as KeyboardInterrupt is none: it is raised wherever the process just is, and
+    libraries that catch all Exceptions around what they only try would lose it.
+    """

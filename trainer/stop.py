@@ -1,4 +1,4 @@
-"""SIGTERM: at once while nothing is at stake, after the step under way while training."""
+"""SIGTERM and Ctrl-C: at once while nothing is at stake, in training after the step under way."""
 
 import contextlib
 import signal
@@ -17,14 +17,15 @@ class Stop:
     asked: bool = False
 
 
-def raise_on_sigterm() -> None:
-    """From here on SIGTERM raises Terminated."""
-    signal.signal(signal.SIGTERM, _raise)
+def raise_on_stop() -> None:
+    """From here on SIGTERM and Ctrl-C raise Terminated."""
+    for one in _heard():
+        signal.signal(one, _raise)
 
 
 @contextlib.contextmanager
-def deferred_sigterm() -> Iterator[Stop]:
-    """Within, SIGTERM only sets `asked`. Outside the main thread signals don't arrive anyway."""
+def deferred_stop() -> Iterator[Stop]:
+    """Within, both only set `asked`. Outside the main thread signals don't arrive anyway."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -33,11 +34,18 @@ def deferred_sigterm() -> Iterator[Stop]:
     def ask(number: int, frame: FrameType | None) -> None:
         stop.asked = True
 
-    before = signal.signal(signal.SIGTERM, ask)
+    before = {one: signal.signal(one, ask) for one in _heard()}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _heard() -> list[signal.Signals]:
+    """Ctrl-C where anybody can press it: a script's background ignores it."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

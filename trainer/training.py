@@ -30,7 +30,7 @@ from trainer.preparation import Prepared, fresh_student, make_objective, prepare
 from trainer.samples import make_sampler, thinned
 from trainer.space import check_disk, disk_named, memory_named
 from trainer.spec import ServedKL, TrainSpec
-from trainer.stop import deferred_sigterm
+from trainer.stop import deferred_stop
 from trainer.student import Student
 
 HISTORY_POINTS = 1000
@@ -48,7 +48,7 @@ def train(
     Resumes from the last complete checkpoint under `out/checkpoints`, bit for bit on a CPU; a
     finished model of the same run is returned as it is. `after_step(model)` may put back what
     optimizer steps must not change (pruned weights, say). Raises BadInput; Terminated after
-    SIGTERM, with a checkpoint written.
+    SIGTERM or Ctrl-C, with a checkpoint written.
     """
     if spec.dataset is None:
         raise BadInput("no dataset to train on", "Name one in `dataset`.")
@@ -138,7 +138,7 @@ def fit(
     """Train by the plan; resumes from the newest valid checkpoint of `directory`, and with `saves`
     writes them there."""
     directory.mkdir(parents=True, exist_ok=True)
-    with deferred_sigterm() as stop:
+    with deferred_stop() as stop:
         trainer = DistilTrainer(
             student,
             run.rows.rows,

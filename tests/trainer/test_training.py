@@ -122,14 +122,15 @@ def test_dropout_is_at_work_in_the_resume_test(plain: Path, tmp_path: Path) -> N
     assert not same(with_dropout, weights(plain / "model"))
 
 
-def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_bit_for_bit(
-    base: Path, plain: Path, tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_writes_a_checkpoint_and_the_run_goes_on_bit_for_bit(
+    base: Path, plain: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
     spec = sequence_level(base, checkpoint_steps=1000, eval_steps=4)
 
     def emit(event: str, fields: dict[str, Any]) -> None:
         if event == "validation" and fields["step"] == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), sent)
 
     with pytest.raises(Terminated):
         run(spec, tmp_path / "cut", emit)
