@@ -25,7 +25,7 @@ from trainer.events import Emit
 from trainer.loading import stored_dtype, tokenizer_file, weight_files
 from trainer.loop import DistilTrainer
 from trainer.methods import find_served
-from trainer.place import CARD, check_place
+from trainer.place import CARD, check_place, claimed
 from trainer.preparation import Prepared, fresh_student, make_objective, prepare, rounding_of
 from trainer.samples import make_sampler, thinned
 from trainer.space import check_disk, disk_named, memory_named
@@ -96,7 +96,7 @@ def _train(
         told = "is another run's student, or damaged: this run's will take its place"
         emit("warning", {"detail": f"{out / 'model'} {told}"})
     check_disk(out, run.model, spec.optimization)
-    with disk_named(out, run.model), ExitStack() as closing:
+    with disk_named(out, run.model), claimed(out, emit), ExitStack() as closing:
         objective = make_objective(run, emit, closing)
         student = Student(run.model, objective, spec.optimization.precision)
         trainer = fit(run, student, out / "checkpoints", emit, after_step)

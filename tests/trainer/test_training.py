@@ -26,7 +26,7 @@ from tests.trainer.runs import (
     weights,
 )
 from trainer.checkpoint import listing, owner, problem
-from trainer.errors import BadInput, Diverged, Terminated
+from trainer.errors import BadInput, Diverged, Lost, Terminated
 from trainer.events import silent
 from trainer.loading import load_model, load_tokenizer
 from trainer.spec import ForwardKL, Optimization
@@ -219,6 +219,21 @@ def test_a_run_keeps_its_own_checkpoints_beside_later_ones(
     heard = Heard()
     assert same(weights(plain / "model"), run(spec, tmp_path / "cut", heard))
     assert any("resumed from checkpoint-3" in fields["detail"] for fields in heard.of("phase"))
+
+
+def test_two_trainings_never_write_into_one_place(
+    base: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.place.PATIENCE_S", 0.0)
+
+    def emit(event: str, fields: dict[str, Any]) -> None:
+        if event == "step" and fields["step"] == 1:
+            with pytest.raises(Lost, match="another process trains in"):
+                run(sequence_level(base), tmp_path / "out")
+
+    assert same(weights(plain / "model"), run(sequence_level(base), tmp_path / "out", emit))
+    shutil.rmtree(tmp_path / "out/model")
+    assert same(weights(plain / "model"), run(sequence_level(base), tmp_path / "out"))
 
 
 def test_a_finished_student_is_not_trained_again(base: Path, plain: Path) -> None:
