@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         emit("error", {"title": error.title, "detail": error.detail})
         return 2 if isinstance(error, BadInput) else 3
     except Lost as error:
-        emit("error", {"title": error.title, "detail": error.detail})
+        emit("error", {"title": error.title, "detail": error.detail, "again": True})
         print(error, file=sys.stderr)  # the end of the log is what a crash is told by
         return 1
     except Terminated:

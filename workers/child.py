@@ -207,7 +207,7 @@ class _Task:
         if ended.code == TERMINATED:
             return self._give_back(f"{command.name} was ended from outside", counted=True)
         # A launcher of several processes has an exit code of its own; the words come through.
-        if ended.code == 2 or ended.error is not None:
+        if ended.code == 2 or (ended.error is not None and not ended.error.get("again")):
             return self._fail("bad_input", ended.words, made)
         return self._crashed(command, ended, made)
 

@@ -94,7 +94,7 @@ def test_what_went_away_is_an_error_event_and_a_crash_that_may_be_tried_again() 
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 1
-    said = {"title": "the server is gone", "detail": "Run it again."}
+    said = {"title": "the server is gone", "detail": "Run it again.", "again": True}
     assert events(ended.stdout) == [{"event": "error", **said}]
     assert ended.stderr.splitlines()[-1] == "the server is gone: Run it again."
 

@@ -45,6 +45,10 @@ def train(mode: str, out: Path) -> int:
         checkpoint.write_text("2")
         print("Traceback: the last words of a crash", file=sys.stderr)
         return 1
+    if mode == "lost-once" and first == 0:
+        checkpoint.write_text("2")
+        say("error", title="the student's vLLM is gone", detail="Run it again.", again=True)
+        return 1
     if mode == "terminated":
         return 143
     if mode in ("wait", "stubborn"):

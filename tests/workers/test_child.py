@@ -152,12 +152,14 @@ def test_a_missing_model_directory_is_bad_input(patient: Site) -> None:
     assert "/nowhere/at/all" in job.detail
 
 
-def test_a_crash_is_tried_again_from_where_it_was(patient: Site) -> None:
+@pytest.mark.parametrize("how", ["crash-once", "lost-once"])
+def test_a_crash_is_tried_again_from_where_it_was(patient: Site, how: str) -> None:
+    """Also one that says what went away, and that it may be tried again."""
     job_id = put(patient, train_spec(patient))
 
-    child.run(patient, job_id, trainer=fake("crash-once"))
+    child.run(patient, job_id, trainer=fake(how))
     assert get_job(patient, job_id).state == State.QUEUED
-    child.run(patient, job_id, trainer=fake("crash-once"))
+    child.run(patient, job_id, trainer=fake(how))
 
     job = get_job(patient, job_id)
     assert (job.state, job.attempts) == (State.SUCCEEDED, 2)
