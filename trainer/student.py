@@ -262,7 +262,8 @@ def soft_cap(model: PreTrainedModel) -> float | None:
 
 def check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """BadInput where a model's head knows fewer tokens than its tokenizer."""
-    rows, tokens = head_of(model).weight.shape[0], len(tokenizer)
+    rows = head_of(model).weight.shape[0]
+    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may have gaps
     if rows < tokens:
         raise BadInput(
             f"the {side}'s head has fewer rows than the tokenizer has tokens",

@@ -89,6 +89,16 @@ def test_a_head_smaller_than_the_tokenizer_is_refused(tmp_path: Path) -> None:
         run(spec, tmp_path / "a")
 
 
+def test_token_ids_beyond_the_head_are_refused_where_ids_have_gaps(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "sequence_level")
+    file = tmp_path / "student/tokenizer.json"
+    told = json.loads(file.read_text())
+    told["model"]["vocab"]["w1"] = 500
+    file.write_text(json.dumps(told))
+    with pytest.raises(BadInput, match=r"the student's head has fewer rows.*61 against 501"):
+        run(spec, tmp_path / "a")
+
+
 class Boom:
     """What a pickle may do when it is opened."""
 
