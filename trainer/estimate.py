@@ -28,8 +28,9 @@ def memory(spec: TrainSpec, rows: TokenRows, plan: Plan) -> dict[str, float]:
     model, optimization = _outline(spec), spec.optimization
     config, device = model.config, training_device()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    longest = max((rows.rows[number] for number in plan.order.rows(0)), key=lambda r: len(r.ids))
-    batch = layout(optimization)([longest] * optimization.batch_size)
+    longest = max(rows.rows, key=lambda row: len(row.ids))  # those of its length share a step
+    rows_at_once = min(optimization.batch_size, len(plan.order.rows(0)))
+    batch = layout(optimization)([longest] * rows_at_once)
     wide = 2 if optimization.precision == "fp32" else 1
     layer = 34 * batch.input_ids.numel() * config.hidden_size * wide
     layers = config.num_hidden_layers
@@ -44,7 +45,9 @@ def memory(spec: TrainSpec, rows: TokenRows, plan: Plan) -> dict[str, float]:
     if isinstance(spec, WithTeacher):
         found |= _teacher_memory(spec)
     if _draws(spec):
-        found["answers' cache"] = _cache_memory(spec, config, longest.prompt_tokens)
+        found["answers' cache"] = _cache_memory(
+            spec, config, max(row.prompt_tokens for row in rows.rows), rows_at_once
+        )
     return found
 
 
@@ -56,14 +59,17 @@ def _draws(spec: TrainSpec) -> TypeGuard[OnPolicy | MiniLLM | ServedKL]:
 
 
 def _cache_memory(
-    spec: OnPolicy | MiniLLM | ServedKL, config: PretrainedConfig, prompt_tokens: int
+    spec: OnPolicy | MiniLLM | ServedKL,
+    config: PretrainedConfig,
+    prompt_tokens: int,
+    prompts: int,
 ) -> float:
     """Bytes of keys and values of one drawing's answers, each as long as it may get."""
     optimization, text = spec.optimization, config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     length = min(optimization.max_length, prompt_tokens + spec.max_new_tokens)
-    answers = optimization.batch_size * spec.samples
+    answers = prompts * spec.samples
     width = 4 if optimization.precision == "fp32" else 2
     return float(2 * width * answers * length * text.num_hidden_layers * heads * size)
 

@@ -251,12 +251,27 @@ def test_the_memory_estimate_follows_what_costs(tmp_path: Path) -> None:
     assert estimated(made(lora)[0])["gradients and AdamW"] < plain["gradients and AdamW"] / 4
 
 
+def test_the_memory_estimate_is_of_the_longest_rows_and_no_more_than_there_are(
+    tmp_path: Path,
+) -> None:
+    name = "activations, about"
+
+    def estimate(seed: int, rows: int, batch_size: int) -> float:
+        wanted = {"seed": seed, "batch_size": batch_size}
+        spec = spec_of(tmp_path, "sequence_level", optimization=wanted)
+        return estimated(made(spec, make_records(rows))[0])[name]
+
+    # Whichever rows a seed puts into the first step.
+    assert len({estimate(seed, 16, 2) for seed in range(4)}) == 1
+    assert estimate(0, 16, 10_000) == estimate(0, 16, 16)
+
+
 def test_the_memory_estimate_counts_what_answers_take_while_they_are_drawn(tmp_path: Path) -> None:
     """As much as transformers' own cache of as many answers as long as they may get."""
     spec = spec_of(tmp_path, "gkd", samples=3, max_new_tokens=9)
     run, student = made(spec, make_records(16))
-    longest = max((run.rows.rows[n] for n in run.plan.order.rows(0)), key=lambda row: len(row.ids))
-    ids = torch.zeros(12, longest.prompt_tokens + 9, dtype=torch.long)
+    longest = max(row.prompt_tokens for row in run.rows.rows)
+    ids = torch.zeros(12, longest + 9, dtype=torch.long)
     held = student.model(input_ids=ids, use_cache=True).past_key_values.layers
     taken = sum(layer.keys.nbytes + layer.values.nbytes for layer in held)
     assert estimated(run)["answers' cache"] == taken
