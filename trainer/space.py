@@ -11,23 +11,36 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from trainer import checkpoint
 from trainer.errors import BadInput
 from trainer.spec import MiniLLM, OnPolicy, Optimization, ServedKL, TrainSpec, WithTeacher
 
 
-def check_disk(out: Path, model: PreTrainedModel, optimization: Optimization) -> None:
-    """BadInput where the checkpoints won't fit, or nothing can be written."""
+def make_directory(out: Path) -> None:
+    """BadInput where it can't be one."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{out} can't be a directory to train in", str(error)) from error
-    need = _checkpoint_bytes(model) * (optimization.keep_checkpoints + 1)
+
+
+def check_disk(out: Path, model: PreTrainedModel, optimization: Optimization, digest: str) -> None:
+    """BadInput where the checkpoints won't fit, or nothing can be written. Those of this run that
+    are there already make room for others; what a process that died left half written is deleted
+    first."""
+    make_directory(out)
+    places = out / "checkpoints"
+    shutil.rmtree(places / checkpoint.WRITING, ignore_errors=True)
+    there = sum(checkpoint.owner(path) == digest for path in checkpoint.listing(places))
+    wanted = optimization.keep_checkpoints + 1
+    need = _checkpoint_bytes(model) * max(1, wanted - there)
     free = shutil.disk_usage(out).free
     if free < need:
+        held = f", {there} of which are there" if there else ""
         raise BadInput(
             f"{out} has too little disk space to train",
             f"{need / 1e6:.0f} MB are needed for {optimization.keep_checkpoints} checkpoints and "
-            f"one in the making; {free / 1e6:.0f} MB are free. Free some, or keep fewer.",
+            f"one in the making{held}; {free / 1e6:.0f} MB are free. Free some, or keep fewer.",
         )
 
 

@@ -28,7 +28,7 @@ from trainer.methods import find_served
 from trainer.place import CARD, check_place, claimed
 from trainer.preparation import Prepared, fresh_student, make_objective, prepare, rounding_of
 from trainer.samples import make_sampler, thinned
-from trainer.space import check_disk, disk_named, memory_named
+from trainer.space import check_disk, disk_named, make_directory, memory_named
 from trainer.spec import ServedKL, TrainSpec
 from trainer.stop import deferred_stop
 from trainer.student import Student
@@ -95,8 +95,9 @@ def _train(
     if (out / "model").exists():
         told = "is another run's student, or damaged: this run's will take its place"
         emit("warning", {"detail": f"{out / 'model'} {told}"})
-    check_disk(out, run.model, spec.optimization)
+    make_directory(out)
     with disk_named(out, run.model), claimed(out, emit), ExitStack() as closing:
+        check_disk(out, run.model, spec.optimization, run.digest)
         objective = make_objective(run, emit, closing)
         student = Student(run.model, objective, spec.optimization.precision)
         trainer = fit(run, student, out / "checkpoints", emit, after_step)

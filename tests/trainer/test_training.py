@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -266,6 +267,26 @@ def test_too_little_disk_is_said_before_anything_is_spent(base: Path, tmp_path: 
     with pytest.raises(BadInput, match="too little disk space"):
         run(sequence_level(base, keep_checkpoints=10**13), tmp_path / "out", heard)
     assert not heard.of("step")
+
+
+def test_a_killed_run_needs_no_room_for_the_checkpoints_it_has(
+    base: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that holds two checkpoints and one in the making, and no more."""
+    spec, out = sequence_level(base), tmp_path / "out"
+    each = 12 * sum(parameter.numel() for parameter in load_model(base).parameters())
+    half = out / "checkpoints/.writing/checkpoint-8/optimizer.pt"
+
+    def usage(path: Path) -> SimpleNamespace:
+        held = len(listing(out / "checkpoints")) + half.exists()
+        return SimpleNamespace(free=(3 - held) * each)
+
+    with pytest.raises(Killed):
+        run(spec, out, dying_after(2))
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"half")
+    monkeypatch.setattr("trainer.space.shutil.disk_usage", usage)
+    assert same(weights(plain / "model"), run(spec, out))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def train_rounded(
     )
     records, held = (read_records(place.dataset, split) for split in ("train", "validation"))
     prepared = _of_this_grid(prepare_training(spec, records, held, place.emit), quantized)
-    check_disk(place.directory, prepared.model, spec.optimization)
+    check_disk(place.directory, prepared.model, spec.optimization, prepared.digest)
     full = disk_named(place.directory, prepared.model)
     with memory_named(spec), full, ExitStack() as closing:
         objective = make_objective(prepared, place.emit, closing)
