@@ -1,7 +1,8 @@
 """Distillation from a signal stored beside the dataset: joined by row id, checked before use."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ def select_signalled(spec: StoredKL, records: Sequence[Record]) -> list[Record]:
     rows = select_all(spec, records)
     with open_signal(spec) as reader:
         _check_header(spec, reader.header)
-        lacking = [row.id for row in rows if row.id not in reader]
+        with _damage_named():
+            lacking = [row.id for row in rows if row.id not in reader]
     if lacking:
         raise BadInput(
             f"{len(lacking)} of {len(rows)} rows have no stored signal",
@@ -141,8 +143,15 @@ def _check_vocabulary(known: int | None, size: int) -> None:
 
 
 def _read(reader: SignalReader, row_id: str) -> TopKRow | SampledRow:
-    try:
+    with _damage_named():
         return reader.read(row_id)
+
+
+@contextlib.contextmanager
+def _damage_named() -> Iterator[None]:
+    """Within, BadInput for what isn't as it was written; a block's is seen where it is read."""
+    try:
+        yield
     except SignalError as error:
         raise BadInput("the stored signal can't be read", str(error)) from error
 

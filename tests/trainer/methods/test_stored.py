@@ -124,6 +124,16 @@ def test_rows_without_signal_are_counted(tmp_path: Path) -> None:
         ready(tmp_path)
 
 
+def test_a_damaged_signal_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "signal/a.signal"
+    held = file.read_bytes()
+    middle = len(held) // 2
+    file.write_bytes(held[:middle] + bytes(100) + held[middle + 100 :])
+    with pytest.raises(BadInput, match=r"signal can't be read.*a\.signal is damaged"):
+        ready(tmp_path)
+
+
 def test_other_tokens_are_refused_by_place(tmp_path: Path) -> None:
     write(tmp_path, harm=1)
     with pytest.raises(BadInput, match=r"row r1's signal is of other tokens.*completion token 0"):
