@@ -60,12 +60,25 @@ def _rows(path: Path, part: str, made: type[Row]) -> Iterator[Row]:
 def _shard(file: Path, made: type[Row]) -> Iterator[Row]:
     try:
         for table in read_batches(file, _BATCH_ROWS):
+            _check_columns(file, set(table.column_names), made)
             for row in table.to_pylist():
                 yield made.model_validate(row)
+    except DatasetError:
+        raise
     except (OSError, pa.ArrowException, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's word, not the decoder's
         raise DatasetError(f"{file} is damaged, copy the dataset again: {error}") from error
+
+
+def _check_columns(file: Path, held: set[str], made: type[Row]) -> None:
+    """Rows that another tool wrote over are not damaged, and no copy mends them."""
+    needed = {name for name, field in made.model_fields.items() if field.is_required()}
+    if lacking := sorted(needed - held):
+        raise DatasetError(
+            f"{file} lacks the column {', '.join(lacking)}: its rows are not those of a build; "
+            "build again, or import them with it"
+        )
 
 
 def _present(path: Path, file: ShardFile) -> Path:

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from prompts.dataset import DatasetError, assemble, read_manifest, read_rows, write_chunk
@@ -64,6 +65,18 @@ def test_damage_that_leaves_a_files_size_is_named(dataset: Path, part: str) -> N
     held[start:end] = bytes(byte ^ 0xFF for byte in held[start:end])
     shard.write_bytes(held)
     with pytest.raises(DatasetError, match="parquet is damaged, copy the dataset again"):
+        list(read_rows(dataset, "train"))
+
+
+def test_a_column_that_rows_lack_is_named(dataset: Path) -> None:
+    shard = dataset / "data" / "train-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(shard).drop_columns(["completion"]), shard)
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if file["path"] == f"data/{shard.name}":
+            file["bytes"] = shard.stat().st_size
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DatasetError, match=r"parquet lacks the column completion: its rows"):
         list(read_rows(dataset, "train"))
 
 
