@@ -77,7 +77,8 @@ def _run(spec: dict[str, Any], out: Path | None, dry_run: bool, shown: Screen) -
 
     with tempfile.TemporaryDirectory() as place:
         written = Path(place, "train.json")
-        written.write_text(json.dumps(spec), "utf-8")
+        # YAML makes dates of names that look like one
+        written.write_text(json.dumps(spec, default=str), "utf-8")
         words = ["train", "--spec", str(written), *(["--dry-run"] if dry_run else [])]
         words += [] if out is None else ["--out", str(out)]
         return run_trainer(words, "The training", heard)

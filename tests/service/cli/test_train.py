@@ -104,6 +104,9 @@ def test_what_can_not_be_trained_is_said_with_code_2(cli: Cli, place: Path, tmp_
     assert "learning: Extra inputs" in refused(
         yaml.safe_dump({**training(), "learning": 1}), "--dry-run"
     )
+    dated = f"{yaml.safe_dump({**training(), 'learning': 1})}name: 2026-11-28\n"
+    assert "learning: Extra inputs" in (told := refused(dated, "--dry-run"))
+    assert "name:" not in told
     told = refused(yaml.safe_dump(training()), "--dry-run", "--dataset", str(tmp_path / "none"))
     assert "none is not a dataset" in told
 
