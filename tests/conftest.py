@@ -51,3 +51,8 @@ def pytest_collection_finish() -> None:
     which took up to half of their tests' time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Libraries that count what they leak at the end would take it all for that."""
+    gc.unfreeze()

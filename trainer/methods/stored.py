@@ -54,7 +54,7 @@ def check_signal(spec: StoredKL, fitting: Fitting) -> None:
             found = _read(reader, row.row)
             check_tokens(row, found.token_ids)
             # of a teacher whose files weren't at hand the header doesn't know the size
-            _check_vocabulary(int(found.ids.max()) + 1, size)
+            _check_vocabulary(int(found.ids.max(initial=-1)) + 1, size)
 
 
 def stored_kl(spec: StoredKL, setting: Setting) -> Objective:
