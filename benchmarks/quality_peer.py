@@ -37,6 +37,7 @@ from benchmarks.quality import (
     one_run,
     settle,
     spec_of,
+    write_whole,
 )
 from benchmarks.quality_data import TEACHER, make_dataset
 from benchmarks.quality_table import gap
@@ -98,8 +99,8 @@ def study(source: Path, out: Path, size: Size, seeds: int) -> Result:
         place = out / str(seed)
         ends.append(_ends(source, place, Path(spec["student"]), size))
         points += both(place, spec, seed, size)
-        _write(out / "results.json", json.dumps([asdict(point) for point in points], indent=1))
-        _write(out / "table.md", table(points, ends))
+        write_whole(out / "results.json", json.dumps([asdict(point) for point in points], indent=1))
+        write_whole(out / "table.md", table(points, ends))
     print((out / "table.md").read_text("utf-8"), file=sys.stderr)
     return result(points, ends)
 
@@ -146,7 +147,7 @@ def theirs(
 
 
 def _child(out: Path, spec: dict[str, Any], *words: str) -> None:
-    _write(out / "spec.json", json.dumps(spec))
+    write_whole(out / "spec.json", json.dumps(spec))
     named = ["--spec", str(out / "spec.json"), "--out", str(out), *words]
     with (out / "log").open("w") as log:
         subprocess.run(
@@ -221,11 +222,6 @@ def _ends(source: Path, out: Path, start: Path, size: Size) -> Ends:
 
 def _accuracy(target: Path, model: Path, size: Size) -> float:
     return measured(target, model, size).skills[SKILL].share
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
 
 
 def main() -> None:

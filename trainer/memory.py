@@ -16,8 +16,8 @@ RESET = Path("/proc/self/clear_refs")
 
 def keep_imports() -> None:
     """Leave what stands by now out of later collections: with torch and transformers half a million
-    objects, that live as long as the process. `restart_peak` collects, which takes 0.2 s among
-    them. For a process' beginning, before models are there."""
+    objects, that live as long as the process. `restart_peak` collects, and looked through them
+    each time. For a process' beginning, before models are there."""
     gc.collect()
     gc.freeze()
 

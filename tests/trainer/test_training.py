@@ -5,12 +5,10 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from prompts.record import Kind
@@ -27,7 +25,7 @@ from tests.trainer.runs import (
     weights,
 )
 from trainer.checkpoint import listing, owner, problem
-from trainer.errors import BadInput, Diverged, Lost, Terminated
+from trainer.errors import BadInput, Diverged, Terminated
 from trainer.events import silent
 from trainer.loading import load_model, load_tokenizer
 from trainer.spec import ForwardKL, Optimization
@@ -222,21 +220,6 @@ def test_a_run_keeps_its_own_checkpoints_beside_later_ones(
     assert any("resumed from checkpoint-3" in fields["detail"] for fields in heard.of("phase"))
 
 
-def test_two_trainings_never_write_into_one_place(
-    base: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trainer.place.PATIENCE_S", 0.0)
-
-    def emit(event: str, fields: dict[str, Any]) -> None:
-        if event == "step" and fields["step"] == 1:
-            with pytest.raises(Lost, match="another process trains in"):
-                run(sequence_level(base), tmp_path / "out")
-
-    assert same(weights(plain / "model"), run(sequence_level(base), tmp_path / "out", emit))
-    shutil.rmtree(tmp_path / "out/model")
-    assert same(weights(plain / "model"), run(sequence_level(base), tmp_path / "out"))
-
-
 def test_a_finished_student_is_not_trained_again(base: Path, plain: Path) -> None:
     stamp = (plain / "model/model.safetensors").stat().st_mtime_ns
     heard = Heard()
@@ -260,53 +243,6 @@ def test_the_student_is_saved_in_the_dtype_it_came_in(tmp_path: Path) -> None:
     made = run(sequence_level(base), tmp_path / "out")
     assert {tensor.dtype for tensor in made.values()} == {torch.bfloat16}
     assert load_model(tmp_path / "out/model").dtype == torch.bfloat16
-
-
-def test_too_little_disk_is_said_before_anything_is_spent(base: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    with pytest.raises(BadInput, match="too little disk space"):
-        run(sequence_level(base, keep_checkpoints=10**13), tmp_path / "out", heard)
-    assert not heard.of("step")
-
-
-def test_a_killed_run_needs_no_room_for_the_checkpoints_it_has(
-    base: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a disk that holds two checkpoints and one in the making, and no more."""
-    spec, out = sequence_level(base), tmp_path / "out"
-    each = 12 * sum(parameter.numel() for parameter in load_model(base).parameters())
-    half = out / "checkpoints/.writing/checkpoint-8/optimizer.pt"
-
-    def usage(path: Path) -> SimpleNamespace:
-        held = len(listing(out / "checkpoints")) + half.exists()
-        return SimpleNamespace(free=(3 - held) * each)
-
-    with pytest.raises(Killed):
-        run(spec, out, dying_after(2))
-    half.parent.mkdir(parents=True, exist_ok=True)
-    half.write_bytes(b"half")
-    monkeypatch.setattr("trainer.space.shutil.disk_usage", usage)
-    assert same(weights(plain / "model"), run(spec, out))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(28, "No space left on device"),
-        SafetensorError(
-            "Error while serializing: I/O error: No space left on device (os error 28)"
-        ),
-    ],
-)
-def test_a_disk_that_fills_up_is_named(base: Path, tmp_path: Path, error: Exception) -> None:
-    """Fakes, in the libraries' own words: disks here don't fill up."""
-
-    def emit(event: str, fields: dict[str, Any]) -> None:
-        if event == "phase" and fields["name"] == "checkpoint":
-            raise error
-
-    with pytest.raises(BadInput, match=r"is full.*goes on from the last complete checkpoint"):
-        run(sequence_level(base), tmp_path / "out", emit)
 
 
 def test_a_correction_holds_in_every_checkpoint(base: Path, tmp_path: Path) -> None:
